@@ -1,0 +1,14 @@
+//! Pure decisions and the vocabulary they are made in.
+//!
+//! What it is for: every rule of the product that can be a plain function or a
+//! table lives here, so that it can be read and tested without a socket, a
+//! clock or a database.
+//! What runs here: nothing. No task, no await.
+//! What it guarantees: the same input gives the same output; "now" and random
+//! bytes are arguments.
+//! What it must not do: read a clock, draw random numbers, touch files, the
+//! network, the environment, or name a framework type.
+
+pub mod error_code;
+pub mod ids;
+pub mod time;

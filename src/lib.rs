@@ -1,0 +1,11 @@
+//! claudemesh: a mesh of AI sessions, scripts and services, one daemon a host.
+//!
+//! The folders, by rank. A folder imports only folders of lower rank;
+//! `tests/architecture.rs` holds the table and the reasons.
+//!
+//! | rank | folder | what it is |
+//! |---:|---|---|
+//! | 0 | `domain` | pure decisions and vocabulary |
+//! | 1 | `crypto`, `wire`, `config`, `runtime` | ciphers, frames, settings, process tools |
+
+pub mod domain;

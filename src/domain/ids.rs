@@ -181,7 +181,10 @@ mod tests {
 
     #[test]
     fn client_message_ids_are_bounded_visible_ascii() {
-        assert_eq!(ClientMessageId::parse("hook:01J:on-dm:1").map(ClientMessageId::into_string).as_deref(), Ok("hook:01J:on-dm:1"));
+        assert_eq!(
+            ClientMessageId::parse("hook:01J:on-dm:1").map(ClientMessageId::into_string).as_deref(),
+            Ok("hook:01J:on-dm:1")
+        );
         assert_eq!(ClientMessageId::parse(""), Err(IdError::Empty));
         assert_eq!(ClientMessageId::parse("a b"), Err(IdError::NotVisibleAscii));
         assert_eq!(ClientMessageId::parse("é"), Err(IdError::NotVisibleAscii));

@@ -9,6 +9,5 @@
 //! What it must not do: read a clock, draw random numbers, touch files, the
 //! network, the environment, or name a framework type.
 
-pub mod error_code;
 pub mod ids;
 pub mod time;

@@ -9,5 +9,14 @@
 //! What it must not do: read a clock, draw random numbers, touch files, the
 //! network, the environment, or name a framework type.
 
+pub mod accept;
+pub mod error_code;
+pub mod event;
+pub mod fingerprint;
 pub mod ids;
+pub mod message;
+pub mod names;
+pub mod outbox;
+pub mod retry;
+pub mod roster;
 pub mod time;

@@ -7,5 +7,7 @@
 //! |---:|---|---|
 //! | 0 | `domain` | pure decisions and vocabulary |
 //! | 1 | `crypto`, `wire`, `config`, `runtime` | ciphers, frames, settings, process tools |
+//! | 2 | `db` | connections, schemas, checks of the databases |
 
+pub mod db;
 pub mod domain;

@@ -9,3 +9,4 @@
 //! | 1 | `crypto`, `wire`, `config`, `runtime` | ciphers, frames, settings, process tools |
 
 pub mod domain;
+pub mod wire;

@@ -6,6 +6,7 @@
 //! | rank | folder | what it is |
 //! |---:|---|---|
 //! | 0 | `domain` | pure decisions and vocabulary |
+//! | 1 | `wire` | frames between daemon and broker |
 //! | 1 | `config` | settings and where files lie |
 //! | 1 | `runtime` | tasks, clock, files, sockets: process tools |
 //! | 2 | `db` | connections, schemas and checks of the databases |
@@ -18,3 +19,4 @@ pub mod config;
 pub mod db;
 pub mod domain;
 pub mod runtime;
+pub mod wire;

@@ -20,14 +20,6 @@ pub enum Error {
         /// The kind of destination, in the plural.
         what: &'static str,
     },
-    /// The destination can only be reached in clear text.
-    #[error(
-        "{name} runs a client that cannot read encrypted envelopes; set allow_unencrypted to send without metadata"
-    )]
-    WouldDegrade {
-        /// The receiver's name.
-        name: String,
-    },
     /// The id is taken by a row that answers with a conflict.
     #[error("{}: the id {client_message_id} {detail}", code.name())]
     Conflict {
@@ -85,7 +77,6 @@ impl Error {
             Self::Destination(ResolveError::KeyChanged { .. }) => ErrorCode::MemberKeyChanged,
             Self::Destination(ResolveError::Revoked { .. }) => ErrorCode::UnknownPeer,
             Self::NotServed { .. } => ErrorCode::NotServed,
-            Self::WouldDegrade { .. } => ErrorCode::UnencryptedNotAllowed,
             Self::Conflict { code, .. } => *code,
             Self::Busy(_) => ErrorCode::DaemonBusy,
             Self::Full { .. } => ErrorCode::InsufficientStorage,

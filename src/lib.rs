@@ -8,5 +8,6 @@
 //! | 0 | `domain` | pure decisions and vocabulary |
 //! | 1 | `crypto`, `wire`, `config`, `runtime` | ciphers, frames, settings, process tools |
 
+pub mod crypto;
 pub mod domain;
 pub mod wire;

@@ -16,6 +16,7 @@
 //! and is never part of a shipped build.
 
 pub mod config;
+pub mod crypto;
 pub mod db;
 pub mod domain;
 pub mod runtime;

@@ -10,6 +10,7 @@
 //! | 1 | `config` | settings and where files lie |
 //! | 1 | `runtime` | tasks, clock, files, sockets: process tools |
 //! | 2 | `db` | connections, schemas and checks of the databases |
+//! | 3 | `membership` | config.json, owner keys, invites, joining |
 //!
 //! Cargo features: `postgres` (on by default) lets the broker keep its tables in
 //! PostgreSQL; `failpoints` adds named points at which a test stops the process
@@ -19,5 +20,6 @@ pub mod config;
 pub mod crypto;
 pub mod db;
 pub mod domain;
+pub mod membership;
 pub mod runtime;
 pub mod wire;

@@ -7,24 +7,36 @@
 //! |---:|---|---|
 //! | 0 | `domain` | pure decisions and vocabulary |
 //! | 1 | `crypto` | ciphers and signatures over bytes |
+//! | 0 | `proto` | the local interface's types, generated |
 //! | 1 | `wire` | frames between daemon and broker |
 //! | 1 | `config` | settings and where files lie |
 //! | 1 | `runtime` | tasks, clock, files, sockets: process tools |
+//! | 2 | `telemetry` | log lines and metrics |
 //! | 2 | `db` | connections, schemas and checks of the databases |
+//! | 3 | `identity` | the member key, the token, the host |
+//! | 3 | `events` | live events to subscribers |
 //! | 3 | `membership` | config.json, owner keys, invites, joining |
 //! | 4 | `broker_client` | the link to the broker |
+//! | 5 | `peers` | the pinned roster and presence |
 //! | 6 | `outbox` | durable sending |
+//! | 8 | `api` | the local interface: gRPC and REST |
 //!
 //! Cargo features: `postgres` (on by default) lets the broker keep its tables in
 //! PostgreSQL; `failpoints` adds named points at which a test stops the process
 //! and is never part of a shipped build.
 
+pub mod api;
 pub mod broker_client;
 pub mod config;
 pub mod crypto;
 pub mod db;
 pub mod domain;
+pub mod events;
+pub mod identity;
 pub mod membership;
 pub mod outbox;
+pub mod peers;
+pub mod proto;
 pub mod runtime;
+pub mod telemetry;
 pub mod wire;

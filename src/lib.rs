@@ -20,6 +20,7 @@
 //! | 5 | `peers` | the pinned roster and presence |
 //! | 6 | `outbox` | durable sending |
 //! | 8 | `api` | the local interface: gRPC and REST |
+//! | 10 | `cli` | the command line |
 //!
 //! Cargo features: `postgres` (on by default) lets the broker keep its tables in
 //! PostgreSQL; `failpoints` adds named points at which a test stops the process
@@ -27,6 +28,7 @@
 
 pub mod api;
 pub mod broker_client;
+pub mod cli;
 pub mod config;
 pub mod crypto;
 pub mod db;

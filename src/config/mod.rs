@@ -11,6 +11,7 @@
 pub mod broker_client;
 pub mod broker_url;
 pub mod daemon;
+pub mod fleet;
 pub mod inbox;
 pub mod ipc;
 pub mod outbox;

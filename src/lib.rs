@@ -16,6 +16,7 @@
 //! | 4 | `broker_client` | the link to the broker |
 //! | 5 | `peers` | the pinned roster and presence |
 //! | 6 | `outbox` | durable sending |
+//! | 6 | `inbox` | durable receiving |
 //!
 //! Cargo features: `postgres` (on by default) lets the broker keep its tables in
 //! PostgreSQL; `failpoints` adds named points at which a test stops the process
@@ -28,6 +29,7 @@ pub mod db;
 pub mod domain;
 pub mod events;
 pub mod identity;
+pub mod inbox;
 pub mod outbox;
 pub mod peers;
 pub mod runtime;

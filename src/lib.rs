@@ -12,6 +12,7 @@
 //! | 1 | `runtime` | tasks, clock, files, sockets: process tools |
 //! | 2 | `db` | connections, schemas and checks of the databases |
 //! | 3 | `identity` | the member key, the token, the host |
+//! | 3 | `membership` | joined meshes, invites, joining |
 //! | 3 | `events` | live events to subscribers |
 //! | 4 | `broker_client` | the link to the broker |
 //! | 5 | `peers` | the pinned roster and presence |
@@ -30,6 +31,7 @@ pub mod domain;
 pub mod events;
 pub mod identity;
 pub mod inbox;
+pub mod membership;
 pub mod outbox;
 pub mod peers;
 pub mod runtime;

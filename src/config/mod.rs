@@ -9,6 +9,7 @@
 //! [`source::Source`].
 
 pub mod broker_client;
+pub mod broker_url;
 pub mod daemon;
 pub mod inbox;
 pub mod ipc;

@@ -9,5 +9,6 @@
 //! What it must not do: read a clock, draw random numbers, touch files, the
 //! network, the environment, or name a framework type.
 
+pub mod dedupe;
 pub mod ids;
 pub mod time;

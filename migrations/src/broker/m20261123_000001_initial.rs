@@ -153,8 +153,13 @@ fn messages() -> Vec<TableCreateStatement> {
             .col(text("sender_member_id"))
             .col(text("recipient_member_id"))
             .col(text_null("target_session_key"))
+            // The sender's id again, so that "delivered" can be told to the
+            // sender without reading the message.
+            .col(text_null("client_message_id"))
             .col(big_integer("bytes"))
             .col(big_integer("created_at"))
+            // Who pushed it last, and until when that connection has time to
+            // acknowledge before it is pushed again.
             .col(big_integer_null("claimed_at"))
             .col(text_null("claim_id"))
             .col(big_integer_null("claim_expires_at"))
@@ -221,7 +226,7 @@ fn indexes() -> Vec<IndexCreateStatement> {
         index("member_key_member", "member_key", &["member_id", "seq"]),
         index("invite_mesh", "invite", &["mesh_id"]),
         index("audit_mesh_at", "audit", &["mesh_id", "at"]),
-        one_row_per_client_id("message_queue_client_id", "message_queue"),
+        one_row_per_client_id("message_queue_client_id_idx", "message_queue"),
         index("message_queue_created", "message_queue", &["created_at"]),
         index("message_history_message", "message_history", &["broker_message_id"]),
         index("message_history_mesh", "message_history", &["mesh_id", "id"]),
@@ -233,7 +238,7 @@ fn indexes() -> Vec<IndexCreateStatement> {
         index("delivery_message", "delivery", &["broker_message_id"]),
         index("topic_mesh_name", "topic", &["mesh_id", "name"]).unique().take(),
         index("topic_member_member", "topic_member", &["member_id"]),
-        one_row_per_client_id("topic_message_client_id", "topic_message"),
+        one_row_per_client_id("topic_message_client_id_idx", "topic_message"),
         index("topic_message_topic", "topic_message", &["topic_id", "id"]),
     ]
 }

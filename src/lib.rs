@@ -9,6 +9,7 @@
 //! | 1 | `crypto`, `wire`, `config`, `runtime` | ciphers, frames, settings, process tools |
 //! | 2 | `db` | connections, schemas, checks of the databases |
 
+pub mod broker;
 pub mod config;
 pub mod db;
 pub mod domain;

@@ -114,13 +114,12 @@ fn messages() -> Vec<TableCreateStatement> {
             .col(text_null("client_message_id"))
             .col(text_null("request_fingerprint"))
             .col(text_null("reply_to_id"))
-            .col(text_null("history_id"))
             .col(big_integer("created_at"))
             .take(),
+        // The id is the message's: one id on ack, push and history.
         table("message_history")
             .col(text_pk("id"))
             .col(text("mesh_id"))
-            .col(text("broker_message_id"))
             .col(text("sender_member_id"))
             .col(text("destination_kind"))
             .col(text("destination_ref"))
@@ -204,7 +203,6 @@ fn topics() -> Vec<TableCreateStatement> {
             .col(text_null("client_message_id"))
             .col(text_null("request_fingerprint"))
             .col(text_null("reply_to_id"))
-            .col(text_null("history_id"))
             .col(big_integer("created_at"))
             .take(),
     ]
@@ -228,7 +226,6 @@ fn indexes() -> Vec<IndexCreateStatement> {
         index("audit_mesh_at", "audit", &["mesh_id", "at"]),
         one_row_per_client_id("message_queue_client_id_idx", "message_queue"),
         index("message_queue_created", "message_queue", &["created_at"]),
-        index("message_history_message", "message_history", &["broker_message_id"]),
         index("message_history_mesh", "message_history", &["mesh_id", "id"]),
         index("dedupe_expires", "client_message_dedupe", &["expires_at"]),
         index("dedupe_message", "client_message_dedupe", &["broker_message_id"]),

@@ -1,0 +1,2 @@
+//! The broker role.
+pub mod store;

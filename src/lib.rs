@@ -11,7 +11,9 @@
 
 pub mod broker;
 pub mod config;
+pub mod crypto;
 pub mod db;
+
 pub mod domain;
 pub mod runtime;
 pub mod wire;

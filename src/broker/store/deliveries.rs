@@ -188,21 +188,25 @@ pub async fn claim(
     Ok(())
 }
 
-/// What waits for a member, by sender.
-pub async fn waiting(db: &impl ConnectionTrait, member_id: &str) -> Result<Waiting, DbErr> {
-    let select: SelectStatement = Query::select()
-        .column(Column::SenderMemberId)
-        .expr(Column::Id.count())
-        .expr(Expr::cust("CAST(COALESCE(SUM(bytes), 0) AS BIGINT)"))
-        .from(Entity)
-        .cond_where(open().add(Column::RecipientMemberId.eq(member_id)))
-        .group_by_col(Column::SenderMemberId)
-        .take();
-    let mut waiting = Waiting::default();
-    for row in db.query_all(&select).await? {
-        waiting.by_sender.insert(row.try_get_by_index(0)?, (row.try_get_by_index(1)?, row.try_get_by_index(2)?));
+/// What waits for these members, by sender. Members for whom nothing waits are
+/// not in the answer.
+pub async fn waiting(db: &impl ConnectionTrait, member_ids: &[String]) -> Result<HashMap<String, Waiting>, DbErr> {
+    let mut all: HashMap<String, Waiting> = HashMap::new();
+    for chunk in member_ids.chunks(ROWS_PER_STATEMENT) {
+        let select: SelectStatement = Query::select()
+            .columns([Column::RecipientMemberId, Column::SenderMemberId])
+            .expr(Column::Id.count())
+            .expr(Expr::cust("CAST(COALESCE(SUM(bytes), 0) AS BIGINT)"))
+            .from(Entity)
+            .cond_where(open().add(Column::RecipientMemberId.is_in(chunk.iter().map(String::as_str))))
+            .group_by_columns([Column::RecipientMemberId, Column::SenderMemberId])
+            .take();
+        for row in db.query_all(&select).await? {
+            let waiting = all.entry(row.try_get_by_index(0)?).or_default();
+            waiting.by_sender.insert(row.try_get_by_index(1)?, (row.try_get_by_index(2)?, row.try_get_by_index(3)?));
+        }
     }
-    Ok(waiting)
+    Ok(all)
 }
 
 /// Members with open copies accepted since `since`, each with its newest copy:

@@ -81,7 +81,11 @@ impl Default for Metrics {
         let batch_size = Histogram::new(exponential_buckets(1.0, 2.0, 9));
         registry.register("batch_size", "Commands in one batch", batch_size.clone());
         let batch_seconds = Histogram::new(exponential_buckets(0.000_1, 2.0, 14));
-        registry.register("batch_seconds", "Seconds from the first command of a batch to its commit", batch_seconds.clone());
+        registry.register(
+            "batch_seconds",
+            "Seconds from the first command of a batch to its commit",
+            batch_seconds.clone(),
+        );
         Self {
             registry,
             connections,

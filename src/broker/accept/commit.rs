@@ -126,12 +126,13 @@ pub async fn run(context: Context<'_>, batch: &Batch<'_>, sizes: &mut QueueSizes
             result => break result,
         }
     };
-    let stored = |index: usize| {
-        result.as_ref().is_ok_and(|done| matches!(done.outcomes.get(index), Some(Outcome::Accepted(_))))
-    };
+    let stored =
+        |index: usize| result.as_ref().is_ok_and(|done| matches!(done.outcomes.get(index), Some(Outcome::Accepted(_))));
     for (index, rows) in rows.iter().enumerate() {
         if !stored(index) {
-            rows.copies.iter().for_each(|copy| sizes.take_back(&copy.recipient_member_id, &copy.sender_member_id, copy.bytes));
+            rows.copies
+                .iter()
+                .for_each(|copy| sizes.take_back(&copy.recipient_member_id, &copy.sender_member_id, copy.bytes));
         }
     }
     if let Ok(done) = &result {
@@ -258,8 +259,12 @@ impl Context<'_> {
             }
         }
         taken.sort_unstable_by(|a, b| {
-            (&a.mesh_id, &a.sender_member_id, &a.client_message_id, &a.broker_message_id)
-                .cmp(&(&b.mesh_id, &b.sender_member_id, &b.client_message_id, &b.broker_message_id))
+            (&a.mesh_id, &a.sender_member_id, &a.client_message_id, &a.broker_message_id).cmp(&(
+                &b.mesh_id,
+                &b.sender_member_id,
+                &b.client_message_id,
+                &b.broker_message_id,
+            ))
         });
         let won = dedupe::take(db, taken).await?;
         let is_new = |rows: &Rows| rows.message.client_message_id.is_none() || won.contains(&rows.message.id);

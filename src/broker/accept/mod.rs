@@ -151,7 +151,7 @@ impl Answer {
 
     fn send(&self, ack: Ack) {
         let ack = Ack { id: self.id.clone(), req_id: self.req_id.clone(), ..ack };
-        self.peer.reply(Reply::Ack(Box::new(ServerFrame::from(ack))));
+        self.peer.reply(Reply::Ack(Box::new(ServerFrame::Ack(Box::new(ack)))));
     }
 }
 

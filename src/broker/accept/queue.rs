@@ -39,11 +39,7 @@ struct Sizes {
 
 impl QueueSizes {
     /// Reads the numbers of receivers that are not known yet.
-    pub async fn load<'a>(
-        &mut self,
-        store: &Store,
-        receivers: impl Iterator<Item = &'a String>,
-    ) -> Result<(), DbErr> {
+    pub async fn load<'a>(&mut self, store: &Store, receivers: impl Iterator<Item = &'a String>) -> Result<(), DbErr> {
         if self.by_receiver.len() > REMEMBERED {
             self.by_receiver.retain(|_, sizes| sizes.rows > 0);
             if self.by_receiver.len() > REMEMBERED {

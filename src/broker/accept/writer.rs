@@ -10,16 +10,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::commit::{self, Batch, Claim, Committed, Context, Outcome, Settle};
 use super::queue::QueueSizes;
 use super::{Accept, Refused};
-use crate::broker::fanout::{Audience, Fanout as _, Outbound};
+use crate::broker::fanout::{Audience, Outbound};
 use crate::broker::session::peer::Copy;
 use crate::broker::shared::Shared;
 use crate::broker::store::deliveries::{self, Ended};
@@ -46,8 +45,9 @@ pub enum Command {
     Settle(Settle),
     /// Note pushes.
     Claim(Claim),
-    /// Give up copies that were accepted before this time.
-    Expire(UnixMillis),
+    /// Give up some copies that were accepted before this time; tells whether
+    /// there are more.
+    Expire(UnixMillis, oneshot::Sender<bool>),
 }
 
 /// The way to the writer. Cheap to clone.
@@ -63,7 +63,7 @@ struct Sorted {
     accepts: Vec<Box<Accept>>,
     settles: Vec<Settle>,
     claims: Vec<Claim>,
-    expire: Option<UnixMillis>,
+    expire: Option<(UnixMillis, oneshot::Sender<bool>)>,
 }
 
 /// A handle and the queue behind it.
@@ -107,7 +107,7 @@ fn sort(commands: &mut Vec<Command>) -> Sorted {
             Command::Accept(accept) => sorted.accepts.push(accept),
             Command::Settle(settle) => sorted.settles.push(settle),
             Command::Claim(claim) => sorted.claims.push(claim),
-            Command::Expire(before) => sorted.expire = Some(before),
+            Command::Expire(before, more) => sorted.expire = Some((before, more)),
         }
     }
     sorted
@@ -139,8 +139,9 @@ impl Shared {
                 }
             }
         }
-        if let Some(before) = expire {
-            self.expire(before, sizes).await;
+        if let Some((before, more)) = expire {
+            // Whoever asked may be gone at a stop.
+            let _ = more.send(self.expire(before, sizes).await);
         }
     }
 
@@ -163,11 +164,8 @@ impl Shared {
                 Ok(done) => self.tell(batch.accepts, done),
                 Err(error) => {
                     sizes.forget();
-                    let refusal = if tx::is_retryable(&error) || tx::is_full(&error) {
-                        Refusal::Busy
-                    } else {
-                        Refusal::Internal
-                    };
+                    let refusal =
+                        if tx::is_retryable(&error) || tx::is_full(&error) { Refusal::Busy } else { Refusal::Internal };
                     tracing::error!(error = %error, "A command could not be committed: {error}");
                     for accept in batch.accepts {
                         self.metrics.refused.inc();
@@ -213,31 +211,25 @@ impl Shared {
         self.tell_senders(&done.ended, DeliveryState::Delivered);
     }
 
-    async fn expire(&self, before: UnixMillis, sizes: &mut QueueSizes) {
-        loop {
-            let now = self.store.now();
-            let ended = async {
-                let transaction = tx::begin(self.store.writer()).await?;
-                let ended = deliveries::expire(&transaction, before.0, now.0, EXPIRE_ROWS).await?;
-                transaction.commit().await?;
-                Ok::<_, sea_orm::DbErr>(ended)
-            };
-            match ended.await {
-                Ok(ended) => {
-                    sizes.ended(&ended);
-                    self.metrics.expired.inc_by(ended.len() as u64);
-                    self.tell_senders(&ended, DeliveryState::Expired);
-                    if (ended.len() as u64) < EXPIRE_ROWS {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(error = %error, "Cannot give up old deliveries: {error}");
-                    return;
-                }
+    async fn expire(&self, before: UnixMillis, sizes: &mut QueueSizes) -> bool {
+        let now = self.store.now();
+        let ended = async {
+            let transaction = tx::begin(self.store.writer()).await?;
+            let ended = deliveries::expire(&transaction, before.0, now.0, EXPIRE_ROWS).await?;
+            transaction.commit().await?;
+            Ok::<_, sea_orm::DbErr>(ended)
+        };
+        match ended.await {
+            Ok(ended) => {
+                sizes.ended(&ended);
+                self.metrics.expired.inc_by(ended.len() as u64);
+                self.tell_senders(&ended, DeliveryState::Expired);
+                ended.len() as u64 == EXPIRE_ROWS
             }
-            // Sends wait behind this loop: let the next batch in between.
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            Err(error) => {
+                tracing::warn!(error = %error, "Cannot give up old deliveries: {error}");
+                false
+            }
         }
     }
 
@@ -246,7 +238,7 @@ impl Shared {
         for copy in ended {
             let Some(client_message_id) = copy.client_message_id.clone() else { continue };
             let status = DeliveryStatus { client_message_id, state, at };
-            match codec::encode(&ServerFrame::from(status)) {
+            match codec::encode(&ServerFrame::DeliveryStatus(status)) {
                 Ok(text) => {
                     let audience = Audience::DeliveryAware(copy.sender_member_id.clone());
                     let dropped = self.fanout.event(&copy.mesh_id, &audience, &Utf8Bytes::from(text));

@@ -19,6 +19,7 @@
 //!                           same client again: silent
 //! ```
 
+pub mod admission;
 pub mod connection;
 pub mod frames;
 pub mod handshake;
@@ -43,6 +44,7 @@ pub struct Registry {
 
 #[derive(Debug, Default)]
 struct Inner {
+    serial: u64,
     meshes: HashMap<String, MeshPeers>,
     /// In the order in which the leases end, since all last equally long.
     leases: VecDeque<(Duration, Arc<Peer>)>,
@@ -88,6 +90,8 @@ impl Registry {
     /// else the same session id of the same member holds.
     pub fn admit(&self, peer: &Arc<Peer>) -> Admitted {
         let mut inner = self.lock();
+        inner.serial += 1;
+        peer.set_serial(inner.serial);
         let mesh = inner.meshes.entry(peer.mesh.id.clone()).or_default();
         let mut admitted = Admitted::default();
         let others = mesh.by_member.get(&peer.member_id).cloned().unwrap_or_default();
@@ -224,7 +228,7 @@ fn is_same_client(old: &Peer, kind: Kind, new: &Facts) -> bool {
         return false;
     }
     match (&old.facts.instance_id, &new.instance_id) {
-        (Some(old), Some(new)) => old == new,
+        (Some(theirs), Some(instance)) => theirs == instance && (!new.second_host || old.facts.boot_id == new.boot_id),
         (None, None) => match (&old.facts.session_pubkey, &new.session_pubkey) {
             (Some(old), Some(new)) => old == new,
             (None, None) => old.facts.session_id == new.session_id,

@@ -67,6 +67,8 @@ pub struct Facts {
     pub boot_id: Option<String>,
     /// Asks not to evict anybody.
     pub yields: bool,
+    /// A live connection has the same state directory: two hosts share it.
+    pub second_host: bool,
     /// Working directory.
     pub cwd: String,
     /// Host name.
@@ -146,6 +148,9 @@ pub struct Peer {
     probe: Notify,
     /// Monotonic ms of the loss plus one; 0 while it is there.
     lost_ms: AtomicU64,
+    /// Grows with each admission: of two connections, which came first.
+    serial: AtomicU64,
+    negotiates: AtomicBool,
 }
 
 /// The receiving ends of a connection's queues.
@@ -184,8 +189,8 @@ pub struct Identity {
 
 impl Reply {
     /// A frame as an answer.
-    pub fn frame(frame: impl Into<ServerFrame>) -> Self {
-        Self::Frame(Box::new(frame.into()))
+    pub fn frame(frame: ServerFrame) -> Self {
+        Self::Frame(Box::new(frame))
     }
 }
 
@@ -239,6 +244,8 @@ impl Peer {
             heard: Notify::new(),
             probe: Notify::new(),
             lost_ms: AtomicU64::new(0),
+            serial: AtomicU64::new(0),
+            negotiates: AtomicBool::new(false),
         };
         (Arc::new(peer), Queues { replies: reply_queue, copies: copy_queue })
     }
@@ -321,6 +328,27 @@ impl Peer {
     /// Whether it was told to end.
     pub fn is_finished(&self) -> bool {
         self.ended.is_cancelled()
+    }
+
+    /// Its place in the order of admission.
+    pub fn serial(&self) -> u64 {
+        self.serial.load(Ordering::Acquire)
+    }
+
+    /// Gives it its place in the order of admission.
+    pub fn set_serial(&self, serial: u64) {
+        self.serial.store(serial, Ordering::Release);
+    }
+
+    /// Notes that this client negotiates, so that it knows the frames that came
+    /// with negotiation.
+    pub fn set_negotiates(&self) {
+        self.negotiates.store(true, Ordering::Release);
+    }
+
+    /// Whether this client knows the frames that came with negotiation.
+    pub fn negotiates(&self) -> bool {
+        self.facts.instance_id.is_some() || self.negotiates.load(Ordering::Acquire)
     }
 
     /// Notes a negotiated bit.

@@ -58,24 +58,35 @@ pub async fn insert(db: &impl ConnectionTrait, rows: Vec<Model>) -> Result<(), D
     Ok(())
 }
 
-/// The next copies of a member in the order of accept, after `after`, that this
-/// connection can open.
+/// Which of a member's copies a connection takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mine<'a> {
+    /// Those for the member itself.
+    pub member: bool,
+    /// Those for the session with this key.
+    pub session_key: Option<&'a str>,
+}
+
+/// The next copies of a member in the order of accept, after `after`.
 pub async fn page(
     db: &impl ConnectionTrait,
     member_id: &str,
-    session_key: Option<&str>,
+    mine: Mine<'_>,
     after: &str,
     limit: u64,
 ) -> Result<Vec<Model>, DbErr> {
-    let mut mine = Condition::any().add(Column::TargetSessionKey.is_null());
-    if let Some(key) = session_key {
-        mine = mine.add(Column::TargetSessionKey.eq(key));
+    let mut which = Condition::any();
+    if mine.member {
+        which = which.add(Column::TargetSessionKey.is_null());
+    }
+    if let Some(key) = mine.session_key {
+        which = which.add(Column::TargetSessionKey.eq(key));
     }
     Entity::find()
         .filter(Column::RecipientMemberId.eq(member_id))
         .filter(open())
         .filter(Column::Id.gt(after))
-        .filter(mine)
+        .filter(which)
         .order_by_asc(Column::Id)
         .limit(limit)
         .all(db)

@@ -6,14 +6,31 @@
 //! | rank | folder | what it is |
 //! |---:|---|---|
 //! | 0 | `domain` | pure decisions and vocabulary |
-//! | 1 | `crypto`, `wire`, `config`, `runtime` | ciphers, frames, settings, process tools |
-//! | 2 | `db` | connections, schemas, checks of the databases |
+//! | 1 | `crypto` | ciphers and signatures over bytes |
+//! | 1 | `wire` | frames between daemon and broker |
+//! | 1 | `config` | settings and where files lie |
+//! | 1 | `runtime` | tasks, clock, files, sockets: process tools |
+//! | 2 | `db` | connections, schemas and checks of the databases |
+//! | 3 | `identity` | the member key, the token, the host |
+//! | 3 | `events` | live events to subscribers |
+//! | 4 | `broker_client` | the link to the broker |
+//! | 5 | `peers` | the pinned roster and presence |
+//! | 6 | `outbox` | durable sending |
+//!
+//! Cargo features: `postgres` (on by default) lets the broker keep its tables in
+//! PostgreSQL; `failpoints` adds named points at which a test stops the process
+//! and is never part of a shipped build.
 
 pub mod broker;
+pub mod broker_client;
 pub mod config;
 pub mod crypto;
 pub mod db;
 
 pub mod domain;
+pub mod events;
+pub mod identity;
+pub mod outbox;
+pub mod peers;
 pub mod runtime;
 pub mod wire;

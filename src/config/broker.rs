@@ -1,22 +1,17 @@
 //! Settings of a broker: `broker.toml` in its directory, `CLAUDEMESH_BROKER_*`.
 
-use std::fs;
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::source::Source;
+use super::ConfigError;
+use super::source::{Source, read_toml};
 
-/// The address a broker listens on when none is given.
-pub const DEFAULT_LISTEN: &str = "127.0.0.1:7900";
 /// The shortest time, in days, for which ids are remembered. Daemons drop a
 /// waiting send well before this is over.
 pub const MIN_DEDUPE_RETENTION_DAYS: u32 = 7;
-
-const ENV_PREFIX: &str = "CLAUDEMESH_BROKER_";
 
 /// Everything a broker needs to know at start.
 #[derive(Clone, Debug)]
@@ -73,39 +68,6 @@ pub struct Timers {
     pub delivered: Duration,
     /// Between two sweeps of expired rows.
     pub sweep: Duration,
-}
-
-/// Why the settings cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The file exists and cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// The file is no TOML, or has an unknown key, or a value of another type.
-    #[error("{}: {detail}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Where and what.
-        detail: String,
-    },
-    /// A value that cannot be used.
-    #[error("{origin}: {key} = {value:?}: {problem}")]
-    Value {
-        /// File, variable or flag.
-        origin: String,
-        /// The key.
-        key: &'static str,
-        /// Its value, without a password.
-        value: String,
-        /// What is wrong, and what to write instead.
-        problem: String,
-    },
 }
 
 /// The file's keys. All are optional.
@@ -207,47 +169,32 @@ impl BrokerConfig {
 
     /// Reads `broker.toml` in `dir` (it may be absent), then the environment,
     /// then the command line's `listen`.
-    pub fn load(dir: &Path, listen: Option<&str>, env: &dyn Source) -> Result<Self, Error> {
+    pub fn load(dir: &Path, listen: Option<&str>, env: &dyn Source) -> Result<Self, ConfigError> {
         let mut config = Self::new(dir);
-        let path = dir.join("broker.toml");
-        let file = read(&path)?;
+        let file: File = read_toml(&dir.join("broker.toml"))?;
         config.timers = Timers::from_file(&file.timers);
-        config.apply(&path.display().to_string(), file)?;
-        for key in ["listen", "database_url", "dedupe_retention_days", "member_rate_per_s", "connections_per_mesh"] {
-            let name = format!("{ENV_PREFIX}{}", key.to_ascii_uppercase());
-            if let Some(value) = env.get(&name) {
-                let text = value.to_string_lossy().into_owned();
-                config.apply(&name, from_env(&name, key, text)?)?;
-            }
-        }
-        if let Some(listen) = listen {
-            config.apply("--listen", File { listen: Some(listen.to_owned()), ..File::default() })?;
-        }
+        config.apply(&FILE_KEYS, file)?;
+        config.apply(&ENV_KEYS, from_env(env)?)?;
+        config.apply(&FLAG_KEYS, File { listen: listen.map(str::to_owned), ..File::default() })?;
         Ok(config)
     }
 
-    fn apply(&mut self, origin: &str, file: File) -> Result<(), Error> {
-        let error = |key, value: &str, problem: &str| Error::Value {
-            origin: origin.to_owned(),
-            key,
-            value: value.to_owned(),
-            problem: problem.to_owned(),
-        };
+    fn apply(&mut self, keys: &Keys, file: File) -> Result<(), ConfigError> {
         if let Some(listen) = file.listen {
             self.listen = listen.parse().map_err(|_| {
-                error("listen", &listen, "it is no address and port; write one like 127.0.0.1:7900 or [::]:7900")
+                wrong(keys.listen, &listen, "an address and port such as 127.0.0.1:7900 or [::]:7900 is needed")
             })?;
         }
         if let Some(url) = file.database_url {
             self.database = database(&url).ok_or_else(|| {
                 // A URL may hold a password: only its scheme is shown.
                 let scheme = url.split(':').next().unwrap_or_default();
-                error("database_url", scheme, "use sqlite:<absolute path> or postgres://user@host/database")
+                wrong(keys.database_url, scheme, "use sqlite:<absolute path> or postgres://user@host/database")
             })?;
         }
         if let Some(days) = file.dedupe_retention_days {
             if days < MIN_DEDUPE_RETENTION_DAYS {
-                return Err(error("dedupe_retention_days", &days.to_string(), "it must be at least 7"));
+                return Err(wrong(keys.dedupe_retention_days, days, "it must be at least 7"));
             }
             self.dedupe_retention_days = days;
         }
@@ -256,7 +203,7 @@ impl BrokerConfig {
         }
         if let Some(connections) = file.connections_per_mesh {
             if connections == 0 {
-                return Err(error("connections_per_mesh", "0", "it must be at least 1"));
+                return Err(wrong(keys.connections_per_mesh, connections, "it must be at least 1"));
             }
             self.connections_per_mesh = connections;
         }
@@ -264,33 +211,50 @@ impl BrokerConfig {
     }
 }
 
-fn read(path: &Path) -> Result<File, Error> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(File::default()),
-        Err(source) => return Err(Error::Unreadable { path: path.to_owned(), source }),
-    };
-    toml::from_str(&text).map_err(|error| Error::File { path: path.to_owned(), detail: error.to_string() })
+/// What the keys are called where they were given, for errors.
+struct Keys {
+    listen: &'static str,
+    database_url: &'static str,
+    dedupe_retention_days: &'static str,
+    member_rate_per_s: &'static str,
+    connections_per_mesh: &'static str,
 }
 
-fn from_env(origin: &str, key: &'static str, text: String) -> Result<File, Error> {
-    let number = |text: &str| {
-        text.trim().parse::<u32>().map_err(|_| Error::Value {
-            origin: origin.to_owned(),
-            key,
-            value: text.to_owned(),
-            problem: "it is no number".to_owned(),
-        })
+const FILE_KEYS: Keys = Keys {
+    listen: "listen",
+    database_url: "database_url",
+    dedupe_retention_days: "dedupe_retention_days",
+    member_rate_per_s: "member_rate_per_s",
+    connections_per_mesh: "connections_per_mesh",
+};
+
+const ENV_KEYS: Keys = Keys {
+    listen: "CLAUDEMESH_BROKER_LISTEN",
+    database_url: "CLAUDEMESH_BROKER_DATABASE_URL",
+    dedupe_retention_days: "CLAUDEMESH_BROKER_DEDUPE_RETENTION_DAYS",
+    member_rate_per_s: "CLAUDEMESH_BROKER_MEMBER_RATE_PER_S",
+    connections_per_mesh: "CLAUDEMESH_BROKER_CONNECTIONS_PER_MESH",
+};
+
+const FLAG_KEYS: Keys = Keys { listen: "--listen", ..FILE_KEYS };
+
+fn from_env(env: &dyn Source) -> Result<File, ConfigError> {
+    let number = |key: &'static str| match env.var(key) {
+        Some(text) => text.trim().parse::<u32>().map(Some).map_err(|_| wrong(key, text, "a whole number is needed")),
+        None => Ok(None),
     };
-    let mut file = File::default();
-    match key {
-        "listen" => file.listen = Some(text),
-        "database_url" => file.database_url = Some(text),
-        "dedupe_retention_days" => file.dedupe_retention_days = Some(number(&text)?),
-        "member_rate_per_s" => file.member_rate_per_s = Some(number(&text)?),
-        _ => file.connections_per_mesh = Some(number(&text)?),
-    }
-    Ok(file)
+    Ok(File {
+        listen: env.var(ENV_KEYS.listen),
+        database_url: env.var(ENV_KEYS.database_url),
+        dedupe_retention_days: number(ENV_KEYS.dedupe_retention_days)?,
+        member_rate_per_s: number(ENV_KEYS.member_rate_per_s)?,
+        connections_per_mesh: number(ENV_KEYS.connections_per_mesh)?,
+        timers: TimersFile::default(),
+    })
+}
+
+fn wrong(key: &'static str, value: impl ToString, reason: &str) -> ConfigError {
+    ConfigError::Value { key, value: value.to_string(), reason: reason.to_owned() }
 }
 
 fn database(url: &str) -> Option<Database> {
@@ -304,12 +268,13 @@ fn database(url: &str) -> Option<Database> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::fs;
 
+    use super::super::source::MapSource;
     use super::*;
 
-    fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    fn env(pairs: &[(&str, &str)]) -> MapSource {
+        MapSource(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
     }
 
     #[test]

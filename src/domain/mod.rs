@@ -10,5 +10,15 @@
 //! network, the environment, or name a framework type.
 
 pub mod dedupe;
+pub mod accept;
+pub mod error_code;
+pub mod event;
+pub mod fingerprint;
 pub mod ids;
+pub mod message;
+pub mod names;
+pub mod outbox;
+pub mod pinning;
+pub mod retry;
+pub mod roster;
 pub mod time;

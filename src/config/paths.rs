@@ -1,0 +1,134 @@
+//! Where every file lies.
+
+use std::path::{Path, PathBuf};
+
+use super::ConfigError;
+use super::source::Source;
+
+/// The user's root directory: `$CLAUDEMESH_HOME`, else `~/.claudemesh`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root(PathBuf);
+
+/// The state directory of one mesh's daemon (R10 to R25).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateDir(PathBuf);
+
+// === impl Root ===
+
+impl Root {
+    /// Finds the root directory.
+    pub fn find(source: &dyn Source) -> Result<Self, ConfigError> {
+        if let Some(home) = source.var("CLAUDEMESH_HOME") {
+            return Ok(Self(std::path::absolute(&home).unwrap_or_else(|_| PathBuf::from(home))));
+        }
+        let home = source.var("HOME").ok_or(ConfigError::NoHome)?;
+        Ok(Self(Path::new(&home).join(".claudemesh")))
+    }
+
+    /// A root at a given place.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The joined meshes and their member keys.
+    pub fn config_json(&self) -> PathBuf {
+        self.0.join("config.json")
+    }
+
+    /// The key of a mesh that this user owns.
+    pub fn owner_key(&self, mesh_id: &str) -> PathBuf {
+        self.0.join("owners").join(format!("{mesh_id}.json"))
+    }
+
+    /// Keys of the meshes that this user owns.
+    pub fn owners_dir(&self) -> PathBuf {
+        self.0.join("owners")
+    }
+
+    /// The broker's directory.
+    pub fn broker_dir(&self) -> PathBuf {
+        self.0.join("broker")
+    }
+
+    /// The directory above all state directories.
+    pub fn daemons_dir(&self) -> PathBuf {
+        self.0.join("daemon")
+    }
+
+    /// The state directory of a mesh's daemon.
+    pub fn state_dir(&self, slug: &str) -> StateDir {
+        StateDir(self.daemons_dir().join(slug))
+    }
+}
+
+// === impl StateDir ===
+
+macro_rules! files {
+    ($($(#[$doc:meta])* $name:ident => $file:literal;)*) => {
+        impl StateDir {
+            $($(#[$doc])* pub fn $name(&self) -> PathBuf { self.0.join($file) })*
+        }
+    };
+}
+
+files! {
+    /// Held by the live daemon.
+    lock => "lock";
+    /// The live daemon's process id (R11).
+    pid => "pid";
+    /// The Unix socket (R12).
+    sock => "sock";
+    /// The loopback port (R13).
+    http_port => "http.port";
+    /// The bearer token (R14).
+    local_token => "local_token";
+    /// The member's key pair (R15).
+    keypair => "keypair.json";
+    /// What ties the key to this host (R16).
+    host_fingerprint => "host_fingerprint.json";
+    /// The settings (R17).
+    config => "config.toml";
+    /// The outbound queue (R18).
+    outbox_db => "outbox.db";
+    /// The inbound history (R19).
+    inbox_db => "inbox.db";
+    /// The version of both databases' schema (R20).
+    schema_version => "schema_version";
+    /// The log (R21).
+    log => "daemon.log";
+    /// Hook scripts (R23).
+    hooks => "hooks";
+    /// The id of this state directory, told to the broker.
+    instance => "instance";
+    /// Why the daemon ended last.
+    last_exit => "last_exit.json";
+}
+
+impl StateDir {
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::source::MapSource;
+
+    #[test]
+    fn the_root_follows_its_variable_then_the_home() {
+        let root = |pairs: &[(&str, &str)]| {
+            Root::find(&MapSource(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()))
+        };
+        assert_eq!(root(&[("HOME", "/h")]).unwrap().path(), Path::new("/h/.claudemesh"));
+        assert_eq!(root(&[("HOME", "/h"), ("CLAUDEMESH_HOME", "/x")]).unwrap().path(), Path::new("/x"));
+        assert!(root(&[]).is_err());
+        assert_eq!(Root::at("/x").state_dir("demo").sock(), Path::new("/x/daemon/demo/sock"));
+    }
+}

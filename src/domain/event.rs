@@ -1,0 +1,222 @@
+//! What the daemon tells its subscribers.
+
+use std::sync::Arc;
+
+use super::ids::{EventId, MemberId, MemberKey};
+use super::message::Priority;
+use super::time::UnixMillis;
+
+/// How a message was addressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MessageKind {
+    /// To this member alone.
+    Direct,
+    /// To a topic.
+    Topic,
+    /// To everybody.
+    Broadcast,
+    /// To a group.
+    Group,
+    /// The announcement of a shared file.
+    File,
+}
+
+/// A message as the inbox holds it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredMessage {
+    /// The row's own id, a ULID.
+    pub id: String,
+    /// Its place in the inbox.
+    pub event_id: EventId,
+    /// The sender's id of the message; `b:<broker id>` for senders without one.
+    pub client_message_id: String,
+    /// The broker's id of the message.
+    pub broker_message_id: String,
+    /// The broker's id in its history.
+    pub history_id: Option<String>,
+    /// The mesh's slug.
+    pub mesh: String,
+    /// The topic's name.
+    pub topic: Option<String>,
+    /// Who sent it, from the pinned roster.
+    pub sender_member_id: MemberId,
+    /// The key that opened it.
+    pub sender_key: MemberKey,
+    /// The sender's name.
+    pub sender_name: String,
+    /// The text.
+    pub body: String,
+    /// Canonical JSON.
+    pub meta: Option<String>,
+    /// The message that this one answers.
+    pub reply_to_id: Option<String>,
+    /// Ids of mentioned members.
+    pub mentions: Vec<String>,
+    /// How urgent.
+    pub priority: Priority,
+    /// When the sender's daemon accepted it, by the sender's clock.
+    pub sent_at: Option<UnixMillis>,
+    /// When it was stored here.
+    pub received_at: UnixMillis,
+    /// How it was addressed.
+    pub kind: MessageKind,
+    /// It came in clear text.
+    pub unencrypted: bool,
+    /// It is older than what this inbox remembers; no hook runs for it.
+    pub stale: bool,
+    /// How many automatic sends led to it.
+    pub auto_hops: u32,
+}
+
+/// What happened. Stored messages have a place in the inbox and can be replayed;
+/// all else is live only.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MeshEvent {
+    /// A message was stored.
+    Message(Arc<StoredMessage>),
+    /// A peer came.
+    PeerJoin(PeerChange),
+    /// A peer left.
+    PeerLeave(PeerChange),
+    /// The link to the broker was lost.
+    DaemonDisconnect {
+        /// Why, for people.
+        reason: String,
+    },
+    /// The link to the broker is back.
+    DaemonReconnect {
+        /// How long it was away.
+        away_ms: u64,
+    },
+    /// The broker lacks what this daemon requires; the daemon ends.
+    FeatureNegotiationFailed {
+        /// Which feature.
+        feature: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// An own send changed its state.
+    DeliveryStatus(DeliveryStatus),
+    /// The broker shows another key for a known member.
+    MemberKeyChanged {
+        /// The member.
+        member_id: MemberId,
+        /// Its name.
+        display_name: String,
+        /// The pinned key.
+        pinned: MemberKey,
+        /// The key that the broker shows.
+        shown: MemberKey,
+    },
+    /// A member claims a name that is bound to another one.
+    NameBindingChanged {
+        /// The name.
+        name: String,
+        /// Whose it is.
+        bound_to: MemberId,
+        /// Who claims it.
+        claimed_by: MemberId,
+    },
+}
+
+/// Who came or left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerChange {
+    /// The key that it is reached by.
+    pub key: MemberKey,
+    /// Its name.
+    pub display_name: String,
+}
+
+/// The state of an own send after the outbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryStatus {
+    /// Which send.
+    pub client_message_id: String,
+    /// What is known now.
+    pub state: SendState,
+    /// The broker's id, once it has one.
+    pub broker_message_id: Option<String>,
+    /// When it happened.
+    pub at: UnixMillis,
+    /// Why it failed, for people.
+    pub detail: Option<String>,
+}
+
+/// How far an own send has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SendState {
+    /// The broker has it.
+    Accepted,
+    /// The receiver's daemon has stored it. The broker's word.
+    Delivered,
+    /// Nobody took it in time. The broker's word.
+    Expired,
+    /// The daemon has given up.
+    Dead,
+}
+
+// === impl MessageKind ===
+
+impl MessageKind {
+    /// All kinds.
+    pub const ALL: [Self; 5] = [Self::Direct, Self::Topic, Self::Broadcast, Self::Group, Self::File];
+
+    /// The name in the database and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Topic => "topic",
+            Self::Broadcast => "broadcast",
+            Self::Group => "group",
+            Self::File => "file",
+        }
+    }
+
+    /// The kind of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+// === impl MeshEvent ===
+
+impl MeshEvent {
+    /// The name in an event stream.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Message(message) if message.kind == MessageKind::File => "file_shared",
+            Self::Message(_) => "message",
+            Self::PeerJoin(_) => "peer_join",
+            Self::PeerLeave(_) => "peer_leave",
+            Self::DaemonDisconnect { .. } => "daemon_disconnect",
+            Self::DaemonReconnect { .. } => "daemon_reconnect",
+            Self::FeatureNegotiationFailed { .. } => "feature_negotiation_failed",
+            Self::DeliveryStatus(_) => "delivery_status",
+            Self::MemberKeyChanged { .. } => "member_key_changed",
+            Self::NameBindingChanged { .. } => "name_binding_changed",
+        }
+    }
+
+    /// The place in the inbox, for events that have one.
+    pub fn id(&self) -> Option<&EventId> {
+        match self {
+            Self::Message(message) => Some(&message.event_id),
+            _ => None,
+        }
+    }
+}
+
+// === impl SendState ===
+
+impl SendState {
+    /// The name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Delivered => "delivered",
+            Self::Expired => "expired",
+            Self::Dead => "dead",
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Who a destination means: the pinned list of all members, hidden and offline
+//! ones included, decides; never a live lookup at the broker.
+
+use super::ids::{MemberId, MemberKey};
+use super::message::{Destination, MIN_PREFIX_DIGITS};
+use super::names;
+
+/// A member as this daemon has pinned it at first sight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinnedMember {
+    /// Its id, which survives key rotation.
+    pub member_id: MemberId,
+    /// The key that this daemon trusts for it.
+    pub key: MemberKey,
+    /// The name that the broker gave last.
+    pub display_name: String,
+    /// The compared form of the name that is bound to this member; `None` when
+    /// the name it claims is bound to another member.
+    pub bound_name: Option<String>,
+    /// The broker shows this other key without a rotation statement; nothing is
+    /// sent to the member until the operator accepts it.
+    pub changed_key: Option<MemberKey>,
+    /// The broker says that the member was removed.
+    pub revoked: bool,
+    /// What the member's daemon can read, from a statement signed by its key.
+    pub capabilities: Vec<String>,
+}
+
+/// Who a destination means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The member.
+    pub member_id: MemberId,
+    /// Its pinned key.
+    pub key: MemberKey,
+    /// Its name, for people.
+    pub display_name: String,
+}
+
+/// Why a destination means nobody, or not one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// Nobody matches.
+    #[error("no member of the mesh matches `{to}`{}", list(" Known members: ", candidates))]
+    Unknown {
+        /// The destination as written.
+        to: String,
+        /// Some members there are.
+        candidates: Vec<String>,
+    },
+    /// Several match.
+    #[error("several members match `{to}`:{}", list(" ", candidates))]
+    Ambiguous {
+        /// The destination as written.
+        to: String,
+        /// Those that match.
+        candidates: Vec<String>,
+    },
+    /// The broker shows another key for the member.
+    #[error(
+        "the broker shows another key for {name} than the one pinned here; compare safety numbers with its owner, \
+         then accept the new key"
+    )]
+    KeyChanged {
+        /// The member's name.
+        name: String,
+    },
+    /// The member was removed from the mesh.
+    #[error("{name} was removed from the mesh")]
+    Revoked {
+        /// The member's name.
+        name: String,
+    },
+}
+
+/// Finds the member that a direct destination means: full key, then name, then
+/// the first 16 to 63 digits of a key.
+pub fn resolve(destination: &Destination, members: &[PinnedMember]) -> Result<Resolved, ResolveError> {
+    let (text, found) = match destination {
+        Destination::Key(key) => (key.to_hex(), members.iter().filter(|member| member.key == *key).collect::<Vec<_>>()),
+        Destination::NameOrPrefix(text) => (text.clone(), by_name_or_prefix(text, members)),
+        Destination::Topic(name) => {
+            return Err(ResolveError::Unknown { to: format!("#{name}"), candidates: Vec::new() });
+        }
+        Destination::Everyone => return Err(ResolveError::Unknown { to: "*".to_owned(), candidates: Vec::new() }),
+        Destination::Group(name) => {
+            return Err(ResolveError::Unknown { to: format!("@{name}"), candidates: Vec::new() });
+        }
+    };
+    match found.as_slice() {
+        [] => Err(ResolveError::Unknown { to: text, candidates: nearest(members) }),
+        [member] => check(member),
+        several => {
+            Err(ResolveError::Ambiguous { to: text, candidates: several.iter().map(|one| label(one)).collect() })
+        }
+    }
+}
+
+/// Decides whether a member may be sent to.
+fn check(member: &PinnedMember) -> Result<Resolved, ResolveError> {
+    let name = label(member);
+    if member.revoked {
+        return Err(ResolveError::Revoked { name });
+    }
+    if member.changed_key.is_some() {
+        return Err(ResolveError::KeyChanged { name });
+    }
+    Ok(Resolved { member_id: member.member_id.clone(), key: member.key, display_name: member.display_name.clone() })
+}
+
+fn by_name_or_prefix<'a>(text: &str, members: &'a [PinnedMember]) -> Vec<&'a PinnedMember> {
+    let wanted = names::key(text);
+    let named: Vec<_> = members.iter().filter(|member| member.bound_name.as_deref() == Some(wanted.as_str())).collect();
+    if !named.is_empty() || text.len() < MIN_PREFIX_DIGITS || !names::looks_like_key(text) {
+        return named;
+    }
+    let prefix = text.to_ascii_lowercase();
+    members.iter().filter(|member| member.key.to_hex().starts_with(&prefix)).collect()
+}
+
+/// At most eight members, for the message of an error.
+fn nearest(members: &[PinnedMember]) -> Vec<String> {
+    members.iter().filter(|member| !member.revoked).take(8).map(label).collect()
+}
+
+fn label(member: &PinnedMember) -> String {
+    format!("{} ({})", member.display_name, hex::encode(&member.key.0[..8]))
+}
+
+fn list(before: &str, items: &[String]) -> String {
+    if items.is_empty() { String::new() } else { format!("{before}{}", items.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: &str, name: &str, first_byte: u8) -> PinnedMember {
+        let mut key = [7; 32];
+        key[0] = first_byte;
+        PinnedMember {
+            member_id: MemberId::parse(id).unwrap(),
+            key: MemberKey(key),
+            display_name: name.to_owned(),
+            bound_name: Some(names::key(name)),
+            changed_key: None,
+            revoked: false,
+            capabilities: Vec::new(),
+        }
+    }
+
+    fn id(to: &str, members: &[PinnedMember]) -> Result<String, ResolveError> {
+        resolve(&Destination::parse(to).unwrap(), members).map(|found| found.member_id.into_string())
+    }
+
+    #[test]
+    fn keys_names_and_prefixes_find_one_member() {
+        let members = [member("a", "Alice", 1), member("b", "Bob", 2)];
+        assert_eq!(id("BOB", &members).as_deref(), Ok("b"));
+        assert_eq!(id(&members[0].key.to_hex(), &members).as_deref(), Ok("a"));
+        assert_eq!(id(&members[0].key.to_hex()[..16].to_uppercase(), &members).as_deref(), Ok("a"));
+        // Fifteen digits are a name, and nobody has it.
+        assert!(matches!(id(&members[0].key.to_hex()[..15], &members), Err(ResolveError::Unknown { .. })));
+    }
+
+    #[test]
+    fn several_matches_name_all_candidates() {
+        let mut twin = member("c", "Carol", 1);
+        twin.key.0[31] = 9;
+        let members = [member("a", "Alice", 1), twin];
+        let error = id(&members[0].key.to_hex()[..16], &members).unwrap_err();
+        assert!(error.to_string().contains("Alice") && error.to_string().contains("Carol"), "{error}");
+    }
+
+    #[test]
+    fn a_changed_key_and_a_revoked_member_are_refused() {
+        let mut members = [member("a", "Alice", 1), member("b", "Bob", 2)];
+        members[0].changed_key = Some(MemberKey([9; 32]));
+        members[1].revoked = true;
+        assert!(matches!(id("alice", &members), Err(ResolveError::KeyChanged { .. })));
+        assert!(matches!(id("bob", &members), Err(ResolveError::Revoked { .. })));
+    }
+
+    #[test]
+    fn a_name_bound_to_another_member_does_not_count() {
+        let mut thief = member("t", "Bob", 3);
+        thief.bound_name = None;
+        let members = [thief, member("b", "Bob", 2)];
+        assert_eq!(id("bob", &members).as_deref(), Ok("b"));
+    }
+}

@@ -9,8 +9,8 @@
 //! What it must not do: read a clock, draw random numbers, touch files, the
 //! network, the environment, or name a framework type.
 
-pub mod dedupe;
 pub mod accept;
+pub mod dedupe;
 pub mod error_code;
 pub mod event;
 pub mod fingerprint;

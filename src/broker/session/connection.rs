@@ -15,6 +15,7 @@ use std::time::Duration;
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Bytes, Message, Utf8Bytes};
@@ -46,7 +47,7 @@ pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
 type Ended = Result<(), End>;
 
 /// Serves a socket until it ends.
-pub async fn serve(shared: Arc<Shared>, mut socket: Socket) {
+pub async fn serve(shared: Arc<Shared>, mut socket: Socket, place: Arc<OwnedSemaphorePermit>) {
     let stop = shared.supervisor.token(Phase::Streams);
     let opened = tokio::select! {
         opened = tokio::time::timeout(shared.config.timers.hello, Box::pin(open(&shared, &mut socket))) => {
@@ -58,6 +59,8 @@ pub async fn serve(shared: Arc<Shared>, mut socket: Socket) {
         Ok(opened) => opened,
         Err(end) => return finish(&mut socket, &end, false).await,
     };
+    // A member's socket no longer counts as a stranger's.
+    drop(place);
     shared.metrics.connections.inc();
     // Our daemons negotiate at once. Until then it is not known whether this
     // connection may stay, so it gets no message that another should have.

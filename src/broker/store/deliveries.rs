@@ -220,16 +220,14 @@ pub async fn waiting(db: &impl ConnectionTrait, member_ids: &[String]) -> Result
     Ok(all)
 }
 
-/// Members with open copies accepted since `since`, each with its newest copy:
-/// for receivers whom no wake-up has reached.
+/// Members with open copies accepted since `since`, each with its mesh.
 pub async fn recent(db: &impl ConnectionTrait, since: i64, limit: u64) -> Result<Vec<(String, String)>, DbErr> {
     Entity::find()
         .select_only()
-        .column(Column::RecipientMemberId)
-        .column_as(Column::Id.max(), "newest")
+        .columns([Column::MeshId, Column::RecipientMemberId])
+        .distinct()
         .filter(open())
         .filter(Column::CreatedAt.gte(since))
-        .group_by(Column::RecipientMemberId)
         .limit(limit)
         .into_tuple()
         .all(db)

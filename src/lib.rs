@@ -21,12 +21,14 @@
 //! | 6 | `outbox` | durable sending |
 //! | 6 | `inbox` | durable receiving |
 //! | 8 | `api` | gRPC, REST and SSE on the local sockets |
+//! | 8 | `broker` | the broker |
 //!
 //! Cargo features: `postgres` (on by default) lets the broker keep its tables in
 //! PostgreSQL; `failpoints` adds named points at which a test stops the process
 //! and is never part of a shipped build.
 
 pub mod api;
+pub mod broker;
 pub mod broker_client;
 pub mod config;
 pub mod crypto;

@@ -1,1 +1,1 @@
-
+//! The integration tests: the real binary, seen from outside.

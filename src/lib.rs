@@ -6,8 +6,17 @@
 //! | rank | folder | what it is |
 //! |---:|---|---|
 //! | 0 | `domain` | pure decisions and vocabulary |
-//! | 1 | `crypto`, `wire`, `config`, `runtime` | ciphers, frames, settings, process tools |
+//! | 1 | `wire` | frames between daemon and broker |
+//! | 1 | `config` | settings and where files lie |
+//! | 1 | `runtime` | tasks, clock, files, sockets: process tools |
+//! | 2 | `db` | connections, schemas and checks of the databases |
+//!
+//! Cargo features: `postgres` (on by default) lets the broker keep its tables in
+//! PostgreSQL; `failpoints` adds named points at which a test stops the process
+//! and is never part of a shipped build.
 
 pub mod config;
+pub mod db;
 pub mod domain;
 pub mod runtime;
+pub mod wire;

@@ -1,0 +1,104 @@
+//! From a URL to an open WebSocket.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::Uri;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
+
+use super::{End, Error};
+
+/// Time for name lookup, TCP, TLS and the upgrade together.
+const LIMIT: Duration = Duration::from_secs(10);
+/// Greatest frame taken from a broker: what it may send plus room to grow.
+const MAX_INCOMING: usize = 4 << 20;
+
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// An open socket and what the upgrade's answer told.
+pub(super) struct Connected {
+    pub(super) socket: Socket,
+    /// The `Date` header of the answer.
+    pub(super) date: Option<String>,
+}
+
+/// Refuses URLs that can never work, or that would carry metadata in clear text
+/// over a network (R335).
+pub(super) fn check_url(url: &str, allow_insecure: bool) -> Result<Uri, End> {
+    let wrong = |reason: &str| End::Url(format!("the broker URL {url} cannot be used: {reason}"));
+    let uri: Uri = url.parse().map_err(|_| wrong("it is not a URL"))?;
+    let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it has no host"))?;
+    match uri.scheme_str() {
+        Some("wss") => Ok(uri),
+        Some("ws") if allow_insecure || is_loopback(host) => Ok(uri),
+        Some("ws") => Err(wrong(
+            "ws:// is allowed to this host only; use wss://, or set [broker] allow_insecure = true in config.toml",
+        )),
+        _ => Err(wrong("it must begin with wss:// or ws://")),
+    }
+}
+
+/// Connects and upgrades.
+pub(super) async fn connect(uri: &Uri) -> Result<Connected, Error> {
+    tokio::time::timeout(LIMIT, dial(uri)).await.map_err(|_| Error::NoAnswer(LIMIT))?
+}
+
+async fn dial(uri: &Uri) -> Result<Connected, Error> {
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("wss") { 443 } else { 80 });
+    let address = format!("{}:{port}", uri.host().unwrap_or_default());
+    let tcp = TcpStream::connect((host, port))
+        .await
+        .map_err(|source| Error::Connect { address: address.clone(), source })?;
+    // Small frames in both directions: waiting to fill a packet only adds delay.
+    tcp.set_nodelay(true).map_err(|source| Error::Connect { address: address.clone(), source })?;
+    let upgrade = |error: tungstenite::Error| Error::Upgrade { address: address.clone(), detail: explain(&error, uri) };
+    let request = uri.clone().into_client_request().map_err(upgrade)?;
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(MAX_INCOMING))
+        .max_frame_size(Some(MAX_INCOMING))
+        .read_buffer_size(64 << 10);
+    let (socket, answer) =
+        client_async_tls_with_config(request, tcp, Some(config), None).await.map_err(upgrade)?;
+    let date = answer.headers().get(http::header::DATE).and_then(|date| date.to_str().ok()).map(str::to_owned);
+    Ok(Connected { socket, date })
+}
+
+fn explain(error: &tungstenite::Error, uri: &Uri) -> String {
+    match error {
+        tungstenite::Error::Http(answer) => format!("it answered HTTP {}", answer.status()),
+        tungstenite::Error::Tls(_) => format!("TLS failed ({error}); is the broker served without TLS (ws://)?"),
+        tungstenite::Error::Io(_) | tungstenite::Error::Protocol(_) if uri.scheme_str() == Some("ws") => {
+            format!("{error}; is the broker served with TLS (wss://)?")
+        }
+        tungstenite::Error::Io(_) if uri.scheme_str() == Some("wss") => {
+            format!("{error}; is the broker served without TLS (ws://)?")
+        }
+        _ => error.to_string(),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_links_stay_on_this_host_unless_allowed() {
+        for url in ["wss://mesh.example/ws", "ws://127.0.0.1:7900/ws", "ws://localhost/ws", "ws://[::1]:1/ws"] {
+            assert!(check_url(url, false).is_ok(), "{url}");
+        }
+        for url in ["ws://10.0.0.1/ws", "ws://mesh.example/ws", "http://x/ws", "/ws", ""] {
+            assert!(check_url(url, false).is_err(), "{url}");
+        }
+        assert!(check_url("ws://10.0.0.1/ws", true).is_ok());
+    }
+}

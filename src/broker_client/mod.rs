@@ -1,0 +1,333 @@
+//! The one persistent link to the broker.
+//!
+//! What it is for: frames go out in the order in which they are handed over,
+//! and what the broker sends comes in as deliveries, news and answers.
+//! What runs here: one task (`session.rs`) for the life of the daemon. The link
+//! is a state inside it, so a broker that is away at the start changes nothing.
+//! What it guarantees: each transmit gets one answer, the broker's or
+//! [`Transmit::LinkLost`]; the socket is not read while deliveries wait
+//! unconsumed.
+//! What it must not do: store or open a message, or retry one.
+
+mod clock_offset;
+mod connect;
+mod error;
+mod handshake;
+mod pending;
+mod reader;
+mod session;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use self::error::{End, Error};
+use self::pending::Pending;
+use crate::config::broker_client::{BrokerLink, Features};
+use crate::domain::retry::Backoff;
+use crate::identity::Identity;
+use crate::runtime::clock::Clock;
+use crate::runtime::ids::IdSource;
+use crate::runtime::supervisor::Supervisor;
+use crate::runtime::task_kind::{Phase, TaskKind};
+use crate::wire::delivery::{Ack, ClientAck, DeliveryStatus, Push, Send};
+use crate::wire::event::SystemEvent;
+use crate::wire::features::{DedupeParams, Feature, MaxPayloadParams, NegotiationResponse, RateLimitParams};
+use crate::wire::frame::{ClientFrame, ServerFrame};
+
+/// Frames that may wait to be written.
+const OUTGOING: usize = 1024;
+/// Deliveries that may wait for the inbox before the socket is left unread.
+const DELIVERIES: usize = 512;
+/// News that may wait.
+const NEWS: usize = 256;
+/// The greatest frame towards a broker that does not say (R-base protocol).
+const BASE_FRAME_BYTES: u64 = 65_536;
+
+/// What the link needs.
+#[derive(Debug)]
+pub struct Config {
+    /// `ws://` or `wss://` URL of the broker.
+    pub url: String,
+    /// `[broker]`.
+    pub link: BrokerLink,
+    /// `[features]`.
+    pub features: Features,
+    /// `[reconnect]`.
+    pub backoff: Backoff,
+    /// Persistent id of the state directory.
+    pub instance_id: String,
+    /// Announced display name; `None` leaves the member's.
+    pub display_name: Option<String>,
+}
+
+/// The state of the link, for whoever waits for it.
+#[derive(Clone, Debug)]
+pub enum LinkState {
+    /// Being made.
+    Connecting,
+    /// Up, with what was agreed.
+    Ready(Arc<Session>),
+    /// Down; the next try comes by itself.
+    Waiting {
+        /// Why it is down, for people.
+        reason: String,
+        /// Failures in a row.
+        attempt: u32,
+        /// Pause until the next try.
+        pause: Duration,
+    },
+    /// Down for good; the daemon ends.
+    Ended(End),
+}
+
+/// One connection that passed the handshake.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Session {
+    /// Counts connections since the start, from 1.
+    pub number: u64,
+    /// What was agreed.
+    pub negotiated: Negotiated,
+    /// The broker's version; empty for brokers that do not say.
+    pub broker_version: String,
+    /// Broker time minus own time, in milliseconds.
+    pub clock_offset_ms: i64,
+    /// How long the handshake's answer took.
+    pub round_trip: Duration,
+}
+
+/// The outcome of the feature negotiation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Negotiated {
+    /// Bits that the broker has.
+    pub supported: Vec<String>,
+    /// Their parameters.
+    pub params: BTreeMap<String, Value>,
+    /// Greatest frame in bytes.
+    pub max_frame_bytes: u64,
+    /// Days for which the broker recognises ids.
+    pub dedupe_retention_days: Option<u32>,
+    /// Sends per second and burst that the broker allows this member.
+    pub rate_limit: Option<(u32, u32)>,
+}
+
+/// What became of a transmitted frame.
+#[derive(Debug)]
+pub enum Transmit {
+    /// The broker answered.
+    Answered(Box<Ack>),
+    /// The link was lost first. The broker may or may not have it.
+    LinkLost,
+}
+
+/// A message that the broker pushed.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The frame.
+    pub push: Box<Push>,
+    /// The connection that it came over.
+    pub session: u64,
+}
+
+/// News that are not messages.
+#[derive(Debug)]
+pub enum News {
+    /// The handshake is done.
+    Up(Arc<Session>),
+    /// The link is down.
+    Down {
+        /// Why, for people.
+        reason: String,
+    },
+    /// A system event.
+    System(SystemEvent),
+    /// What became of an own send at its receiver.
+    Status(DeliveryStatus),
+    /// The broker lacks something required.
+    NegotiationFailed {
+        /// Which feature.
+        feature: String,
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+/// The streams of the link; each has one consumer.
+#[derive(Debug)]
+pub struct Streams {
+    /// Messages.
+    pub deliveries: mpsc::Receiver<Delivery>,
+    /// News.
+    pub news: mpsc::Receiver<News>,
+}
+
+/// A frame on its way out.
+#[derive(Debug)]
+enum Outgoing {
+    Send { frame: Box<Send>, reply: oneshot::Sender<Transmit> },
+    Request { frame: ClientFrame, req_id: String, reply: oneshot::Sender<ServerFrame> },
+    Ack(ClientAck),
+}
+
+/// The link for the rest of the daemon. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    outgoing: mpsc::Sender<Outgoing>,
+    state: watch::Receiver<LinkState>,
+    ids: IdSource,
+    stats: Arc<Stats>,
+}
+
+/// Counters of the link, for the metrics.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Connections that passed the handshake after the first.
+    pub reconnects: std::sync::atomic::AtomicU64,
+    /// Unknown top-level keys of frames that were dropped.
+    pub unknown_keys: std::sync::atomic::AtomicU64,
+    /// Frames that could not be read.
+    pub invalid_frames: std::sync::atomic::AtomicU64,
+    /// The last round trip to the broker in microseconds.
+    pub round_trip_us: std::sync::atomic::AtomicU64,
+}
+
+/// The link, built but not started.
+#[derive(Debug)]
+pub struct Parts {
+    task: session::Task,
+    handle: Handle,
+    streams: Streams,
+}
+
+/// Puts the link together.
+pub fn prepare(config: Config, identity: Identity, clock: Clock, ids: IdSource, supervisor: &Supervisor) -> Parts {
+    let (outgoing, outgoing_rx) = mpsc::channel(OUTGOING);
+    let (deliveries_tx, deliveries) = mpsc::channel(DELIVERIES);
+    let (news_tx, news) = mpsc::channel(NEWS);
+    let (state_tx, state) = watch::channel(LinkState::Connecting);
+    let stats = Arc::new(Stats::default());
+    let task = session::Task {
+        config,
+        identity,
+        clock,
+        ids: ids.clone(),
+        outgoing: outgoing_rx,
+        deliveries: deliveries_tx,
+        news: news_tx,
+        state: state_tx,
+        pending: Pending::default(),
+        stats: Arc::clone(&stats),
+        stop: supervisor.token(Phase::Link),
+    };
+    Parts { task, handle: Handle { outgoing, state, ids, stats }, streams: Streams { deliveries, news } }
+}
+
+// === impl Parts ===
+
+impl Parts {
+    /// The handle, also before the task runs.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Starts the link and gives its streams away.
+    pub fn spawn(self, supervisor: &Supervisor) -> Streams {
+        supervisor.spawn(TaskKind::BrokerSession, "broker link", self.task.run());
+        self.streams
+    }
+}
+
+// === impl Handle ===
+
+impl Handle {
+    /// The link's state, now and as it changes.
+    pub fn state(&self) -> watch::Receiver<LinkState> {
+        self.state.clone()
+    }
+
+    /// The connection, when it is up.
+    pub fn session(&self) -> Option<Arc<Session>> {
+        match &*self.state.borrow() {
+            LinkState::Ready(session) => Some(Arc::clone(session)),
+            _ => None,
+        }
+    }
+
+    /// Hands a message over, in order. The receiver tells what became of it.
+    pub async fn transmit(&self, frame: Send) -> oneshot::Receiver<Transmit> {
+        let (reply, outcome) = oneshot::channel();
+        // A closed queue drops `reply`, which reads as a lost link.
+        let _ = self.outgoing.send(Outgoing::Send { frame: Box::new(frame), reply }).await;
+        outcome
+    }
+
+    /// Acknowledges a delivery. Lost with the link; the broker pushes again.
+    pub async fn acknowledge(&self, ack: ClientAck) {
+        let _ = self.outgoing.send(Outgoing::Ack(ack)).await;
+    }
+
+    /// Asks for something that has one answer. `make` puts the correlation id
+    /// into the frame.
+    pub async fn request(
+        &self,
+        make: impl FnOnce(String) -> ClientFrame,
+        limit: Duration,
+    ) -> Result<ServerFrame, Error> {
+        let req_id = self.ids.ulid();
+        let frame = make(req_id.clone());
+        let (reply, answer) = oneshot::channel();
+        let exchange = async {
+            self.outgoing.send(Outgoing::Request { frame, req_id, reply }).await.map_err(|_| Error::LinkDown)?;
+            answer.await.map_err(|_| Error::LinkDown)
+        };
+        tokio::time::timeout(limit, exchange).await.map_err(|_| Error::NoAnswer(limit))?
+    }
+
+    /// Counters since the start.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+}
+
+// === impl Negotiated ===
+
+impl Negotiated {
+    /// What a response means. A bit whose parameters are unusable counts as
+    /// missing; the reasons come back for the log.
+    fn from_response(response: NegotiationResponse) -> (Self, Vec<(Feature, String)>) {
+        let mut defects = Vec::new();
+        let mut note = |feature, error: String| defects.push((feature, error));
+        let mut negotiated = Self { max_frame_bytes: BASE_FRAME_BYTES, ..Self::default() };
+        if response.supports(Feature::ClientMessageIdDedupe) {
+            match response.params_of::<DedupeParams>(Feature::ClientMessageIdDedupe) {
+                Ok(params) => negotiated.dedupe_retention_days = params.dedupe_retention_days,
+                Err(error) => note(Feature::ClientMessageIdDedupe, error.to_string()),
+            }
+        }
+        if response.supports(Feature::MaxPayload) {
+            match response.params_of::<MaxPayloadParams>(Feature::MaxPayload) {
+                Ok(params) => negotiated.max_frame_bytes = params.inline_bytes,
+                Err(error) => note(Feature::MaxPayload, error.to_string()),
+            }
+        }
+        if response.supports(Feature::RateLimit) {
+            match response.params_of::<RateLimitParams>(Feature::RateLimit) {
+                Ok(params) => negotiated.rate_limit = Some((params.per_s, params.burst)),
+                Err(error) => note(Feature::RateLimit, error.to_string()),
+            }
+        }
+        let bad: Vec<&str> = defects.iter().map(|(feature, _)| feature.as_str()).collect();
+        negotiated.supported = response.supported.into_iter().filter(|bit| !bad.contains(&bit.as_str())).collect();
+        negotiated.params = response.params;
+        (negotiated, defects)
+    }
+
+    /// Whether a bit was agreed.
+    pub fn has(&self, feature: Feature) -> bool {
+        self.supported.iter().any(|bit| bit == feature.as_str())
+    }
+}

@@ -1,0 +1,75 @@
+//! Who waits for which answer on the present connection.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::Transmit;
+use crate::wire::delivery::Ack;
+use crate::wire::frame::ServerFrame;
+
+/// Waiting callers by correlation id. Shared by the two directions of one
+/// connection.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pending(Arc<Mutex<Waiting>>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    sends: HashMap<String, Sent>,
+    requests: HashMap<String, oneshot::Sender<ServerFrame>>,
+}
+
+#[derive(Debug)]
+struct Sent {
+    /// Monotonic time of the transmit.
+    at: Duration,
+    reply: oneshot::Sender<Transmit>,
+}
+
+// === impl Pending ===
+
+impl Pending {
+    /// A message was written.
+    pub(super) fn add_send(&self, id: String, at: Duration, reply: oneshot::Sender<Transmit>) {
+        self.lock().sends.insert(id, Sent { at, reply });
+    }
+
+    /// A request was written.
+    pub(super) fn add_request(&self, req_id: String, reply: oneshot::Sender<ServerFrame>) {
+        self.lock().requests.insert(req_id, reply);
+    }
+
+    /// Hands an ack to its sender; tells how long it took.
+    pub(super) fn answer_send(&self, ack: Box<Ack>, now: Duration) -> Option<Duration> {
+        let sent = self.lock().sends.remove(&ack.id)?;
+        // The sender may have stopped waiting.
+        let _ = sent.reply.send(Transmit::Answered(ack));
+        Some(now.saturating_sub(sent.at))
+    }
+
+    /// Hands an answer to whoever asked.
+    pub(super) fn answer_request(&self, req_id: &str, frame: ServerFrame) {
+        if let Some(reply) = self.lock().requests.remove(req_id) {
+            let _ = reply.send(frame);
+        }
+    }
+
+    /// How long the oldest send has waited.
+    pub(super) fn oldest(&self, now: Duration) -> Option<Duration> {
+        self.lock().sends.values().map(|sent| now.saturating_sub(sent.at)).max()
+    }
+
+    /// The connection is gone: everybody learns it.
+    pub(super) fn fail_all(&self) {
+        let waiting = std::mem::take(&mut *self.lock());
+        for (_, sent) in waiting.sends {
+            let _ = sent.reply.send(Transmit::LinkLost);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

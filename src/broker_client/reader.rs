@@ -1,0 +1,120 @@
+//! The incoming direction of one connection.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::SplitStream;
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::connect::Socket;
+use super::handshake::closed;
+use super::pending::Pending;
+use super::{Delivery, Error, News, Stats};
+use crate::runtime::clock::Clock;
+use crate::wire::codec::{self, Limits};
+use crate::wire::event::SystemEvent;
+use crate::wire::frame::ServerFrame;
+
+/// Any frame, ping or pong counts as life; after this much silence the link is
+/// dead (a network may drop a flow without a word).
+const SILENCE: Duration = Duration::from_secs(75);
+
+/// What one connection reads into.
+pub(super) struct Reader<'a> {
+    pub(super) session: u64,
+    pub(super) limits: Limits,
+    pub(super) pending: &'a Pending,
+    pub(super) deliveries: &'a mpsc::Sender<Delivery>,
+    pub(super) news: &'a mpsc::Sender<News>,
+    pub(super) clock: &'a Clock,
+    pub(super) stats: &'a Stats,
+}
+
+// === impl Reader ===
+
+impl Reader<'_> {
+    /// Reads until the connection ends. Only the wait for the socket is timed:
+    /// while a consumer is slow the socket is left unread on purpose.
+    pub(super) async fn run(&self, stream: &mut SplitStream<Socket>) -> Error {
+        loop {
+            let message = match tokio::time::timeout(SILENCE, stream.next()).await {
+                Err(_) => return Error::Silent(SILENCE),
+                Ok(None) => return closed(None),
+                Ok(Some(Err(error))) => return Error::Broken(error.to_string()),
+                Ok(Some(Ok(message))) => message,
+            };
+            match message {
+                Message::Text(text) => {
+                    if let Err(error) = self.frame(text.as_str()).await {
+                        return error;
+                    }
+                }
+                Message::Close(frame) => return closed(frame),
+                _ => {}
+            }
+        }
+    }
+
+    async fn frame(&self, text: &str) -> Result<(), Error> {
+        let decoded = match codec::decode_server(text, &self.limits) {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                // Hostile or newer: counted, and the link goes on.
+                self.stats.invalid_frames.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(error = %error, "A frame of the broker could not be read: {error}");
+                return Ok(());
+            }
+        };
+        if decoded.unknown_keys > 0 {
+            self.stats.unknown_keys.fetch_add(decoded.unknown_keys as u64, Ordering::Relaxed);
+        }
+        match decoded.frame {
+            ServerFrame::Ack(ack) => {
+                if let Some(took) = self.pending.answer_send(ack, self.clock.monotonic()) {
+                    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+                    self.stats.round_trip_us.store(micros, Ordering::Relaxed);
+                }
+            }
+            ServerFrame::Push(push) => match SystemEvent::of(&push) {
+                Some(event) => self.tell(News::System(event)).await?,
+                None => {
+                    let delivery = Delivery { push, session: self.session };
+                    self.deliveries.send(delivery).await.map_err(|_| Error::Stopping)?;
+                }
+            },
+            ServerFrame::DeliveryStatus(status) => self.tell(News::Status(status)).await?,
+            ServerFrame::CloseReason(reason) => {
+                tracing::info!(kind = reason.kind, detail = reason.detail, "The broker says why it closes");
+            }
+            ServerFrame::Drain(drain) => {
+                tracing::info!(after_ms = drain.reconnect_after_ms, "The broker restarts soon");
+            }
+            ServerFrame::Error(error) => {
+                tracing::warn!(code = error.code, message = error.message, "The broker reports an error");
+            }
+            frame => {
+                if let Some(req_id) = answered(&frame).map(str::to_owned) {
+                    self.pending.answer_request(&req_id, frame);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, news: News) -> Result<(), Error> {
+        self.news.send(news).await.map_err(|_| Error::Stopping)
+    }
+}
+
+/// The correlation id of an answer.
+fn answered(frame: &ServerFrame) -> Option<&str> {
+    match frame {
+        ServerFrame::PeersList(list) => list.req_id.as_deref(),
+        ServerFrame::MembersList(list) => list.req_id.as_deref(),
+        ServerFrame::MemberRotated(rotated) => rotated.req_id.as_deref(),
+        ServerFrame::MessageStatusResult(result) => result.req_id.as_deref(),
+        _ => None,
+    }
+}

@@ -1,0 +1,208 @@
+//! Keeps the link up for the life of the daemon.
+//!
+//! What it is for: connect, greet, run both directions, and after a loss pause
+//! and come back; until the daemon stops or the broker says not to.
+//! What runs here: one task. The two directions of a connection run inside it.
+//! What it guarantees: a lost connection fails every answer that is awaited
+//! before the next try; the pauses follow `[reconnect]` and start over after a
+//! connection that has lasted.
+//! What it must not do: come back after a terminal close.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::sync::{mpsc, watch};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_util::sync::CancellationToken;
+
+use super::connect::{self, Socket};
+use super::handshake::{Greeted, Greeter};
+use super::pending::Pending;
+use super::reader::Reader;
+use super::{Config, Delivery, End, Error, LinkState, News, Outgoing, Session, Stats, clock_offset, writer};
+use crate::identity::Identity;
+use crate::runtime::clock::Clock;
+use crate::runtime::ids::IdSource;
+use crate::wire::codec::Limits;
+use crate::wire::close;
+
+/// A connection that lasted this long resets the pauses.
+const STABLE: Duration = Duration::from_secs(10);
+/// Greatest frame that is read. The broker's limit binds what is sent; pushes
+/// carry some fields more.
+const MAX_FRAME: usize = 4 << 20;
+
+/// The task's belongings.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) config: Config,
+    pub(super) identity: Identity,
+    pub(super) clock: Clock,
+    pub(super) ids: IdSource,
+    pub(super) outgoing: mpsc::Receiver<Outgoing>,
+    pub(super) deliveries: mpsc::Sender<Delivery>,
+    pub(super) news: mpsc::Sender<News>,
+    pub(super) state: watch::Sender<LinkState>,
+    pub(super) pending: Pending,
+    pub(super) stats: Arc<Stats>,
+    pub(super) stop: CancellationToken,
+}
+
+// === impl Task ===
+
+impl Task {
+    pub(super) async fn run(mut self) {
+        let boot_id = self.ids.ulid();
+        let (mut attempt, mut number) = (0_u32, 0_u64);
+        loop {
+            let started = self.clock.monotonic();
+            let error = self.once(&boot_id, &mut number).await;
+            self.pending.fail_all();
+            if let Error::Ended(end) = error {
+                self.end(end).await;
+                return;
+            }
+            if matches!(error, Error::Stopping) {
+                return;
+            }
+            let lasted = self.clock.monotonic().saturating_sub(started);
+            attempt = if lasted > STABLE { 1 } else { attempt.saturating_add(1) };
+            if self.pause(error.to_string(), attempt).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// One connection from dial to loss.
+    async fn once(&mut self, boot_id: &str, number: &mut u64) -> Error {
+        if !matches!(&*self.state.borrow(), LinkState::Waiting { .. }) {
+            self.state.send_replace(LinkState::Connecting);
+        }
+        let stop = self.stop.clone();
+        let greeted = tokio::select! {
+            () = stop.cancelled() => return Error::Stopping,
+            greeted = self.connect_and_greet(boot_id) => greeted,
+        };
+        let (socket, greeted, clock_offset_ms) = match greeted {
+            Ok(greeted) => greeted,
+            Err(error) => return error,
+        };
+        *number += 1;
+        if *number > 1 {
+            self.stats.reconnects.fetch_add(1, Ordering::Relaxed);
+        }
+        self.stats
+            .round_trip_us
+            .store(u64::try_from(greeted.round_trip.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let session = Arc::new(Session {
+            number: *number,
+            broker_version: greeted.hello.broker_version.clone().unwrap_or_default(),
+            clock_offset_ms: greeted.hello.broker_time.map_or(clock_offset_ms, |time| {
+                time.saturating_sub(self.clock.now().0)
+            }),
+            round_trip: greeted.round_trip,
+            negotiated: greeted.negotiated,
+        });
+        tracing::info!(
+            broker = self.config.url,
+            broker_version = session.broker_version,
+            features = ?session.negotiated.supported,
+            "The link to the broker is up"
+        );
+        self.drive(socket, session).await
+    }
+
+    async fn connect_and_greet(&self, boot_id: &str) -> Result<(Socket, Greeted, i64), Error> {
+        let uri = connect::check_url(&self.config.url, self.config.link.allow_insecure).map_err(Error::Ended)?;
+        let mut connected = connect::connect(&uri).await?;
+        let clock_offset_ms = clock_offset::from_date_header(connected.date.as_deref(), self.clock.now());
+        if clock_offset_ms != 0 {
+            tracing::warn!(clock_offset_ms, "This host's clock is off; the broker's time is used for the handshake");
+        }
+        let greeter = Greeter {
+            config: &self.config,
+            identity: &self.identity,
+            clock: &self.clock,
+            ids: &self.ids,
+            boot_id,
+            clock_offset_ms,
+            yield_to_other: false,
+        };
+        let greeted = greeter.greet(&mut connected.socket).await?;
+        Ok((connected.socket, greeted, clock_offset_ms))
+    }
+
+    /// Runs both directions until one of them ends.
+    async fn drive(&mut self, socket: Socket, session: Arc<Session>) -> Error {
+        let (mut sink, mut stream) = socket.split();
+        // What was handed over for the last connection is not sent on this one:
+        // its callers are told, and they decide.
+        while let Ok(stale) = self.outgoing.try_recv() {
+            drop(stale);
+        }
+        let reader = Reader {
+            session: session.number,
+            limits: Limits { max_bytes: MAX_FRAME, strict: self.config.features.strict_frames },
+            pending: &self.pending,
+            deliveries: &self.deliveries,
+            news: &self.news,
+            clock: &self.clock,
+            stats: &self.stats,
+        };
+        if self.news.send(News::Up(Arc::clone(&session))).await.is_err() {
+            return Error::Stopping;
+        }
+        self.state.send_replace(LinkState::Ready(session));
+        let error = tokio::select! {
+            error = reader.run(&mut stream) => error,
+            error = writer::run(&mut sink, &mut self.outgoing, &self.pending, &self.clock, &self.stop) => error,
+        };
+        if matches!(error, Error::Stopping) {
+            let frame = CloseFrame { code: close::NORMAL.into(), reason: "daemon stops".into() };
+            // Best effort: the broker notices the closed socket as well.
+            let _ = tokio::time::timeout(Duration::from_millis(500), sink.send(Message::Close(Some(frame)))).await;
+        }
+        error
+    }
+
+    /// Waits before the next try; an error means that the daemon stops.
+    async fn pause(&mut self, reason: String, attempt: u32) -> Result<(), ()> {
+        let pause = self.config.backoff.pause(attempt, self.ids.jitter(1000));
+        let was_up = matches!(&*self.state.borrow(), LinkState::Ready(_));
+        let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        tracing::warn!(reason, attempt, pause_ms, "No link to the broker: {reason}");
+        self.state.send_replace(LinkState::Waiting { reason: reason.clone(), attempt, pause });
+        if was_up {
+            self.news.send(News::Down { reason }).await.map_err(|_| ())?;
+        }
+        let until = tokio::time::sleep(pause);
+        tokio::pin!(until);
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return Err(()),
+                () = &mut until => return Ok(()),
+                // Dropping an item tells its sender that there is no link.
+                item = self.outgoing.recv() => if item.is_none() { return Err(()) },
+            }
+        }
+    }
+
+    async fn end(&mut self, end: End) {
+        tracing::error!(code = end.code().name(), "The link to the broker is given up: {end}");
+        if let End::FeatureUnavailable { feature, detail } = &end {
+            let news = News::NegotiationFailed { feature: feature.clone(), detail: detail.clone() };
+            let _ = self.news.send(news).await;
+        }
+        self.state.send_replace(LinkState::Ended(end));
+        // The daemon stops because of the state; until then nothing is sent.
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                item = self.outgoing.recv() => if item.is_none() { return },
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Write transactions that take their lock at the start, and what may be retried.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use sea_orm::{
+    DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr, SqliteTransactionMode, TransactionOptions,
+    TransactionTrait as _,
+};
+
+/// How often a transaction that found the database busy is tried.
+const ATTEMPTS: u32 = 4;
+
+/// The work of one transaction.
+pub type Work<'t, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 't>>;
+
+/// Begins a transaction that holds the write lock from the start: on SQLite
+/// `BEGIN IMMEDIATE`, so that reading first and writing later cannot fail in
+/// between. On PostgreSQL an ordinary transaction.
+pub async fn begin(connection: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
+    let options = TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        ..TransactionOptions::default()
+    };
+    connection.begin_with_options(options).await
+}
+
+/// Runs `work` in one transaction and commits. Rolls back on an error. Runs it
+/// again, up to four times in all, when the engine says that a retry may succeed
+/// (busy, deadlock, serialisation failure), so `work` must touch nothing but the
+/// transaction.
+pub async fn write<T, E, F>(connection: &DatabaseConnection, work: F) -> Result<T, E>
+where
+    E: From<DbErr> + AsDbErr,
+    F: for<'t> Fn(&'t DatabaseTransaction) -> Work<'t, T, E>,
+{
+    let mut attempt = 1;
+    loop {
+        let error = match once(connection, &work).await {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        let retry = error.as_db_err().is_some_and(is_retryable);
+        if !retry || attempt == ATTEMPTS {
+            return Err(error);
+        }
+        tokio::time::sleep(Duration::from_millis(10 << attempt)).await;
+        attempt += 1;
+    }
+}
+
+async fn once<T, E, F>(connection: &DatabaseConnection, work: &F) -> Result<T, E>
+where
+    E: From<DbErr>,
+    F: for<'t> Fn(&'t DatabaseTransaction) -> Work<'t, T, E>,
+{
+    let transaction = begin(connection).await?;
+    match work(&transaction).await {
+        Ok(value) => {
+            transaction.commit().await?;
+            Ok(value)
+        }
+        Err(error) => {
+            // The first error is the one worth reporting; a failed rollback
+            // leaves nothing behind, the engine drops the transaction itself.
+            let _ = transaction.rollback().await;
+            Err(error)
+        }
+    }
+}
+
+/// Errors that may carry an engine error.
+pub trait AsDbErr {
+    /// The engine error, if it is one.
+    fn as_db_err(&self) -> Option<&DbErr>;
+}
+
+impl AsDbErr for DbErr {
+    fn as_db_err(&self) -> Option<&DbErr> {
+        Some(self)
+    }
+}
+
+/// True if the same statement may succeed when tried again: SQLite busy or
+/// locked, PostgreSQL serialisation failure or deadlock.
+pub fn is_retryable(error: &DbErr) -> bool {
+    engine_code(error).is_some_and(|code| match code.parse::<u32>() {
+        // SQLite's primary code is the low byte of the extended one.
+        Ok(number) if code.len() < 5 => matches!(number & 0xff, 5 | 6),
+        _ => matches!(code.as_str(), "40001" | "40P01"),
+    })
+}
+
+/// True if the file is not a sound SQLite database.
+pub fn is_damaged(error: &DbErr) -> bool {
+    engine_code(error)
+        .is_some_and(|code| code.len() < 5 && code.parse::<u32>().is_ok_and(|number| matches!(number & 0xff, 11 | 26)))
+}
+
+/// True if the disk is full (SQLite).
+pub fn is_full(error: &DbErr) -> bool {
+    engine_code(error).is_some_and(|code| code.len() < 5 && code.parse::<u32>().is_ok_and(|number| number & 0xff == 13))
+}
+
+/// True if a unique key or primary key refused the row.
+pub fn is_unique_violation(error: &DbErr) -> bool {
+    matches!(error.sql_err(), Some(sea_orm::SqlErr::UniqueConstraintViolation(_)))
+}
+
+fn engine_code(error: &DbErr) -> Option<String> {
+    let (DbErr::Exec(RuntimeErr::SqlxError(error))
+    | DbErr::Query(RuntimeErr::SqlxError(error))
+    | DbErr::Conn(RuntimeErr::SqlxError(error))) = error
+    else {
+        return None;
+    };
+    error.as_database_error()?.code().map(std::borrow::Cow::into_owned)
+}

@@ -1,0 +1,300 @@
+//! Every statement on the outbox table.
+
+use sea_orm::sea_query::OnConflict;
+use sea_orm::{
+    ColumnTrait as _, Condition, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, FromQueryResult,
+    IntoActiveModel as _, PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Statement, Value,
+};
+
+use super::entity::{ActiveModel, Column, Entity, Model};
+use crate::domain::outbox::OutboxState;
+use crate::domain::time::UnixMillis;
+
+/// What the broker, or the lack of it, made of one transmit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The broker has it, now or from an earlier transmit.
+    Accepted {
+        /// Its id there.
+        broker_message_id: String,
+        /// Its id in the broker's history.
+        history_id: Option<String>,
+        /// What the receiver could not be told, as a JSON array.
+        degraded: Option<String>,
+    },
+    /// Try again at that time.
+    Retry {
+        /// Not before.
+        at: UnixMillis,
+        /// Why, for people.
+        error: String,
+    },
+    /// Give it up.
+    Dead {
+        /// Why, for people.
+        error: String,
+    },
+}
+
+/// The state of the row that holds an id.
+#[derive(Clone, Debug, FromQueryResult)]
+pub struct Existing {
+    /// The id.
+    pub client_message_id: String,
+    /// Its state's name.
+    pub status: String,
+    /// Its fingerprint.
+    pub request_fingerprint: Vec<u8>,
+    /// When it was accepted, Unix ms.
+    pub enqueued_at: i64,
+    /// The broker's id.
+    pub broker_message_id: Option<String>,
+    /// The broker's history id.
+    pub history_id: Option<String>,
+    /// Why it was given up.
+    pub dead_reason: Option<String>,
+    /// Whom it goes to.
+    pub target_id: String,
+    /// With which key.
+    pub target_key: Option<String>,
+    /// Under which name.
+    pub target_name: Option<String>,
+    /// What the receiver could not be told, as a JSON array.
+    pub degraded: Option<String>,
+}
+
+/// Rows per state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Rows that wait.
+    pub pending: u64,
+    /// Rows on their way.
+    pub inflight: u64,
+    /// Rows that were given up.
+    pub dead: u64,
+    /// When the oldest waiting row was accepted.
+    pub oldest_pending: Option<UnixMillis>,
+}
+
+/// Inserts rows in one statement, which is atomic by itself. Returns the row
+/// ids that are new; a row whose client id is taken is left out.
+pub async fn insert_new(db: &impl ConnectionTrait, rows: &[Model]) -> Result<Vec<String>, DbErr> {
+    let active: Vec<ActiveModel> = rows.iter().cloned().map(Model::into_active_model).collect();
+    Entity::insert_many(active)
+        .on_conflict(OnConflict::column(Column::ClientMessageId).do_nothing().to_owned())
+        .exec_with_returning_keys(db)
+        .await
+}
+
+/// The rows that hold these ids.
+pub async fn find(db: &impl ConnectionTrait, client_message_ids: &[&str]) -> Result<Vec<Existing>, DbErr> {
+    Entity::find()
+        .select_only()
+        .columns([
+            Column::ClientMessageId,
+            Column::Status,
+            Column::RequestFingerprint,
+            Column::EnqueuedAt,
+            Column::BrokerMessageId,
+            Column::HistoryId,
+            Column::DeadReason,
+            Column::TargetId,
+            Column::TargetKey,
+            Column::TargetName,
+            Column::Degraded,
+        ])
+        .filter(Column::ClientMessageId.is_in(client_message_ids.iter().copied()))
+        .into_model::<Existing>()
+        .all(db)
+        .await
+}
+
+/// Moves up to `limit` due rows to `inflight`, oldest first, and returns them
+/// in the order of accept.
+pub async fn claim_due(db: &impl ConnectionTrait, now: UnixMillis, limit: u32) -> Result<Vec<Model>, DbErr> {
+    const SQL: &str = "UPDATE outbox SET status = 'inflight', attempts = attempts + 1, \
+         first_transmit_at = COALESCE(first_transmit_at, ?1) \
+         WHERE id IN (SELECT id FROM outbox WHERE status = 'pending' AND next_attempt_at <= ?1 ORDER BY id LIMIT ?2) \
+         RETURNING *";
+    let statement =
+        Statement::from_sql_and_values(DbBackend::Sqlite, SQL, [Value::from(now.0), Value::from(i64::from(limit))]);
+    let mut rows = Entity::find().from_raw_sql(statement).all(db).await?;
+    // RETURNING promises no order.
+    rows.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+    Ok(rows)
+}
+
+/// Writes the outcomes of transmits, all of one kind with one statement. Rows
+/// that the operator has retired meanwhile stay as they are.
+pub async fn apply(db: &impl ConnectionTrait, outcomes: &[(String, Outcome)], now: UnixMillis) -> Result<(), DbErr> {
+    let mut accepted: Vec<Value> = vec![now.0.into()];
+    let mut retried: Vec<Value> = Vec::new();
+    let mut dead: Vec<Value> = vec![now.0.into()];
+    for (id, outcome) in outcomes {
+        match outcome {
+            Outcome::Accepted { broker_message_id, history_id, degraded } => accepted.extend([
+                id.clone().into(),
+                broker_message_id.clone().into(),
+                history_id.clone().into(),
+                degraded.clone().into(),
+            ]),
+            Outcome::Retry { at, error } => retried.extend([id.clone().into(), at.0.into(), error.clone().into()]),
+            Outcome::Dead { error } => dead.extend([id.clone().into(), error.clone().into()]),
+        }
+    }
+    // The states from which each outcome may leave are those of
+    // `domain::outbox::next`; a test holds the two together.
+    run(
+        db,
+        &accepted,
+        1,
+        4,
+        "UPDATE outbox SET status = 'done', delivered_at = ?1, accepted_at = ?1, last_error = NULL, \
+         broker_message_id = v.column2, history_id = v.column3, degraded = v.column4",
+        "status IN ('pending', 'inflight')",
+    )
+    .await?;
+    run(
+        db,
+        &retried,
+        0,
+        3,
+        "UPDATE outbox SET status = 'pending', next_attempt_at = v.column2, last_error = v.column3",
+        "status = 'inflight'",
+    )
+    .await?;
+    run(
+        db,
+        &dead,
+        1,
+        2,
+        "UPDATE outbox SET status = 'dead', dead_at = ?1, dead_reason = v.column2, last_error = v.column2",
+        "status IN ('pending', 'inflight')",
+    )
+    .await
+}
+
+/// Runs `update` joined with a list of values, `width` a row, of which the
+/// first is the row's id. The first `fixed` values belong to the statement.
+async fn run(
+    db: &impl ConnectionTrait,
+    values: &[Value],
+    fixed: usize,
+    width: usize,
+    update: &str,
+    from_states: &str,
+) -> Result<(), DbErr> {
+    let rows = (values.len() - fixed) / width;
+    if rows == 0 {
+        return Ok(());
+    }
+    let mut list = String::new();
+    for row in 0..rows {
+        list.push_str(if row == 0 { "(" } else { ", (" });
+        for column in 0..width {
+            let number = fixed + row * width + column + 1;
+            list.push_str(&format!("{}?{number}", if column == 0 { "" } else { ", " }));
+        }
+        list.push(')');
+    }
+    let sql = format!("{update} FROM (VALUES {list}) AS v WHERE outbox.id = v.column1 AND outbox.{from_states}");
+    let statement = Statement::from_sql_and_values(DbBackend::Sqlite, sql, values.iter().cloned());
+    db.execute_raw(statement).await.map(drop)
+}
+
+/// Puts every `inflight` row back: the process that awaited the answer is gone
+/// (R184). Stored times that lie too far ahead are brought near.
+pub async fn recover(db: &impl ConnectionTrait, now: UnixMillis, pause_ms: i64) -> Result<u64, DbErr> {
+    let recovered = Statement::from_sql_and_values(
+        DbBackend::Sqlite,
+        "UPDATE outbox SET status = 'pending', attempts = attempts + 1, next_attempt_at = ?1, \
+         last_error = 'the daemon stopped before the broker answered' WHERE status = 'inflight'",
+        [Value::from(now.0 + pause_ms)],
+    );
+    let rows = db.execute_raw(recovered).await?.rows_affected();
+    let clamped = Statement::from_sql_and_values(
+        DbBackend::Sqlite,
+        "UPDATE outbox SET next_attempt_at = ?1 WHERE status = 'pending' AND next_attempt_at > ?1",
+        [Value::from(now.0 + 30_000)],
+    );
+    db.execute_raw(clamped).await?;
+    Ok(rows)
+}
+
+/// Gives up the rows that are older than the limit. Returns their ids.
+pub async fn expire(
+    db: &impl ConnectionTrait,
+    accepted_before: UnixMillis,
+    now: UnixMillis,
+) -> Result<Vec<String>, DbErr> {
+    let statement = Statement::from_sql_and_values(
+        DbBackend::Sqlite,
+        "UPDATE outbox SET status = 'dead', dead_at = ?2, dead_reason = 'max_age', \
+         last_error = COALESCE(last_error, 'it was not accepted within the age limit') \
+         WHERE status = 'pending' AND COALESCE(requeued_at, enqueued_at) < ?1 RETURNING client_message_id",
+        [Value::from(accepted_before.0), Value::from(now.0)],
+    );
+    let rows = db.query_all_raw(statement).await?;
+    rows.iter().map(|row| row.try_get_by_index(0)).collect()
+}
+
+/// Notes what the broker says of the receiver: it has stored the message.
+pub async fn note_delivered(
+    db: &impl ConnectionTrait,
+    client_message_ids: &[String],
+    at: UnixMillis,
+) -> Result<(), DbErr> {
+    Entity::update_many()
+        .col_expr(Column::ReceiverStoredAt, at.0.into())
+        .filter(Condition::all().add(Column::ClientMessageId.is_in(client_message_ids)).add(Column::ReceiverStoredAt.is_null()))
+        .exec(db)
+        .await
+        .map(drop)
+}
+
+/// When the next waiting row becomes due.
+pub async fn next_due(db: &impl ConnectionTrait) -> Result<Option<UnixMillis>, DbErr> {
+    let statement = Statement::from_string(
+        DbBackend::Sqlite,
+        "SELECT MIN(next_attempt_at) FROM outbox INDEXED BY outbox_pending WHERE status = 'pending'",
+    );
+    let row = db.query_one_raw(statement).await?;
+    row.map_or(Ok(None), |row| row.try_get_by_index::<Option<i64>>(0)).map(|at| at.map(UnixMillis))
+}
+
+/// Rows per state and the age of the oldest.
+pub async fn depth(db: &impl ConnectionTrait) -> Result<Depth, DbErr> {
+    let count = |state: OutboxState| Entity::find().filter(Column::Status.eq(state.name())).count(db);
+    let oldest = Entity::find()
+        .select_only()
+        .column(Column::EnqueuedAt)
+        .filter(Column::Status.eq(OutboxState::Pending.name()))
+        .order_by_asc(Column::Id)
+        .limit(1)
+        .into_tuple::<i64>()
+        .one(db)
+        .await?;
+    Ok(Depth {
+        pending: count(OutboxState::Pending).await?,
+        inflight: count(OutboxState::Inflight).await?,
+        dead: count(OutboxState::Dead).await?,
+        oldest_pending: oldest.map(UnixMillis),
+    })
+}
+
+/// A page of rows for the operator, newest first.
+pub async fn list(
+    db: &impl ConnectionTrait,
+    states: &[OutboxState],
+    before: Option<&str>,
+    limit: u64,
+) -> Result<Vec<Model>, DbErr> {
+    let mut query = Entity::find().order_by_desc(Column::Id).limit(limit);
+    if !states.is_empty() {
+        query = query.filter(Column::Status.is_in(states.iter().map(|state| state.name())));
+    }
+    if let Some(before) = before {
+        query = query.filter(Column::Id.lt(before));
+    }
+    query.all(db).await
+}

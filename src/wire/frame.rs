@@ -1,0 +1,132 @@
+//! Every frame of the link, as one type per direction.
+
+use serde::Serialize;
+
+use super::delivery::{Ack, ClientAck, DeliveryStatus, MessageStatus, MessageStatusResult, Push, Send};
+use super::features::{CloseReason, Drain, NegotiationRequest, NegotiationResponse};
+use super::hello::{ErrorFrame, Hello, HelloAck, SessionHello};
+use super::presence::{JoinGroup, LeaveGroup, SetProfile, SetStats, SetStatus, SetSummary, SetVisible};
+use super::roster::{Bare, MemberRename, MemberRotate, MemberRotated, MembersList, PeersList};
+
+/// A frame whose type this version does not know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnknownFrame {
+    /// The value of `type`.
+    pub kind: String,
+    /// The value of `_reqId`, to answer with.
+    pub req_id: Option<String>,
+}
+
+macro_rules! frames {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $tag:literal => $variant:ident($body:ty),)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Serialize)]
+        #[serde(tag = "type")]
+        pub enum $name {
+            $($(#[$variant_doc])* #[serde(rename = $tag)] $variant($body),)*
+            /// A frame of another version; never sent.
+            #[serde(skip)]
+            Unknown(UnknownFrame),
+        }
+
+        impl $name {
+            /// Every known value of `type`.
+            pub const KINDS: &'static [&'static str] = &[$($tag,)*];
+
+            /// The value of `type`.
+            pub fn kind(&self) -> &str {
+                match self {
+                    $(Self::$variant(_) => $tag,)*
+                    Self::Unknown(unknown) => &unknown.kind,
+                }
+            }
+        }
+
+        impl super::codec::Frame for $name {
+            fn body<'de, D: serde::Deserializer<'de>>(kind: &str, body: D) -> Result<Option<Self>, D::Error> {
+                match kind {
+                    $($tag => <$body as serde::Deserialize>::deserialize(body).map(|body| Some(Self::$variant(body))),)*
+                    _ => Ok(None),
+                }
+            }
+
+            fn unknown(frame: UnknownFrame) -> Self {
+                Self::Unknown(frame)
+            }
+        }
+    };
+}
+
+frames! {
+    /// What a client sends.
+    ClientFrame {
+        /// Opens a connection.
+        "hello" => Hello(Box<Hello>),
+        /// Opens a session's connection.
+        "session_hello" => SessionHello(Box<SessionHello>),
+        /// Asks for features.
+        "feature_negotiation_request" => NegotiationRequest(NegotiationRequest),
+        /// A message.
+        "send" => Send(Box<Send>),
+        /// A push is on disk.
+        "client_ack" => ClientAck(ClientAck),
+        /// Asks what became of a message.
+        "message_status" => MessageStatus(MessageStatus),
+        /// Asks who is connected.
+        "list_peers" => ListPeers(Bare),
+        /// Asks who is a member.
+        "member_list" => MemberList(Bare),
+        /// Registers a new key.
+        "member_rotate" => MemberRotate(Box<MemberRotate>),
+        /// Changes the own name.
+        "member_rename" => MemberRename(MemberRename),
+        /// Ends the own membership.
+        "member_leave" => MemberLeave(Bare),
+        /// Sets the own status.
+        "set_status" => SetStatus(SetStatus),
+        /// Sets the own summary.
+        "set_summary" => SetSummary(SetSummary),
+        /// Shows or hides oneself.
+        "set_visible" => SetVisible(SetVisible),
+        /// Sets the own profile.
+        "set_profile" => SetProfile(SetProfile),
+        /// Sets the own counters.
+        "set_stats" => SetStats(SetStats),
+        /// Joins a group.
+        "join_group" => JoinGroup(JoinGroup),
+        /// Leaves a group.
+        "leave_group" => LeaveGroup(LeaveGroup),
+        /// Says why the client closes.
+        "close_reason" => CloseReason(CloseReason),
+    }
+}
+
+frames! {
+    /// What a broker sends.
+    ServerFrame {
+        /// The connection is open.
+        "hello_ack" => HelloAck(Box<HelloAck>),
+        /// A refusal.
+        "error" => Error(ErrorFrame),
+        /// What the broker can do.
+        "feature_negotiation_response" => NegotiationResponse(NegotiationResponse),
+        /// The answer to a message.
+        "ack" => Ack(Box<Ack>),
+        /// A message or an event.
+        "push" => Push(Box<Push>),
+        /// How an own message ended.
+        "delivery_status" => DeliveryStatus(DeliveryStatus),
+        /// What became of a message.
+        "message_status_result" => MessageStatusResult(MessageStatusResult),
+        /// Who is connected.
+        "peers_list" => PeersList(PeersList),
+        /// Who is a member.
+        "members_list" => MembersList(MembersList),
+        /// The new key is registered.
+        "member_rotated" => MemberRotated(MemberRotated),
+        /// Says why the broker closes.
+        "close_reason" => CloseReason(CloseReason),
+        /// The broker is about to restart.
+        "drain" => Drain(Drain),
+    }
+}

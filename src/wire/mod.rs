@@ -1,0 +1,38 @@
+//! The frames between daemon and broker, for both sides.
+//!
+//! What it is for: the one description of the link. A frame is a JSON object in
+//! a WebSocket text message; [`codec`] turns it into a type and back.
+//! What runs here: nothing. Text in, types out.
+//! What it guarantees: no input panics; a legacy frame parses; a field that is
+//! absent is not written, so legacy peers see only what they know.
+//! What it must not do: decide anything, touch a socket, know a cipher.
+//!
+//! | Phase | Client sends | Broker sends |
+//! |---|---|---|
+//! | before `hello_ack` | `hello`, `session_hello` | `hello_ack`, `error` |
+//! | right after it | `feature_negotiation_request` | `feature_negotiation_response` |
+//! | messages | `send`, `client_ack`, `message_status` | `ack`, `push`, `delivery_status` (needs `delivery_ack`), `message_status_result` |
+//! | roster | `list_peers`, `member_list` | `peers_list`, `members_list`, events as `push` |
+//! | oneself | `member_rotate`, `member_rename`, `member_leave` | `member_rotated`, `ack`, `ack` |
+//! | oneself, without an answer | `set_status`, `set_summary`, `set_stats`, `join_group`, `leave_group` | |
+//! | oneself, answered by `ack` | `set_visible`, `set_profile` | `ack` |
+//! | the end | `close_reason` | `close_reason`, `drain` |
+//!
+//! A request carries `_reqId` and its answer echoes it. [`join`] holds the HTTP
+//! bodies of the same broker.
+
+pub mod close;
+pub mod codec;
+pub mod delivery;
+pub mod event;
+pub mod features;
+pub mod frame;
+mod head;
+pub mod hello;
+pub mod join;
+pub mod presence;
+pub mod refusal;
+pub mod roster;
+#[cfg(test)]
+mod tests;
+pub mod text;

@@ -1,0 +1,5 @@
+//! The frames as peers write them, and what the codec does with the rest.
+
+mod frames;
+mod hostile;
+mod join;

@@ -6,17 +6,23 @@
 //! | rank | folder | what it is |
 //! |---:|---|---|
 //! | 0 | `domain` | pure decisions and vocabulary |
+//! | 1 | `crypto` | ciphers and signatures over bytes |
 //! | 1 | `wire` | frames between daemon and broker |
 //! | 1 | `config` | settings and where files lie |
 //! | 1 | `runtime` | tasks, clock, files, sockets: process tools |
 //! | 2 | `db` | connections, schemas and checks of the databases |
+//! | 4 | `broker_client` | the link to the broker |
+//! | 6 | `outbox` | durable sending |
 //!
 //! Cargo features: `postgres` (on by default) lets the broker keep its tables in
 //! PostgreSQL; `failpoints` adds named points at which a test stops the process
 //! and is never part of a shipped build.
 
+pub mod broker_client;
 pub mod config;
+pub mod crypto;
 pub mod db;
 pub mod domain;
+pub mod outbox;
 pub mod runtime;
 pub mod wire;

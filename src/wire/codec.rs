@@ -176,7 +176,8 @@ fn short(id: Option<&str>) -> Option<String> {
     id.filter(|id| id.len() <= MAX_CORRELATION_BYTES).map(str::to_owned)
 }
 
-/// The parser's words without the peer's: they may quote a value of any size.
+/// The parser's words, which may quote a value of the peer: bounded, and for
+/// people only.
 fn detail(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text[..text.floor_char_boundary(160)].to_owned()

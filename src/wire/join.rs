@@ -4,6 +4,8 @@
 //! names the broker and the owner that everything later is checked against.
 //! The signature check is handed in by the caller: ciphers are another folder.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::features::ConcurrencyPolicy;
@@ -40,8 +42,9 @@ pub enum InviteError {
     BadSignature,
 }
 
-/// The payload of a version 1 invite.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The payload of a version 1 invite. Whoever has all of it can join, so its
+/// `Debug` leaves out what the token is made of.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InviteV1 {
     /// Always 1.
     pub v: u32,
@@ -64,7 +67,7 @@ pub struct InviteV1 {
 }
 
 /// Body of `POST /join`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinRequest {
     /// The token as it was in the link: the broker finds its row by it.
     pub invite_token: String,
@@ -144,7 +147,7 @@ pub struct CreateMeshResponse {
 }
 
 /// Body of `POST /v1/meshes/:id/invites`: stores an invite that the owner made.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RegisterInviteRequest {
     /// The token, exactly as it goes into the link.
@@ -279,5 +282,42 @@ impl InviteV1 {
             return Err(InviteError::BadField("role"));
         }
         Ok(())
+    }
+}
+
+impl fmt::Debug for InviteV1 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InviteV1")
+            .field("mesh_id", &self.mesh_id)
+            .field("mesh_slug", &self.mesh_slug)
+            .field("broker_url", &self.broker_url)
+            .field("expires_at", &self.expires_at)
+            .field("role", &self.role)
+            .field("owner_pubkey", &self.owner_pubkey)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl JoinRequest ===
+
+impl fmt::Debug for JoinRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinRequest")
+            .field("invite_payload", &self.invite_payload)
+            .field("peer_pubkey", &self.peer_pubkey)
+            .field("display_name", &self.display_name)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl RegisterInviteRequest ===
+
+impl fmt::Debug for RegisterInviteRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegisterInviteRequest")
+            .field("payload", &self.payload)
+            .field("max_uses", &self.max_uses)
+            .field("ts", &self.ts)
+            .finish_non_exhaustive()
     }
 }

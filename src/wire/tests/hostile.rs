@@ -116,8 +116,9 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
 }
 
 fn key() -> impl Strategy<Value = String> {
-    let known = ["id", "_reqId", "peers", "members", "statement", "stats", "groups", "priority", "event", "eventData"];
-    prop_oneof![prop::sample::select(&known[..]).prop_map(str::to_owned), ".{0,6}"]
+    const KNOWN: &[&str] =
+        &["id", "_reqId", "peers", "members", "statement", "stats", "groups", "priority", "event", "eventData"];
+    prop_oneof![prop::sample::select(KNOWN).prop_map(str::to_owned), ".{0,6}"]
 }
 
 fn survive(text: &str) {

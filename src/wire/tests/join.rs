@@ -112,3 +112,14 @@ fn bodies_are_spelled_as_legacy_clients_spell_them() {
     assert!(serde_json::from_str::<CreateMeshRequest>(mesh).is_ok());
     assert!(serde_json::from_str::<CreateMeshRequest>(r#"{"slug":"demo","owner_pubkey":"ed","x":1}"#).is_err());
 }
+
+#[test]
+fn an_invite_is_not_printed_whole() {
+    let token = invite().to_token().expect("a token");
+    let register = RegisterInviteRequest { token: token.clone(), payload: invite(), ..Default::default() };
+    let join = JoinRequest { invite_token: token.clone(), invite_payload: invite(), ..Default::default() };
+    let printed = format!("{register:?} {join:?}");
+    for secret in [&token[..], SIGNATURE, "CQkJCQ"] {
+        assert!(!printed.contains(secret), "{printed}");
+    }
+}

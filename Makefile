@@ -37,8 +37,9 @@ lint:
 # CLAUDEMESH_TEST_TOOLS says where the fetched tools lie and makes a test that
 # needs one of them fail, rather than say "skipped", when it is not there.
 test: tools lint
-	$(tools)/venv/bin/buf lint proto
-	$(tools)/venv/bin/buf breaking proto --against proto/frozen/v1.binpb --path proto/claudemesh/v1
+	cd proto && $(tools)/venv/bin/buf lint
+	cd proto && $(tools)/venv/bin/buf format --diff --exit-code >/dev/null
+	cd proto && $(tools)/venv/bin/buf breaking --path claudemesh/v1 --against frozen/v1.binpb
 	CLAUDEMESH_TEST_TOOLS=$(tools) $(cargo) test --workspace
 
 tools: $(tools)/system $(tools)/venv/complete $(tools)/bin/grpcurl

@@ -6,8 +6,7 @@
 //! breaks everybody, and a message that moves to another file breaks the
 //! Python stubs.
 //!
-//! Until the first release the frozen set may be cut anew, each time with a
-//! line in `CHANGELOG.md`: `RECUT_FROZEN_PROTO=1 cargo test --test proto_frozen`.
+//! How and when the frozen set may be cut anew stands in `proto/README.md`.
 
 #[path = "proto_frozen/compare.rs"]
 mod compare;
@@ -45,10 +44,6 @@ fn core_now() -> FileDescriptorSet {
 fn nothing_of_the_frozen_core_is_removed_or_changed() {
     let path = proto_root().join("frozen/v1.binpb");
     let now = core_now();
-    if std::env::var_os("RECUT_FROZEN_PROTO").is_some_and(|value| value == "1") {
-        std::fs::create_dir_all(proto_root().join("frozen")).expect("proto/frozen can be made");
-        std::fs::write(&path, now.encode_to_vec()).expect("the frozen set can be written");
-    }
     let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let frozen = FileDescriptorSet::decode(bytes.as_slice()).expect("the frozen set is a FileDescriptorSet");
 

@@ -11,7 +11,10 @@
 //! | 1 | `config` | settings and where files lie |
 //! | 1 | `runtime` | tasks, clock, files, sockets: process tools |
 //! | 2 | `db` | connections, schemas and checks of the databases |
+//! | 3 | `identity` | the member key, the token, the host |
+//! | 3 | `events` | live events to subscribers |
 //! | 4 | `broker_client` | the link to the broker |
+//! | 5 | `peers` | the pinned roster and presence |
 //! | 6 | `outbox` | durable sending |
 //!
 //! Cargo features: `postgres` (on by default) lets the broker keep its tables in
@@ -23,6 +26,9 @@ pub mod config;
 pub mod crypto;
 pub mod db;
 pub mod domain;
+pub mod events;
+pub mod identity;
 pub mod outbox;
+pub mod peers;
 pub mod runtime;
 pub mod wire;

@@ -51,9 +51,8 @@ async fn dial(uri: &Uri) -> Result<Connected, Error> {
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("wss") { 443 } else { 80 });
     let address = format!("{}:{port}", uri.host().unwrap_or_default());
-    let tcp = TcpStream::connect((host, port))
-        .await
-        .map_err(|source| Error::Connect { address: address.clone(), source })?;
+    let tcp =
+        TcpStream::connect((host, port)).await.map_err(|source| Error::Connect { address: address.clone(), source })?;
     // Small frames in both directions: waiting to fill a packet only adds delay.
     tcp.set_nodelay(true).map_err(|source| Error::Connect { address: address.clone(), source })?;
     let upgrade = |error: tungstenite::Error| Error::Upgrade { address: address.clone(), detail: explain(&error, uri) };
@@ -62,8 +61,7 @@ async fn dial(uri: &Uri) -> Result<Connected, Error> {
         .max_message_size(Some(MAX_INCOMING))
         .max_frame_size(Some(MAX_INCOMING))
         .read_buffer_size(64 << 10);
-    let (socket, answer) =
-        client_async_tls_with_config(request, tcp, Some(config), None).await.map_err(upgrade)?;
+    let (socket, answer) = client_async_tls_with_config(request, tcp, Some(config), None).await.map_err(upgrade)?;
     let date = answer.headers().get(http::header::DATE).and_then(|date| date.to_str().ok()).map(str::to_owned);
     Ok(Connected { socket, date })
 }

@@ -125,9 +125,8 @@ impl Greeter<'_> {
         for (feature, defect) in &defects {
             tracing::warn!(feature = feature.as_str(), defect, "feature_optional_param_invalid");
         }
-        let unmet = missing.or_else(|| {
-            features.require.iter().find(|wanted| !negotiated.supported.contains(wanted)).cloned()
-        });
+        let unmet =
+            missing.or_else(|| features.require.iter().find(|wanted| !negotiated.supported.contains(wanted)).cloned());
         let Some(feature) = unmet else { return Ok(negotiated) };
         let detail = defects
             .iter()

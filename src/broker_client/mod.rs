@@ -43,6 +43,8 @@ use crate::wire::frame::{ClientFrame, ServerFrame};
 const OUTGOING: usize = 1024;
 /// Deliveries that may wait for the inbox before the socket is left unread.
 const DELIVERIES: usize = 512;
+/// Delivery reports that may wait for the outbox.
+const STATUSES: usize = 1024;
 /// News that may wait.
 const NEWS: usize = 256;
 /// The greatest frame towards a broker that does not say (R-base protocol).
@@ -145,8 +147,6 @@ pub enum News {
     },
     /// A system event.
     System(SystemEvent),
-    /// What became of an own send at its receiver.
-    Status(DeliveryStatus),
     /// The broker lacks something required.
     NegotiationFailed {
         /// Which feature.
@@ -163,6 +163,8 @@ pub struct Streams {
     pub deliveries: mpsc::Receiver<Delivery>,
     /// News.
     pub news: mpsc::Receiver<News>,
+    /// What became of own sends at their receivers.
+    pub statuses: mpsc::Receiver<DeliveryStatus>,
 }
 
 /// A frame on its way out.
@@ -208,6 +210,7 @@ pub fn prepare(config: Config, identity: Identity, clock: Clock, ids: IdSource, 
     let (outgoing, outgoing_rx) = mpsc::channel(OUTGOING);
     let (deliveries_tx, deliveries) = mpsc::channel(DELIVERIES);
     let (news_tx, news) = mpsc::channel(NEWS);
+    let (statuses_tx, statuses) = mpsc::channel(STATUSES);
     let (state_tx, state) = watch::channel(LinkState::Connecting);
     let stats = Arc::new(Stats::default());
     let task = session::Task {
@@ -218,12 +221,13 @@ pub fn prepare(config: Config, identity: Identity, clock: Clock, ids: IdSource, 
         outgoing: outgoing_rx,
         deliveries: deliveries_tx,
         news: news_tx,
+        statuses: statuses_tx,
         state: state_tx,
         pending: Pending::default(),
         stats: Arc::clone(&stats),
         stop: supervisor.token(Phase::Link),
     };
-    Parts { task, handle: Handle { outgoing, state, ids, stats }, streams: Streams { deliveries, news } }
+    Parts { task, handle: Handle { outgoing, state, ids, stats }, streams: Streams { deliveries, news, statuses } }
 }
 
 // === impl Parts ===

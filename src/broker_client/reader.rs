@@ -14,6 +14,7 @@ use super::pending::Pending;
 use super::{Delivery, Error, News, Stats};
 use crate::runtime::clock::Clock;
 use crate::wire::codec::{self, Limits};
+use crate::wire::delivery::DeliveryStatus;
 use crate::wire::event::SystemEvent;
 use crate::wire::frame::ServerFrame;
 
@@ -28,6 +29,7 @@ pub(super) struct Reader<'a> {
     pub(super) pending: &'a Pending,
     pub(super) deliveries: &'a mpsc::Sender<Delivery>,
     pub(super) news: &'a mpsc::Sender<News>,
+    pub(super) statuses: &'a mpsc::Sender<DeliveryStatus>,
     pub(super) clock: &'a Clock,
     pub(super) stats: &'a Stats,
 }
@@ -84,7 +86,9 @@ impl Reader<'_> {
                     self.deliveries.send(delivery).await.map_err(|_| Error::Stopping)?;
                 }
             },
-            ServerFrame::DeliveryStatus(status) => self.tell(News::Status(status)).await?,
+            ServerFrame::DeliveryStatus(status) => {
+                self.statuses.send(status).await.map_err(|_| Error::Stopping)?;
+            }
             ServerFrame::CloseReason(reason) => {
                 tracing::info!(kind = reason.kind, detail = reason.detail, "The broker says why it closes");
             }

@@ -26,8 +26,9 @@ use super::{Config, Delivery, End, Error, LinkState, News, Outgoing, Session, St
 use crate::identity::Identity;
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
-use crate::wire::codec::Limits;
 use crate::wire::close;
+use crate::wire::codec::Limits;
+use crate::wire::delivery::DeliveryStatus;
 
 /// A connection that lasted this long resets the pauses.
 const STABLE: Duration = Duration::from_secs(10);
@@ -45,6 +46,7 @@ pub(super) struct Task {
     pub(super) outgoing: mpsc::Receiver<Outgoing>,
     pub(super) deliveries: mpsc::Sender<Delivery>,
     pub(super) news: mpsc::Sender<News>,
+    pub(super) statuses: mpsc::Sender<DeliveryStatus>,
     pub(super) state: watch::Sender<LinkState>,
     pub(super) pending: Pending,
     pub(super) stats: Arc<Stats>,
@@ -100,9 +102,10 @@ impl Task {
         let session = Arc::new(Session {
             number: *number,
             broker_version: greeted.hello.broker_version.clone().unwrap_or_default(),
-            clock_offset_ms: greeted.hello.broker_time.map_or(clock_offset_ms, |time| {
-                time.saturating_sub(self.clock.now().0)
-            }),
+            clock_offset_ms: greeted
+                .hello
+                .broker_time
+                .map_or(clock_offset_ms, |time| time.saturating_sub(self.clock.now().0)),
             round_trip: greeted.round_trip,
             negotiated: greeted.negotiated,
         });
@@ -149,6 +152,7 @@ impl Task {
             pending: &self.pending,
             deliveries: &self.deliveries,
             news: &self.news,
+            statuses: &self.statuses,
             clock: &self.clock,
             stats: &self.stats,
         };

@@ -17,6 +17,7 @@ pub mod ids;
 pub mod message;
 pub mod names;
 pub mod outbox;
+pub mod pinning;
 pub mod retry;
 pub mod roster;
 pub mod time;

@@ -88,7 +88,9 @@ impl Error {
     /// The id that a retry must carry, when one was minted or given.
     pub fn client_message_id(&self) -> Option<&ClientMessageId> {
         match self {
-            Self::Conflict { client_message_id, .. } | Self::Storage { client_message_id, .. } => Some(client_message_id),
+            Self::Conflict { client_message_id, .. } | Self::Storage { client_message_id, .. } => {
+                Some(client_message_id)
+            }
             Self::Busy(id) | Self::ShuttingDown(id) => Some(id),
             _ => None,
         }

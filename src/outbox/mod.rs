@@ -16,6 +16,7 @@ mod error;
 mod keeper;
 mod prepare;
 pub mod repo;
+mod seal;
 mod sender;
 mod writer;
 
@@ -173,7 +174,7 @@ impl Handle {
             prepare::Prepared::Known(answer) => return self.count_duplicate(*answer),
             prepare::Prepared::New(row) => row,
         };
-        let id = prepare::id_of(&prepared);
+        let id = prepare::id_of(&prepared)?;
         let waiting = self.shared.pending.load(Ordering::Relaxed);
         if waiting >= self.shared.max_queue_size {
             return Err(Error::Full { rows: waiting, limit: self.shared.max_queue_size });

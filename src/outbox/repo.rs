@@ -246,7 +246,11 @@ pub async fn note_delivered(
 ) -> Result<(), DbErr> {
     Entity::update_many()
         .col_expr(Column::ReceiverStoredAt, at.0.into())
-        .filter(Condition::all().add(Column::ClientMessageId.is_in(client_message_ids)).add(Column::ReceiverStoredAt.is_null()))
+        .filter(
+            Condition::all()
+                .add(Column::ClientMessageId.is_in(client_message_ids))
+                .add(Column::ReceiverStoredAt.is_null()),
+        )
         .exec(db)
         .await
         .map(drop)

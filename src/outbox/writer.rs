@@ -153,11 +153,8 @@ impl Writer {
         // Ids that did not come back are held by an older row, or the statement
         // failed and only the table knows. Rows are never deleted, so the look-up
         // after the statement sees what the statement saw.
-        let unknown: Vec<&str> = rows
-            .iter()
-            .filter(|row| !inserted.contains(&row.id))
-            .map(|row| row.client_message_id.as_str())
-            .collect();
+        let unknown: Vec<&str> =
+            rows.iter().filter(|row| !inserted.contains(&row.id)).map(|row| row.client_message_id.as_str()).collect();
         let existing = self.look_up(&unknown).await;
         for (row, reply) in rows.iter().zip(replies) {
             let answer = if inserted.contains(&row.id) {

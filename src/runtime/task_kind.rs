@@ -27,7 +27,7 @@ pub enum TaskKind {
     Stream,
     /// Takes due rows and hands them to the link.
     OutboxSender,
-    /// Takes deliveries and stores them.
+    /// Opens deliveries, stores and acknowledges them.
     InboxPipeline,
     /// Follows the roster.
     Peers,
@@ -37,8 +37,6 @@ pub enum TaskKind {
     BrokerSession,
     /// The writer of the outbox database.
     OutboxWriter,
-    /// The writer of the inbox database.
-    InboxStore,
     /// The broker's writer: accepts and delivery outcomes.
     BrokerStore,
     /// The broker's push loop.
@@ -78,7 +76,7 @@ impl TaskKind {
                 Phase::Workers
             }
             Self::BrokerSession => Phase::Link,
-            Self::OutboxWriter | Self::InboxStore | Self::BrokerStore => Phase::Storage,
+            Self::OutboxWriter | Self::BrokerStore => Phase::Storage,
         }
     }
 
@@ -93,7 +91,6 @@ impl TaskKind {
             | Self::Maintenance
             | Self::BrokerSession
             | Self::OutboxWriter
-            | Self::InboxStore
             | Self::BrokerStore
             | Self::Delivery => OnEnd::EndProcess,
         }

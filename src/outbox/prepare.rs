@@ -1,0 +1,178 @@
+//! From a request to a row: look the id up first, and only then the destination.
+
+use sea_orm::ConnectionTrait;
+
+use super::entity::Model;
+use super::{Accepted, Error, answer, repo};
+use crate::broker_client;
+use crate::domain::fingerprint::{self, LocalFingerprint};
+use crate::domain::ids::ClientMessageId;
+use crate::domain::message::{Destination, MAX_BODY_BYTES, MessageError, SendRequest};
+use crate::domain::outbox::OutboxState;
+use crate::domain::roster::{ResolveError, Resolved, resolve};
+use crate::identity::Identity;
+use crate::peers;
+use crate::runtime::clock::Clock;
+use crate::runtime::ids::IdSource;
+
+/// Bytes of a frame around its ciphertext: keys, ids, field names.
+const FRAME_OVERHEAD: usize = 2048;
+/// Bytes of an envelope around text, metadata and mentions.
+const ENVELOPE_OVERHEAD: usize = 512;
+
+/// Turns requests into rows. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Prepare {
+    /// The mesh's slug.
+    pub mesh: String,
+    /// Who sends.
+    pub identity: Identity,
+    /// Who may be sent to.
+    pub peers: peers::Handle,
+    /// What the broker takes.
+    pub link: broker_client::Handle,
+    /// Row ids grow with time.
+    pub ids: IdSource,
+    /// Now.
+    pub clock: Clock,
+}
+
+/// What a request turned into.
+#[derive(Debug)]
+pub(super) enum Prepared {
+    /// Its id is known; this is the answer.
+    Known(Box<Accepted>),
+    /// A row to insert.
+    New(Box<Model>),
+}
+
+// === impl Prepare ===
+
+impl Prepare {
+    /// Checks a request, answers it from the row that holds its id, or makes a
+    /// row. Nothing that fails here consumes the id.
+    pub(super) async fn run(&self, db: &impl ConnectionTrait, request: SendRequest) -> Result<Prepared, Error> {
+        let destination = request.validate()?;
+        let fingerprint = LocalFingerprint::of(&self.mesh, destination.kind(), &request);
+        // A retry gets its answer even when the name has gone since.
+        if let Some(id) = &request.client_message_id {
+            let found = repo::find(db, &[id.as_str()]).await.map_err(|error| Error::Read(error.to_string()))?;
+            if let Some(row) = found.first() {
+                return answer::from_existing(row, &fingerprint).map(|answer| Prepared::Known(Box::new(answer)));
+            }
+        }
+        self.check_size(&request)?;
+        let target = self.resolve(&destination).await?;
+        Ok(Prepared::New(Box::new(self.row(request, &destination, &target, &fingerprint)?)))
+    }
+
+    /// The broker's limit binds the frame: the sealed text in base64 and what
+    /// stands around it.
+    fn check_size(&self, request: &SendRequest) -> Result<(), Error> {
+        let Some(session) = self.link.session() else { return Ok(()) };
+        let frame = usize::try_from(session.negotiated.max_frame_bytes).unwrap_or(usize::MAX);
+        let meta = request.meta.as_ref().map_or(0, |meta| meta.as_str().len());
+        let overhead = ENVELOPE_OVERHEAD + meta;
+        let max = (frame.saturating_sub(FRAME_OVERHEAD) / 4 * 3).saturating_sub(overhead).min(MAX_BODY_BYTES);
+        if request.body.len() > max {
+            return Err(MessageError::TooLarge { got: request.body.len(), max }.into());
+        }
+        Ok(())
+    }
+
+    /// Finds the member. Someone who has just joined may be missing from the
+    /// list, so an unknown one is looked up once more in a fresh list.
+    async fn resolve(&self, destination: &Destination) -> Result<Resolved, Error> {
+        match destination {
+            Destination::Topic(_) => return Err(Error::NotServed { what: "topics" }),
+            Destination::Everyone => return Err(Error::NotServed { what: "sends to everybody" }),
+            Destination::Group(_) => return Err(Error::NotServed { what: "sends to groups" }),
+            Destination::Key(_) | Destination::NameOrPrefix(_) => {}
+        }
+        match resolve(destination, &self.peers.members()) {
+            Err(ResolveError::Unknown { .. }) if self.link.session().is_some() && self.peers.refresh().await => {
+                Ok(resolve(destination, &self.peers.members())?)
+            }
+            result => Ok(result?),
+        }
+    }
+
+    fn row(
+        &self,
+        request: SendRequest,
+        destination: &Destination,
+        target: &Resolved,
+        fingerprint: &LocalFingerprint,
+    ) -> Result<Model, Error> {
+        let id = self.ids.ulid();
+        let client_message_id = match request.client_message_id {
+            Some(given) => given,
+            None => ClientMessageId::parse(self.ids.ulid()).map_err(|error| Error::Read(error.to_string()))?,
+        };
+        let now = self.clock.now();
+        let degraded = self.degraded(&request.meta, &request.reply_to_id, target);
+        Ok(Model {
+            id,
+            wire_fingerprint: self.identity.wire_fingerprint(&client_message_id, fingerprint),
+            client_message_id: client_message_id.into_string(),
+            payload: request.body.into_bytes(),
+            enqueued_at: now.0,
+            attempts: 0,
+            next_attempt_at: now.0,
+            status: OutboxState::Pending.name().to_owned(),
+            last_error: None,
+            delivered_at: None,
+            broker_message_id: None,
+            request_fingerprint: fingerprint.0.to_vec(),
+            fingerprint_version: fingerprint::VERSION,
+            mesh: self.mesh.clone(),
+            sender_key: self.identity.key().to_hex(),
+            destination_kind: destination.kind().to_owned(),
+            destination_ref: request.to,
+            target_id: target.member_id.to_string(),
+            target_key: Some(target.key.to_hex()),
+            target_name: Some(target.display_name.clone()),
+            reply_to_id: request.reply_to_id,
+            priority: request.priority.name().to_owned(),
+            mentions: (!request.mentions.is_empty())
+                .then(|| serde_json::to_string(&request.mentions).unwrap_or_default()),
+            meta: request.meta.map(|meta| meta.as_str().to_owned()),
+            auto_hops: i32::try_from(request.auto_hops).unwrap_or(i32::MAX),
+            allow_unencrypted: request.allow_unencrypted,
+            history_id: None,
+            degraded,
+            first_transmit_at: None,
+            accepted_at: None,
+            receiver_stored_at: None,
+            requeued_at: None,
+            dead_at: None,
+            dead_reason: None,
+            aborted_at: None,
+            aborted_by: None,
+            superseded_by: None,
+        })
+    }
+
+    /// What a receiver that cannot read envelopes will not be told, as a JSON
+    /// array; `None` when it can read them.
+    fn degraded<M, R>(&self, meta: &Option<M>, reply_to: &Option<R>, target: &Resolved) -> Option<String> {
+        if self.peers.by_key(target.key).is_some_and(|member| reads_envelopes(&member.capabilities)) {
+            return None;
+        }
+        let lost: Vec<&str> = [("meta", meta.is_some()), ("reply_to_id", reply_to.is_some())]
+            .into_iter()
+            .filter_map(|(field, given)| given.then_some(field))
+            .collect();
+        (!lost.is_empty()).then(|| serde_json::to_string(&lost).unwrap_or_default())
+    }
+}
+
+/// Whether a member's daemon reads sealed envelopes.
+pub(super) fn reads_envelopes(capabilities: &[String]) -> bool {
+    capabilities.iter().any(|name| name == crate::identity::ENVELOPE)
+}
+
+/// The id of a row that is about to be written.
+pub(super) fn id_of(row: &Model) -> Result<ClientMessageId, Error> {
+    ClientMessageId::parse(row.client_message_id.as_str()).map_err(|error| Error::Read(error.to_string()))
+}

@@ -1,0 +1,40 @@
+//! The pinned members, beside the outbox: they decide where a send may go.
+
+use sea_orm::entity::prelude::*;
+
+/// A member as it was pinned at first sight.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "pinned_member")]
+pub struct Model {
+    /// The broker's id of the member.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub member_id: String,
+    /// The trusted key, 64 hex digits.
+    pub pubkey: String,
+    /// The name that the broker gave last.
+    pub display_name: String,
+    /// The compared form of the name, when it is bound to this member.
+    pub name_key: Option<String>,
+    /// `admin` or `member`.
+    pub role: String,
+    /// JSON array of what its daemon can read, as signed by its key.
+    pub capabilities: Option<String>,
+    /// Unix ms of that statement.
+    pub capabilities_at: Option<i64>,
+    /// Unix ms of the first sight.
+    pub first_seen_at: i64,
+    /// Unix ms of the last roster that had it.
+    pub last_seen_at: i64,
+    /// Unix ms at which the broker removed it.
+    pub revoked_at: Option<i64>,
+    /// Another key that the broker shows without a rotation statement.
+    pub changed_key: Option<String>,
+    /// Unix ms at which the operator compared safety numbers.
+    pub verified_at: Option<i64>,
+}
+
+/// No relations.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

@@ -1,0 +1,261 @@
+//! Follows the link's news and keeps the roster.
+//!
+//! What it is for: after each connect, and when someone comes or goes, the
+//! roster is read from the broker and brought into the pinned list.
+//! What runs here: one task.
+//! What it guarantees: a change is on disk before anyone sees it.
+//! What it must not do: follow a changed key or a taken name.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{Error, Presence, repo};
+use crate::broker_client::{self, News};
+use crate::db::connect::Sqlite;
+use crate::domain::event::{MeshEvent, PeerChange};
+use crate::domain::ids::{MemberId, MemberKey};
+use crate::domain::pinning::{self, PinNews, ShownMember};
+use crate::domain::roster::PinnedMember;
+use crate::domain::time::UnixMillis;
+use crate::events::Hub;
+use crate::identity::{Identity, verified_capabilities};
+use crate::runtime::clock::Clock;
+use crate::wire::event::{PeerEvent, SystemEvent};
+use crate::wire::features::Feature;
+use crate::wire::frame::{ClientFrame, ServerFrame};
+use crate::wire::roster::{Bare, MemberRow, PeerRow};
+
+/// How long the broker may take for a list.
+const LIMIT: Duration = Duration::from_secs(5);
+/// Changes that come together are read together.
+const SETTLE: Duration = Duration::from_millis(50);
+/// The roster is read again so often, whatever was heard.
+const PERIOD: Duration = Duration::from_secs(60);
+/// Members that are pinned at most: what a broker may make this host keep.
+const MAX_MEMBERS: usize = 50_000;
+
+/// The task's belongings.
+#[derive(Debug)]
+pub(super) struct Follower {
+    pub(super) db: Sqlite,
+    pub(super) identity: Identity,
+    pub(super) link: broker_client::Handle,
+    pub(super) hub: Hub,
+    pub(super) clock: Clock,
+    pub(super) members: watch::Sender<Arc<Vec<PinnedMember>>>,
+    pub(super) presence: watch::Sender<Arc<Vec<Presence>>>,
+    pub(super) requests: mpsc::Receiver<oneshot::Sender<()>>,
+    pub(super) stop: CancellationToken,
+}
+
+// === impl Follower ===
+
+impl Follower {
+    pub(super) async fn run(mut self, mut news: mpsc::Receiver<News>) {
+        let mut down_since: Option<UnixMillis> = None;
+        let mut due = None;
+        let mut waiting = Vec::new();
+        loop {
+            let pause = due.unwrap_or(PERIOD);
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                item = news.recv() => match item {
+                    None => return,
+                    Some(item) => if self.hear(item, &mut down_since) { due = Some(SETTLE) },
+                },
+                request = self.requests.recv() => if let Some(reply) = request {
+                    waiting.push(reply);
+                    due = Some(Duration::ZERO);
+                },
+                () = tokio::time::sleep(pause) => {
+                    due = None;
+                    if self.read_lists().await {
+                        for reply in waiting.drain(..) {
+                            let reply: oneshot::Sender<()> = reply;
+                            // Whoever asked may have gone.
+                            let _ = reply.send(());
+                        }
+                    }
+                    // A dropped reply tells its caller that nothing came.
+                    waiting.clear();
+                }
+            }
+        }
+    }
+
+    /// Takes one piece of news; true when the lists have to be read again.
+    fn hear(&self, news: News, down_since: &mut Option<UnixMillis>) -> bool {
+        let now = self.clock.now();
+        match news {
+            News::Up(_) => {
+                if let Some(since) = down_since.take() {
+                    let away_ms = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
+                    self.hub.publish(now, MeshEvent::DaemonReconnect { away_ms });
+                }
+                true
+            }
+            News::Down { reason } => {
+                *down_since = Some(now);
+                self.presence.send_replace(Arc::default());
+                self.hub.publish(now, MeshEvent::DaemonDisconnect { reason });
+                false
+            }
+            News::NegotiationFailed { feature, detail } => {
+                self.hub.publish(now, MeshEvent::FeatureNegotiationFailed { feature, detail });
+                false
+            }
+            News::System(event) => self.hear_system(event, now),
+        }
+    }
+
+    fn hear_system(&self, event: SystemEvent, now: UnixMillis) -> bool {
+        let own = self.identity.key();
+        let change = |peer: &PeerEvent| {
+            let key = MemberKey::parse(&peer.pubkey).ok().filter(|key| *key != own)?;
+            Some(PeerChange { key, display_name: peer.name.clone() })
+        };
+        match event {
+            SystemEvent::PeerJoined(peer) | SystemEvent::PeerReturned(peer) => {
+                if let Some(change) = change(&peer) {
+                    self.hub.publish(now, MeshEvent::PeerJoin(change));
+                }
+                true
+            }
+            SystemEvent::PeerLeft(peer) => {
+                if let Some(change) = change(&peer) {
+                    self.hub.publish(now, MeshEvent::PeerLeave(change));
+                }
+                true
+            }
+            SystemEvent::PeerVisible(_)
+            | SystemEvent::PeerHidden(_)
+            | SystemEvent::MemberKeypairRotated(_)
+            | SystemEvent::MemberRevoked(_)
+            | SystemEvent::MemberRenamed(_)
+            | SystemEvent::MemberConcurrentConnection(_)
+            | SystemEvent::Other { .. } => true,
+        }
+    }
+
+    /// Reads both lists; false when there is no link or no answer.
+    async fn read_lists(&self) -> bool {
+        let Some(session) = self.link.session() else { return false };
+        // A broker that knows our frames tells all members; others tell who is
+        // connected, which is then all there is to pin.
+        let knows_members = session.negotiated.has(Feature::ClientMessageIdDedupe);
+        match self.ask(knows_members).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(error = %error, "The roster could not be read: {error}");
+                false
+            }
+        }
+    }
+
+    async fn ask(&self, knows_members: bool) -> Result<(), Error> {
+        let bare = |req_id| Bare { req_id: Some(req_id) };
+        let answer = self.link.request(|id| ClientFrame::ListPeers(bare(id)), LIMIT).await?;
+        if let ServerFrame::PeersList(list) = answer {
+            let present: Vec<Presence> = list.peers.iter().filter_map(presence).collect();
+            if !knows_members {
+                self.pin(list.peers.iter().filter_map(|row| self.shown_peer(row))).await?;
+            }
+            self.presence.send_if_modified(|old| {
+                let changed = **old != present;
+                if changed {
+                    *old = Arc::new(present);
+                }
+                changed
+            });
+        }
+        if knows_members {
+            let answer = self.link.request(|id| ClientFrame::MemberList(bare(id)), LIMIT).await?;
+            if let ServerFrame::MembersList(list) = answer {
+                self.pin(list.members.iter().filter_map(|row| self.shown_member(row))).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings rows into the pinned list: disk first, then everybody else.
+    async fn pin(&self, shown: impl Iterator<Item = ShownMember>) -> Result<(), Error> {
+        let now = self.clock.now();
+        let mut list: Vec<PinnedMember> = self.members.borrow().as_ref().clone();
+        let mut changed_any = false;
+        for row in shown.take(MAX_MEMBERS) {
+            let (changed, news) = pinning::merge(&list, &row);
+            if let Some(changed) = changed {
+                repo::put(self.db.writer(), &changed, now).await?;
+                list.retain(|member| member.member_id != changed.member_id);
+                list.push(changed);
+                changed_any = true;
+            }
+            news.into_iter().for_each(|news| self.tell(news, now));
+        }
+        if changed_any {
+            list.sort_by(|one, other| one.display_name.cmp(&other.display_name));
+            self.members.send_replace(Arc::new(list));
+        }
+        Ok(())
+    }
+
+    fn tell(&self, news: PinNews, now: UnixMillis) {
+        match news {
+            PinNews::KeyChanged { member_id, display_name, pinned, shown } => {
+                tracing::warn!(member = member_id.as_str(), %pinned, %shown, "member_key_changed");
+                self.hub.publish(now, MeshEvent::MemberKeyChanged { member_id, display_name, pinned, shown });
+            }
+            PinNews::NameTaken { name, bound_to, claimed_by } => {
+                tracing::warn!(name, bound_to = %bound_to, claimed_by = %claimed_by, "name_binding_changed");
+                self.hub.publish(now, MeshEvent::NameBindingChanged { name, bound_to, claimed_by });
+            }
+            PinNews::CapabilityDropped { member_id } => {
+                tracing::warn!(member = member_id.as_str(), "peer_feature_downgrade");
+            }
+        }
+    }
+
+    fn shown_member(&self, row: &MemberRow) -> Option<ShownMember> {
+        let key = MemberKey::parse(&row.pubkey).ok()?;
+        let capabilities = row.capabilities.as_ref();
+        Some(ShownMember {
+            member_id: MemberId::parse(row.member_id.as_str()).ok()?,
+            key,
+            display_name: row.display_name.clone(),
+            revoked: row.revoked_at.is_some(),
+            capabilities: capabilities.and_then(|it| verified_capabilities(it, self.identity.mesh_id(), key)),
+        })
+    }
+
+    /// A row of a broker that names no member ids: the key stands for it.
+    fn shown_peer(&self, row: &PeerRow) -> Option<ShownMember> {
+        let key = MemberKey::parse(&row.member_pubkey).ok()?;
+        Some(ShownMember {
+            member_id: MemberId::parse(format!("key:{key}")).ok()?,
+            key,
+            display_name: row.display_name.clone(),
+            revoked: false,
+            capabilities: None,
+        })
+    }
+}
+
+fn presence(row: &PeerRow) -> Option<Presence> {
+    let key = MemberKey::parse(&row.pubkey).ok()?;
+    Some(Presence {
+        key,
+        member_key: MemberKey::parse(&row.member_pubkey).unwrap_or(key),
+        display_name: row.display_name.clone(),
+        status: row.status.clone(),
+        summary: row.summary.clone(),
+        groups: row.groups.iter().map(|group| group.name.clone()).collect(),
+        role: row.peer_role.clone().unwrap_or_else(|| "session".to_owned()),
+        hostname: row.hostname.clone(),
+        connected_at: row.connected_at.clone(),
+        session_id: row.session_id.clone(),
+        visible: row.visible.unwrap_or(true),
+    })
+}

@@ -133,9 +133,9 @@ pub(crate) const FOLDERS: &[Folder] = &[
     Folder {
         name: "identity",
         rank: 3,
-        may_import: &["domain", "crypto", "config", "runtime", "telemetry"],
+        may_import: &["domain", "crypto", "wire", "config", "runtime", "telemetry"],
         must_not_use: FRAMEWORKS,
-        reason: "keys are files and functions; they know no database and no transport",
+        reason: "keys are files and functions, and they sign statements that `wire` describes; they know no database and no transport",
     },
     Folder {
         name: "events",
@@ -164,6 +164,7 @@ pub(crate) const FOLDERS: &[Folder] = &[
         may_import: &[
             "domain",
             "crypto",
+            "wire",
             "config",
             "runtime",
             "telemetry",
@@ -181,6 +182,7 @@ pub(crate) const FOLDERS: &[Folder] = &[
         may_import: &[
             "domain",
             "crypto",
+            "wire",
             "config",
             "runtime",
             "telemetry",

@@ -8,7 +8,8 @@
 #![allow(
     clippy::disallowed_methods,
     clippy::large_futures,
-    reason = "tests run outside the supervised process: they read the clock, spawn, draw random bytes and have stack enough"
+    clippy::print_stderr,
+    reason = "tests run outside the supervised process: they read the clock, spawn, draw random bytes, print and have stack enough"
 )]
 
 mod broker;

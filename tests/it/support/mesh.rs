@@ -13,7 +13,7 @@ pub(crate) struct Mesh {
     pub(crate) id: String,
     pub(crate) slug: String,
     pub(crate) owner: Key,
-    url: String,
+    pub(crate) url: String,
 }
 
 /// An invite that the broker knows.

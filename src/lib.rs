@@ -22,6 +22,7 @@
 //! | 6 | `inbox` | durable receiving |
 //! | 8 | `api` | gRPC, REST and SSE on the local sockets |
 //! | 8 | `broker` | the broker |
+//! | 9 | `daemon` | puts the daemon together |
 //!
 //! Cargo features: `postgres` (on by default) lets the broker keep its tables in
 //! PostgreSQL; `failpoints` adds named points at which a test stops the process
@@ -32,6 +33,7 @@ pub mod broker;
 pub mod broker_client;
 pub mod config;
 pub mod crypto;
+pub mod daemon;
 pub mod db;
 pub mod domain;
 pub mod events;

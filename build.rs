@@ -1,3 +1,93 @@
-//! Nothing to generate yet.
+//! Generates the API's types from `proto/`: messages, gRPC servers and clients,
+//! and their JSON form. No `protoc` is needed.
 
-fn main() {}
+use std::error::Error;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use prost::Message as _;
+use protox::prost_reflect::{DescriptorPool, EnumDescriptor};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let proto = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("proto");
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    println!("cargo:rerun-if-changed={}", proto.display());
+
+    let mut files = Vec::new();
+    collect_protos(&proto.join("claudemesh"), &mut files)?;
+    files.sort();
+    let set = protox::compile(&files, [&proto])?;
+    let encoded = set.encode_to_vec();
+    fs::write(out.join("descriptors.binpb"), &encoded)?;
+
+    let enums: Vec<EnumDescriptor> = DescriptorPool::decode(encoded.as_slice())?
+        .all_enums()
+        .filter(|one| one.package_name().starts_with("claudemesh."))
+        .collect();
+    write_enums(&enums, &out)?;
+
+    tonic_prost_build::configure()
+        .bytes(".")
+        .compile_well_known_types(true)
+        // That of pbjson-types does not end in `Z` in JSON.
+        .extern_path(".google.protobuf.Timestamp", "crate::proto::wkt::Timestamp")
+        .extern_path(".google.protobuf", "::pbjson_types")
+        .compile_fds(set)?;
+
+    // Unknown fields are refused, defaults are printed. Enums have an own form.
+    pbjson_build::Builder::new()
+        .register_descriptors(&encoded)?
+        .preserve_proto_field_names()
+        .emit_fields()
+        .exclude(enums.iter().map(|one| format!(".{}", one.full_name())))
+        .build(&[".claudemesh"])?;
+    Ok(())
+}
+
+fn collect_protos(folder: &Path, into: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect_protos(&path, into)?;
+        } else if path.extension().is_some_and(|extension| extension == "proto") {
+            into.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// One line for each enum, which the macro `short_names` makes into its JSON
+/// form: the values' names without the enum's own, in lower case.
+fn write_enums(enums: &[EnumDescriptor], out: &Path) -> Result<(), Box<dyn Error>> {
+    let mut code = String::new();
+    for one in enums {
+        if one.parent_message().is_some() {
+            return Err(format!("{}: enums inside messages are not prepared for", one.full_name()).into());
+        }
+        let prefix = format!("{}_", screaming_snake(one.name()));
+        let mut names = String::new();
+        for value in one.values() {
+            let short = value.name().strip_prefix(&prefix).ok_or_else(|| {
+                format!("{}: the value {} does not begin with {prefix}", one.full_name(), value.name())
+            })?;
+            write!(names, " {} => {:?} | {:?},", value.number(), short.to_lowercase(), value.name())?;
+        }
+        let path = format!("{}::{}", one.package_name().replace('.', "::"), one.name());
+        writeln!(code, "short_names! {{ {path};{names} }}")?;
+    }
+    fs::write(out.join("enums.rs"), code)?;
+    Ok(())
+}
+
+/// `PeerStatus` to `PEER_STATUS`.
+fn screaming_snake(name: &str) -> String {
+    let mut out = String::new();
+    for (at, letter) in name.char_indices() {
+        if at > 0 && letter.is_ascii_uppercase() {
+            out.push('_');
+        }
+        out.push(letter.to_ascii_uppercase());
+    }
+    out
+}

@@ -6,21 +6,29 @@
 //! | rank | folder | what it is |
 //! |---:|---|---|
 //! | 0 | `domain` | pure decisions and vocabulary |
+//! | 0 | `proto` | generated types of the local interface |
 //! | 1 | `crypto` | ciphers and signatures over bytes |
 //! | 1 | `wire` | frames between daemon and broker |
 //! | 1 | `config` | settings and where files lie |
 //! | 1 | `runtime` | tasks, clock, files, sockets: process tools |
+//! | 2 | `telemetry` | logs and metrics |
 //! | 2 | `db` | connections, schemas and checks of the databases |
 //! | 3 | `identity` | the member key, the token, the host |
+//! | 3 | `membership` | joined meshes, invites, joining |
 //! | 3 | `events` | live events to subscribers |
 //! | 4 | `broker_client` | the link to the broker |
 //! | 5 | `peers` | the pinned roster and presence |
 //! | 6 | `outbox` | durable sending |
+//! | 6 | `inbox` | durable receiving |
+//! | 8 | `api` | gRPC, REST and SSE on the local sockets |
+//! | 8 | `broker` | the broker |
 //!
 //! Cargo features: `postgres` (on by default) lets the broker keep its tables in
 //! PostgreSQL; `failpoints` adds named points at which a test stops the process
 //! and is never part of a shipped build.
 
+pub mod api;
+pub mod broker;
 pub mod broker_client;
 pub mod config;
 pub mod crypto;
@@ -28,7 +36,11 @@ pub mod db;
 pub mod domain;
 pub mod events;
 pub mod identity;
+pub mod inbox;
+pub mod membership;
 pub mod outbox;
 pub mod peers;
+pub mod proto;
 pub mod runtime;
+pub mod telemetry;
 pub mod wire;

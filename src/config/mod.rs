@@ -8,7 +8,9 @@
 //! What it must not do: read the process environment except through
 //! [`source::Source`].
 
+pub mod broker;
 pub mod broker_client;
+pub mod broker_url;
 pub mod daemon;
 pub mod inbox;
 pub mod ipc;

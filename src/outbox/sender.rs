@@ -133,7 +133,7 @@ impl Sender {
         let members = self.deps.peers.members();
         for row in rows {
             let nonce = match self.deps.ids.random() {
-                Ok(nonce) => nonce,
+                Ok(random) => self.deps.identity.own_nonce(random),
                 Err(error) => {
                     self.reschedule(&row, error.to_string(), None).await;
                     continue;

@@ -9,6 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::features::ConcurrencyPolicy;
+use super::hello::CapabilityStatement;
 use super::text;
 use crate::domain::ids::{IdError, MemberKey};
 use crate::domain::time::UnixMillis;
@@ -77,6 +78,12 @@ pub struct JoinRequest {
     pub peer_pubkey: String,
     /// The new member's name.
     pub display_name: String,
+    /// What the new member can read, signed by its key. Peers learn it with the
+    /// member itself, so the first message to a member that has not connected
+    /// yet already has the safe form. A broker that does not know the field
+    /// ignores it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<CapabilityStatement>,
 }
 
 /// Answer of `POST /join`: 200 with `ok: true`, or 400 with `error`.
@@ -306,6 +313,7 @@ impl fmt::Debug for JoinRequest {
             .field("invite_payload", &self.invite_payload)
             .field("peer_pubkey", &self.peer_pubkey)
             .field("display_name", &self.display_name)
+            .field("capabilities", &self.capabilities)
             .finish_non_exhaustive()
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::domain::ids::MemberKey;
 use crate::domain::time::UnixMillis;
+use crate::wire::hello::CapabilityStatement;
 use crate::wire::join::*;
 
 const OWNER: &str = "ed4928c628d1c2c6eae90338905995612959273a5c63f93636c14614ac8737d1";
@@ -96,11 +97,18 @@ fn bodies_are_spelled_as_legacy_clients_spell_them() {
         invite_payload: invite(),
         peer_pubkey: "8a".to_owned(),
         display_name: "n".to_owned(),
+        capabilities: None,
     };
     let json = serde_json::to_string(&request).expect("JSON");
     assert!(json.starts_with(r#"{"invite_token":"T","invite_payload":{"v":1,"mesh_id":"MESH1","mesh_slug":"demo","#));
     assert!(json.ends_with(r#""peer_pubkey":"8a","display_name":"n"}"#));
     assert_eq!(serde_json::from_str::<JoinRequest>(&json).expect("a request"), request);
+    let statement =
+        CapabilityStatement { capabilities: vec!["envelope_v3".to_owned()], ts: 5, signature: "ab".to_owned() };
+    let signed = JoinRequest { capabilities: Some(statement), ..request };
+    let json = serde_json::to_string(&signed).expect("JSON");
+    assert!(json.ends_with(r#""capabilities":{"capabilities":["envelope_v3"],"ts":5,"signature":"ab"}}"#), "{json}");
+    assert_eq!(serde_json::from_str::<JoinRequest>(&json).expect("a request"), signed);
 
     let ok = JoinResponse { ok: true, member_id: Some("A".to_owned()), ..JoinResponse::default() };
     assert_eq!(serde_json::to_string(&ok).expect("JSON"), r#"{"ok":true,"memberId":"A"}"#);

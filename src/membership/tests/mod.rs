@@ -1,0 +1,17 @@
+//! Creating, inviting and joining against a small stand-in for a broker.
+
+mod config_json;
+mod joining;
+mod stand_in;
+
+use crate::config::paths::Root;
+use crate::domain::time::UnixMillis;
+use crate::membership::Env;
+use crate::runtime::clock::Clock;
+use crate::runtime::ids::IdSource;
+
+/// A user with a root directory of its own. The clock stands still.
+fn user(dir: &tempfile::TempDir) -> Env {
+    let clock = Clock::manual(UnixMillis(1_800_000_000_000));
+    Env { root: Root::at(dir.path().join("root")), ids: IdSource::new(clock.clone()), clock }
+}

@@ -1,0 +1,141 @@
+//! Where log lines go and how they look.
+//!
+//! A daemon in the background writes one JSON object a line to its log file
+//! (R21); one in the foreground, and the broker, write text to standard error.
+//! The level applies to this program's own lines. Libraries are heard from
+//! `warn` on only: below that some write headers and frames, tokens included.
+
+use std::fs::{File, OpenOptions};
+use std::io::IsTerminal as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, Registry, fmt};
+
+/// Mode of the log file: it holds no secrets, and its folder is private.
+const LOG_MODE: u32 = 0o644;
+
+/// Where log lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// JSON lines, appended to this file.
+    File(PathBuf),
+    /// Text on standard error; in colour when that is a terminal.
+    Stderr,
+}
+
+/// Logging could not be set up or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be opened.
+    #[error("cannot write the log {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The level is none of the five.
+    #[error("`{0}` is no log level; use error, warn, info, debug or trace")]
+    Level(String),
+    /// This process logs already.
+    #[error("logging was set up already")]
+    AlreadySet,
+}
+
+/// Changes the level of a process that logs. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Control(reload::Handle<Targets, Registry>);
+
+/// Sets up the process's logging, once, with one of the levels `error`, `warn`,
+/// `info`, `debug` and `trace`.
+pub fn init(output: &Output, level: &str) -> Result<Control, Error> {
+    let (filter, handle) = reload::Layer::new(targets(level)?);
+    let lines = match output {
+        Output::File(path) => json(Mutex::new(open(path)?)).boxed(),
+        Output::Stderr => fmt::layer()
+            .with_target(false)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(std::io::stderr)
+            .boxed(),
+    };
+    let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
+    subscriber.try_init().map_err(|_| Error::AlreadySet)?;
+    Ok(Control(handle))
+}
+
+// === impl Control ===
+
+impl Control {
+    /// Sets the level from now on (R340).
+    pub fn set_level(&self, level: &str) -> Result<(), Error> {
+        self.0.reload(targets(level)?).map_err(|_| Error::AlreadySet)
+    }
+}
+
+fn targets(level: &str) -> Result<Targets, Error> {
+    let level = match level {
+        "error" => LevelFilter::ERROR,
+        "warn" => LevelFilter::WARN,
+        "info" => LevelFilter::INFO,
+        "debug" => LevelFilter::DEBUG,
+        "trace" => LevelFilter::TRACE,
+        other => return Err(Error::Level(other.to_owned())),
+    };
+    Ok(Targets::new().with_default(LevelFilter::WARN.min(level)).with_target(env!("CARGO_PKG_NAME"), level))
+}
+
+fn json<W>(writer: W) -> impl tracing_subscriber::Layer<Registry> + Send + Sync
+where
+    W: for<'writer> fmt::MakeWriter<'writer> + Send + Sync + 'static,
+{
+    fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(false).with_writer(writer)
+}
+
+fn open(path: &Path) -> Result<File, Error> {
+    let failed = |source| Error::File { path: path.to_owned(), source };
+    let file = OpenOptions::new().append(true).create(true).mode(LOG_MODE).open(path).map_err(failed)?;
+    // The process's mask may have narrowed the mode.
+    file.set_permissions(std::fs::Permissions::from_mode(LOG_MODE)).map_err(failed)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Covers: R21
+    #[test]
+    fn every_line_is_an_object_and_libraries_are_quiet() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("daemon.log");
+        let file = Mutex::new(open(&path).unwrap());
+        let (filter, handle) = reload::Layer::new(targets("info").unwrap());
+        let subscriber = tracing_subscriber::registry().with(json(file).with_filter(filter));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(mesh = "demo", "Line\nof two");
+            tracing::debug!("Too low");
+            tracing::info!(target: "h2", "Frame with a header");
+            Control(handle).set_level("debug").unwrap();
+            tracing::debug!("Now shown");
+            tracing::debug!(target: "hyper", "Still not");
+        });
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let messages: Vec<&str> = lines.iter().filter_map(|line| line["message"].as_str()).collect();
+        assert_eq!(messages, ["Line\nof two", "Now shown"]);
+        assert_eq!((lines[0]["mesh"].as_str(), lines[0]["level"].as_str()), (Some("demo"), Some("INFO")));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+    }
+
+    #[test]
+    fn unknown_levels_are_refused() {
+        assert!(targets("loud").is_err());
+    }
+}

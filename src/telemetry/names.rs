@@ -1,0 +1,61 @@
+//! Names of metrics, labels and log fields. Dashboards and tests rely on them.
+
+/// Metrics, without the prefix and without the `_total` of counters.
+pub mod metric {
+    /// In front of every name.
+    pub const PREFIX: &str = "cm_daemon";
+    /// Gauge, 0 or 1 (R301).
+    pub const CONNECTED: &str = "connected";
+    /// Counter by [`super::label::REASON`] (R302).
+    pub const RECONNECTS: &str = "reconnects";
+    /// Gauge: last round trip to the broker (R303).
+    pub const LAG_MS: &str = "lag_ms";
+    /// Gauge by [`super::label::STATUS`] (R304).
+    pub const OUTBOX_DEPTH: &str = "outbox_depth";
+    /// Gauge: age of the oldest waiting send (R305).
+    pub const OUTBOX_AGE_SECONDS: &str = "outbox_age_seconds";
+    /// Counter by [`super::label::DIRECTION`] (R306).
+    pub const DEDUPE: &str = "dedupe";
+    /// Counter by [`super::label::KIND`] and [`super::label::STATUS`] (R308).
+    pub const SEND: &str = "send";
+    /// Counter by [`super::label::KIND`] and [`super::label::FROM_TYPE`] (R309).
+    pub const RECV: &str = "recv";
+    /// Counter by endpoint, status and transport (R313).
+    pub const IPC_REQUEST: &str = "ipc_request";
+    /// Histogram by [`super::label::ENDPOINT`] (R314).
+    pub const IPC_DURATION_SECONDS: &str = "ipc_duration_seconds";
+    /// Counter of inbound messages that were refused (R319).
+    pub const INVALID_INBOUND: &str = "invalid_inbound";
+    /// Gauge (R320).
+    pub const INBOX_ROWS: &str = "inbox_rows";
+    /// Gauge (R320).
+    pub const INBOX_BYTES: &str = "inbox_bytes";
+}
+
+/// Labels.
+pub mod label {
+    /// The mesh's slug; on every metric.
+    pub const MESH: &str = "mesh";
+    /// Why.
+    pub const REASON: &str = "reason";
+    /// `pending`, `inflight` or `dead`; the answer to a send; the status of a call.
+    pub const STATUS: &str = "status";
+    /// `out` or `in`.
+    pub const DIRECTION: &str = "direction";
+    /// `direct`, `topic`, `broadcast`, `group` or `file`.
+    pub const KIND: &str = "kind";
+    /// `peer`, `apikey` or `webhook`.
+    pub const FROM_TYPE: &str = "from_type";
+    /// Path of a REST call, or of a gRPC method; `other` for unknown ones.
+    pub const ENDPOINT: &str = "endpoint";
+    /// `uds` or `tcp`.
+    pub const TRANSPORT: &str = "transport";
+}
+
+/// Targets of log lines that are searched for.
+pub mod target {
+    /// One line for each call of the local interface.
+    pub const ACCESS: &str = "claudemesh::access";
+    /// Something that an attacker may have caused.
+    pub const SECURITY: &str = "claudemesh::security";
+}

@@ -6,20 +6,23 @@
 //! | rank | folder | what it is |
 //! |---:|---|---|
 //! | 0 | `domain` | pure decisions and vocabulary |
+//! | 0 | `proto` | generated types of the local interface |
 //! | 1 | `crypto` | ciphers and signatures over bytes |
-//! | 0 | `proto` | the local interface's types, generated |
 //! | 1 | `wire` | frames between daemon and broker |
 //! | 1 | `config` | settings and where files lie |
 //! | 1 | `runtime` | tasks, clock, files, sockets: process tools |
-//! | 2 | `telemetry` | log lines and metrics |
+//! | 2 | `telemetry` | logs and metrics |
 //! | 2 | `db` | connections, schemas and checks of the databases |
 //! | 3 | `identity` | the member key, the token, the host |
+//! | 3 | `membership` | joined meshes, invites, joining |
 //! | 3 | `events` | live events to subscribers |
-//! | 3 | `membership` | config.json, owner keys, invites, joining |
 //! | 4 | `broker_client` | the link to the broker |
 //! | 5 | `peers` | the pinned roster and presence |
 //! | 6 | `outbox` | durable sending |
-//! | 8 | `api` | the local interface: gRPC and REST |
+//! | 6 | `inbox` | durable receiving |
+//! | 8 | `api` | gRPC, REST and SSE on the local sockets |
+//! | 8 | `broker` | the broker |
+//! | 9 | `daemon` | puts the daemon together |
 //! | 10 | `cli` | the command line |
 //!
 //! Cargo features: `postgres` (on by default) lets the broker keep its tables in
@@ -27,14 +30,17 @@
 //! and is never part of a shipped build.
 
 pub mod api;
+pub mod broker;
 pub mod broker_client;
 pub mod cli;
 pub mod config;
 pub mod crypto;
+pub mod daemon;
 pub mod db;
 pub mod domain;
 pub mod events;
 pub mod identity;
+pub mod inbox;
 pub mod membership;
 pub mod outbox;
 pub mod peers;

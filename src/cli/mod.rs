@@ -9,6 +9,7 @@
 //! What it must not do: decide about messages, or print a secret that was not
 //! asked for.
 
+mod broker;
 mod client;
 mod daemon;
 mod discovery;
@@ -81,6 +82,9 @@ enum Verb {
     /// Start, stop and inspect daemons
     #[command(subcommand)]
     Daemon(daemon::Verb),
+    /// Serve meshes to their members
+    #[command(subcommand)]
+    Broker(broker::Verb),
 }
 
 /// What every command needs.
@@ -143,11 +147,27 @@ fn dispatch(verb: Verb, context: &Context, output: &mut Output) -> Result<u8, Fa
         Verb::Join(args) => join::run(args, context, output).map(ok),
         Verb::Mesh(verb) => mesh::run(verb, context, output).map(ok),
         Verb::Daemon(verb) => daemon::run(verb, context, output),
+        Verb::Broker(verb) => broker::run(verb, context, output),
     }
 }
 
 fn ok((): ()) -> u8 {
     exit::OK
+}
+
+/// Says that the process ends because of a defect, and gives its exit code. The
+/// panic itself is on standard error already.
+pub fn report_panic() -> u8 {
+    Output::standard().note("claudemesh ended because of a defect; please report what is printed above");
+    exit::PANIC
+}
+
+/// For what runs until it is stopped.
+fn server_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(ErrorCode::InternalError, format!("cannot start: {error}")))
 }
 
 /// One thread is enough for a command that waits for answers.

@@ -4,29 +4,10 @@
 use std::fs;
 use std::io;
 
-use serde::{Deserialize, Serialize};
-
 use super::failure::Failure;
 use crate::config::paths::{Root, StateDir};
 use crate::runtime::instance_lock::InstanceLock;
 use crate::runtime::private_file::{self, FileError};
-
-/// How the last process of a state directory ended, as it wrote down.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
-pub struct LastExit {
-    /// Its exit code.
-    #[serde(default)]
-    pub exit_code: u8,
-    /// The error code behind it; empty after an orderly stop.
-    #[serde(default)]
-    pub reason: String,
-    /// What happened.
-    #[serde(default)]
-    pub detail: String,
-    /// When, RFC 3339.
-    #[serde(default)]
-    pub at: String,
-}
 
 /// The meshes that have a state directory, by name.
 pub fn state_dirs(root: &Root) -> Result<Vec<String>, Failure> {
@@ -70,9 +51,4 @@ pub fn is_running(state: &StateDir) -> Result<bool, Failure> {
 /// lock is held.
 pub fn recorded_pid(state: &StateDir) -> Option<i32> {
     private_file::read_optional(&state.pid()).ok()??.trim().parse().ok().filter(|pid| *pid > 1)
-}
-
-/// How the last process ended; `None` when it left no note that can be read.
-pub fn last_exit(state: &StateDir) -> Option<LastExit> {
-    serde_json::from_str(&private_file::read_optional(&state.last_exit()).ok()??).ok()
 }

@@ -8,6 +8,7 @@
 //! What it must not do: read the process environment except through
 //! [`source::Source`].
 
+pub mod broker;
 pub mod broker_client;
 pub mod broker_url;
 pub mod daemon;

@@ -44,6 +44,21 @@ impl FingerprintKey {
     }
 }
 
+impl FingerprintKey {
+    /// Eight bytes that mark the random part of a nonce as made by this member.
+    pub fn nonce_mark(&self, random: &[u8; 16]) -> [u8; 8] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.as_slice()).expect("HMAC takes a key of any length");
+        // A domain of its own: a wire fingerprint begins with a length, whose
+        // first byte is zero.
+        mac.update(b"nonce");
+        mac.update(random);
+        let bytes: [u8; 32] = mac.finalize().into_bytes().into();
+        let mut mark = [0; 8];
+        mark.copy_from_slice(&bytes[..8]);
+        mark
+    }
+}
+
 impl std::fmt::Debug for FingerprintKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("FingerprintKey([redacted])")

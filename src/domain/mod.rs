@@ -10,6 +10,7 @@
 //! network, the environment, or name a framework type.
 
 pub mod accept;
+pub mod dedupe;
 pub mod error_code;
 pub mod event;
 pub mod fingerprint;

@@ -18,7 +18,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use self::error::Error;
-use crate::crypto::direct::SharedKey;
+use crate::crypto::direct::{NONCE_BYTES, SharedKey};
 use crate::crypto::fingerprint::FingerprintKey;
 use crate::crypto::keys::{KeyError, MemberSecret};
 use crate::crypto::sign::Statement;
@@ -92,6 +92,23 @@ impl Identity {
         hex::encode(self.0.fingerprints.wire_fingerprint(&self.0.mesh_id, id, &local.0))
     }
 
+    /// A nonce made of 16 random bytes that this member recognises later. Raw
+    /// boxes carry no sender inside, and a box opens in both directions: a
+    /// broker could send one back under the receiver's name.
+    pub fn own_nonce(&self, random: [u8; 16]) -> [u8; NONCE_BYTES] {
+        let mut nonce = [0; NONCE_BYTES];
+        nonce[..16].copy_from_slice(&random);
+        nonce[16..].copy_from_slice(&self.0.fingerprints.nonce_mark(&random));
+        nonce
+    }
+
+    /// Whether a nonce was made by [`Self::own_nonce`] with this member's key.
+    pub fn is_own_nonce(&self, nonce: &[u8; NONCE_BYTES]) -> bool {
+        let (random, mark) = nonce.split_at(16);
+        let expected = random.try_into().map(|random| self.0.fingerprints.nonce_mark(random));
+        expected.is_ok_and(|expected| expected == mark)
+    }
+
     /// The key that this member shares with a peer.
     pub fn shared_with(&self, peer: MemberKey) -> Result<Arc<SharedKey>, KeyError> {
         let mut shared = self.0.shared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -156,6 +173,13 @@ mod tests {
         let mut hidden = statement.clone();
         hidden.capabilities.clear();
         assert_eq!(of(&hidden, a.key()), None);
+    }
+
+    #[test]
+    fn own_nonces_are_recognised_and_others_are_not() {
+        let (a, b) = (identity(1), identity(2));
+        let nonce = a.own_nonce([9; 16]);
+        assert!(a.is_own_nonce(&nonce) && !b.is_own_nonce(&nonce) && !a.is_own_nonce(&[9; 24]));
     }
 
     #[test]

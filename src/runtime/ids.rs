@@ -56,6 +56,7 @@ impl IdSource {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "this file is where random ids come from")]
 fn random_u128() -> u128 {
     rand::random()
 }

@@ -140,6 +140,11 @@ pub struct Push {
     /// Echo of the sender's fingerprint; legacy brokers only.
     #[serde(rename = "request_fingerprint", default, skip_serializing_if = "Option::is_none")]
     pub request_fingerprint: Option<String>,
+    /// `*`, `@all` or `@<group>` on a multicast, whose text is not sealed.
+    /// Extension: without it a receiver could not tell it from a message to
+    /// itself alone, and clear text is never accepted as one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_spec: Option<String>,
     /// The topic's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic: Option<String>,

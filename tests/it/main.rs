@@ -1,1 +1,18 @@
+//! The integration tests: the real binary, seen from outside.
+//!
+//! Folders follow the product: `broker` speaks raw frames to a broker,
+//! `process` looks at files and exit codes, `outbox` and `inbox` at what the
+//! daemon keeps, `api` at its local surface, `faults` kills processes and
+//! checks that nothing acknowledged was lost.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::large_futures,
+    clippy::print_stderr,
+    reason = "tests run outside the supervised process: they read the clock, spawn, draw random bytes, print and have stack enough"
+)]
+
+mod broker;
+mod outbox;
+mod process;
+mod support;

@@ -114,13 +114,12 @@ fn messages() -> Vec<TableCreateStatement> {
             .col(text_null("client_message_id"))
             .col(text_null("request_fingerprint"))
             .col(text_null("reply_to_id"))
-            .col(text_null("history_id"))
             .col(big_integer("created_at"))
             .take(),
+        // The id is the message's: one id on ack, push and history.
         table("message_history")
             .col(text_pk("id"))
             .col(text("mesh_id"))
-            .col(text("broker_message_id"))
             .col(text("sender_member_id"))
             .col(text("destination_kind"))
             .col(text("destination_ref"))
@@ -153,8 +152,13 @@ fn messages() -> Vec<TableCreateStatement> {
             .col(text("sender_member_id"))
             .col(text("recipient_member_id"))
             .col(text_null("target_session_key"))
+            // The sender's id again, so that "delivered" can be told to the
+            // sender without reading the message.
+            .col(text_null("client_message_id"))
             .col(big_integer("bytes"))
             .col(big_integer("created_at"))
+            // Who pushed it last, and until when that connection has time to
+            // acknowledge before it is pushed again.
             .col(big_integer_null("claimed_at"))
             .col(text_null("claim_id"))
             .col(big_integer_null("claim_expires_at"))
@@ -199,7 +203,6 @@ fn topics() -> Vec<TableCreateStatement> {
             .col(text_null("client_message_id"))
             .col(text_null("request_fingerprint"))
             .col(text_null("reply_to_id"))
-            .col(text_null("history_id"))
             .col(big_integer("created_at"))
             .take(),
     ]
@@ -221,9 +224,8 @@ fn indexes() -> Vec<IndexCreateStatement> {
         index("member_key_member", "member_key", &["member_id", "seq"]),
         index("invite_mesh", "invite", &["mesh_id"]),
         index("audit_mesh_at", "audit", &["mesh_id", "at"]),
-        one_row_per_client_id("message_queue_client_id", "message_queue"),
+        one_row_per_client_id("message_queue_client_id_idx", "message_queue"),
         index("message_queue_created", "message_queue", &["created_at"]),
-        index("message_history_message", "message_history", &["broker_message_id"]),
         index("message_history_mesh", "message_history", &["mesh_id", "id"]),
         index("dedupe_expires", "client_message_dedupe", &["expires_at"]),
         index("dedupe_message", "client_message_dedupe", &["broker_message_id"]),
@@ -233,7 +235,7 @@ fn indexes() -> Vec<IndexCreateStatement> {
         index("delivery_message", "delivery", &["broker_message_id"]),
         index("topic_mesh_name", "topic", &["mesh_id", "name"]).unique().take(),
         index("topic_member_member", "topic_member", &["member_id"]),
-        one_row_per_client_id("topic_message_client_id", "topic_message"),
+        one_row_per_client_id("topic_message_client_id_idx", "topic_message"),
         index("topic_message_topic", "topic_message", &["topic_id", "id"]),
     ]
 }

@@ -1,6 +1,7 @@
 //! `claudemesh daemon`: one daemon a mesh.
 
 mod down;
+mod foreground;
 mod logs;
 mod status;
 mod up;

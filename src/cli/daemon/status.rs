@@ -13,15 +13,16 @@ use super::all_joined;
 use crate::cli::client::{Client, answer, call_within};
 use crate::cli::discovery::{named_mesh, not_running};
 use crate::cli::failure::Failure;
-use crate::cli::output::{Output, safe};
-use crate::cli::running::{self, LastExit};
-use crate::cli::{Context, exit_code};
+use crate::cli::output::{Output, safe, time};
+use crate::cli::{Context, exit_code, running};
 use crate::config::paths::Root;
-use crate::domain::error_code::exit;
+use crate::daemon::LastExit;
+use crate::domain::error_code::{ErrorCode, exit};
 use crate::proto::admin::{
     GetStatusRequest, GetStatusResponse, IdentityStatus, LinkState, LinkStatus, OutboxSummary, ProcessStatus,
 };
 use crate::proto::pb::{GetHealthRequest, HealthState};
+use crate::proto::wkt::Timestamp;
 
 /// A status is worth waiting for this long.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
@@ -109,7 +110,7 @@ async fn look(root: &Root, mesh: String) -> Result<Row, Failure> {
     let state = root.state_dir(&mesh);
     let mut row = Row { running: running::is_running(&state)?, mesh, status: None, last_exit: None, failure: None };
     if !row.running {
-        row.last_exit = running::last_exit(&state);
+        row.last_exit = LastExit::read(&state.last_exit());
         return Ok(row);
     }
     match Client::over_socket(&state.sock()).await {
@@ -155,7 +156,7 @@ async fn ask(client: &Client) -> Result<GetStatusResponse, Failure> {
 fn silent(root: &Root, mesh: &str, error: &io::Error) -> Failure {
     let socket = root.state_dir(mesh).sock();
     Failure::new(
-        crate::domain::error_code::ErrorCode::DeadlineExceeded,
+        ErrorCode::DeadlineExceeded,
         format!("the daemon of mesh {mesh:?} runs but does not answer at {}: {error}", socket.display()),
     )
     .next(format!("see what it does: claudemesh daemon logs --mesh {mesh}"))
@@ -245,13 +246,13 @@ fn notes(row: &Row) -> Vec<String> {
 }
 
 fn ended(last: &LastExit) -> String {
-    let why = match (last.reason.as_str(), last.detail.as_str()) {
+    let why = match (last.code.as_str(), last.detail.as_str()) {
         ("", "") => String::new(),
         (code, "") => format!(": {}", safe(code)),
         ("", detail) => format!(": {}", safe(detail)),
         (code, detail) => format!(": {} ({})", safe(detail), safe(code)),
     };
-    format!("the last daemon ended with exit code {} at {}{why}", last.exit_code, safe(&last.at))
+    format!("the last daemon ended with exit code {} at {}{why}", last.exit_code, time(Some(&Timestamp::from_unix_ms(last.at))))
 }
 
 /// A time span in its largest unit, and the next one.
@@ -307,8 +308,8 @@ mod tests {
         old.process.as_mut().unwrap().version = "0.1.0".to_owned();
         old.degraded_reasons = vec!["outbox_full".to_owned()];
         let mut stopped = row(None);
-        let text = r#"{"exit_code":12,"reason":"replaced_by_newer_connection","at":"2026-11-23T12:00:00Z"}"#;
-        stopped.last_exit = Some(serde_json::from_str(text).unwrap());
+        let code = "replaced_by_newer_connection".to_owned();
+        stopped.last_exit = Some(LastExit { at: 0, exit_code: 12, code, detail: String::new() });
         let captured = Captured::default();
         table(&[row(Some(old)), stopped], &mut captured.output()).unwrap();
         let text = captured.text();

@@ -30,7 +30,7 @@ Examples:
   claudemesh daemon up                   the daemon of the only joined mesh
   claudemesh daemon up --mesh demo --name build-host
   claudemesh daemon up --all             the daemons of all joined meshes
-  claudemesh daemon up --foreground      for a service manager or a container";
+  claudemesh daemon up --foreground      until it is stopped by a signal";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -41,7 +41,7 @@ pub(in crate::cli) struct Args {
     /// The daemons of all joined meshes
     #[arg(long, conflicts_with_all = ["mesh", "foreground", "name"])]
     all: bool,
-    /// Stay in the foreground, with the log on standard error
+    /// Stay in the foreground, for a service manager or a container
     #[arg(long)]
     foreground: bool,
     /// Your name in the mesh; taken at the first start of the mesh's daemon
@@ -72,7 +72,7 @@ pub(super) fn run(args: Args, context: &Context, output: &mut Output) -> Result<
         if args.detached {
             process::leave_session()?;
         }
-        return super::foreground::run(context, &root, mesh, args.name, args.detached, output);
+        return super::foreground::run(root, mesh, args.name, output);
     }
     let started = client_runtime()?.block_on(start(context, &root, &mesh, args.name.as_deref()))?;
     report(&started, args.json, output)?;

@@ -1,0 +1,60 @@
+# The commands of this project. CI calls the same ones.
+#
+# Tools that are fetched go to target/tools and stay there, so that a second
+# run needs no network. CARGO names the cargo to use.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint fmt build tools
+
+CARGO ?= cargo
+export CARGO
+cargo := tests/tools/cargo.sh
+tools := $(CURDIR)/target/tools
+
+help:
+	@echo 'make demo   a broker, two daemons and a message between them, on this machine'
+	@echo 'make test   every check and every test'
+	@echo 'make lint   format, clippy and documentation, warnings as errors'
+	@echo 'make fmt    format the code'
+
+demo:
+	tests/demo/run.sh
+
+build:
+	$(cargo) build
+
+fmt:
+	$(cargo) fmt --all
+
+lint:
+	$(cargo) fmt --all --check
+	$(cargo) clippy --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(cargo) doc --workspace --no-deps --document-private-items --quiet
+	if $(cargo) deny --version >/dev/null 2>&1; then $(cargo) deny check; fi
+
+# CLAUDEMESH_TEST_TOOLS says where the fetched tools lie and makes a test that
+# needs one of them fail, rather than say "skipped", when it is not there.
+test: tools lint
+	cd proto && $(tools)/venv/bin/buf lint
+	cd proto && $(tools)/venv/bin/buf format --diff --exit-code >/dev/null
+	cd proto && $(tools)/venv/bin/buf breaking --path claudemesh/v1 --against frozen/v1.binpb
+	CLAUDEMESH_TEST_TOOLS=$(tools) $(cargo) test --workspace
+
+tools: $(tools)/system $(tools)/venv/complete $(tools)/bin/grpcurl
+
+$(tools)/system: tests/tools/system.sh
+	tests/tools/system.sh
+	mkdir -p $(@D)
+	touch $@
+
+$(tools)/venv/complete: tests/tools/requirements.txt $(tools)/system
+	rm -rf $(@D)
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+$(tools)/bin/grpcurl:
+	mkdir -p $(@D)
+	GOBIN=$(@D) GOFLAGS=-mod=mod go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3

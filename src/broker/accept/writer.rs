@@ -1,0 +1,251 @@
+//! The writer task: takes everything that waits, commits it, answers.
+//!
+//! What it is for: one sync of the disk for many messages. There is no timer:
+//! while one batch is being synced the next one collects.
+//! What runs here: one task, until its queue is closed and empty.
+//! What it guarantees: answers and copies go out after the commit, in the order
+//! of arrival. A batch that fails is run again one command at a time, so a bad
+//! one harms no other.
+//! What it must not do: wait for a connection.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tokio_util::sync::CancellationToken;
+
+use super::commit::{self, Batch, Claim, Committed, Context, Outcome, Settle};
+use super::queue::QueueSizes;
+use super::{Accept, Refused};
+use crate::broker::fanout::{Audience, Outbound};
+use crate::broker::session::peer::Copy;
+use crate::broker::shared::Shared;
+use crate::broker::store::deliveries::{self, Ended};
+use crate::db::tx;
+use crate::domain::time::UnixMillis;
+use crate::wire::codec;
+use crate::wire::delivery::{DeliveryState, DeliveryStatus};
+use crate::wire::frame::ServerFrame;
+use crate::wire::refusal::Refusal;
+
+/// Commands that may wait. Beyond it, connections stop reading their sockets.
+const QUEUE: usize = 1_024;
+/// Most commands of one transaction.
+const MAX_BATCH: usize = 256;
+/// Copies given up in one transaction.
+const EXPIRE_ROWS: u64 = 500;
+
+/// What the writer does.
+#[derive(Debug)]
+pub enum Command {
+    /// Store a message.
+    Accept(Box<Accept>),
+    /// Note acknowledgements.
+    Settle(Settle),
+    /// Note pushes.
+    Claim(Claim),
+    /// Give up some copies that were accepted before this time; tells whether
+    /// there are more.
+    Expire(UnixMillis, oneshot::Sender<bool>),
+}
+
+/// The way to the writer. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle(mpsc::Sender<Command>);
+
+/// The writer's end, until its task is started.
+#[derive(Debug)]
+pub struct Queue(mpsc::Receiver<Command>);
+
+#[derive(Debug, Default)]
+struct Sorted {
+    accepts: Vec<Box<Accept>>,
+    settles: Vec<Settle>,
+    claims: Vec<Claim>,
+    expire: Option<(UnixMillis, oneshot::Sender<bool>)>,
+}
+
+/// A handle and the queue behind it.
+pub fn channel() -> (Handle, Queue) {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    (Handle(sender), Queue(receiver))
+}
+
+// === impl Handle ===
+
+impl Handle {
+    /// Queues a command; waits for room. Gives it back when the writer stops.
+    pub async fn submit(&self, command: Command) -> Result<(), Command> {
+        self.0.send(command).await.map_err(|error| error.0)
+    }
+}
+
+/// Runs until `stop` is cancelled and everything queued before is committed.
+pub async fn run(shared: Arc<Shared>, Queue(mut queue): Queue, stop: CancellationToken) {
+    let mut sizes = QueueSizes::default();
+    let mut waiting = Vec::with_capacity(MAX_BATCH);
+    loop {
+        let taken = tokio::select! {
+            taken = queue.recv_many(&mut waiting, MAX_BATCH) => taken,
+            () = stop.cancelled(), if !queue.is_closed() => {
+                queue.close();
+                continue;
+            }
+        };
+        if taken == 0 {
+            return;
+        }
+        Box::pin(shared.commit(sort(&mut waiting), &mut sizes)).await;
+    }
+}
+
+fn sort(commands: &mut Vec<Command>) -> Sorted {
+    let mut sorted = Sorted::default();
+    for command in commands.drain(..) {
+        match command {
+            Command::Accept(accept) => sorted.accepts.push(accept),
+            Command::Settle(settle) => sorted.settles.push(settle),
+            Command::Claim(claim) => sorted.claims.push(claim),
+            Command::Expire(before, more) => sorted.expire = Some((before, more)),
+        }
+    }
+    sorted
+}
+
+// === impl Shared ===
+
+impl Shared {
+    async fn commit(&self, sorted: Sorted, sizes: &mut QueueSizes) {
+        let Sorted { accepts, settles, claims, expire } = sorted;
+        let context =
+            Context { store: &self.store, config: &self.config, ids: &self.ids, fanout: self.fanout.as_ref() };
+        let count = accepts.len() + settles.len() + claims.len();
+        if count > 0 {
+            let started = self.clock.monotonic();
+            let batch = Batch { accepts: &accepts, settles: &settles, claims: &claims };
+            match commit::run(context, &batch, sizes).await {
+                Ok(done) => {
+                    self.metrics.batches.inc();
+                    self.metrics.batch_size.observe(count as f64);
+                    self.metrics.batch_seconds.observe(self.clock.monotonic().saturating_sub(started).as_secs_f64());
+                    self.tell(&accepts, done);
+                }
+                Err(error) => {
+                    sizes.forget();
+                    tracing::error!(batch.size = count, error = %error, "A batch of {count} could not be committed: {error}");
+                    self.metrics.batches_split.inc();
+                    self.one_by_one(context, &accepts, &settles, &claims, sizes).await;
+                }
+            }
+        }
+        if let Some((before, more)) = expire {
+            // Whoever asked may be gone at a stop.
+            let _ = more.send(self.expire(before, sizes).await);
+        }
+    }
+
+    async fn one_by_one(
+        &self,
+        context: Context<'_>,
+        accepts: &[Box<Accept>],
+        settles: &[Settle],
+        claims: &[Claim],
+        sizes: &mut QueueSizes,
+    ) {
+        let (no_accepts, no_settles, no_claims): (&[Box<Accept>], &[Settle], &[Claim]) = (&[], &[], &[]);
+        let singles = accepts
+            .chunks(1)
+            .map(|accepts| Batch { accepts, settles: no_settles, claims: no_claims })
+            .chain(settles.chunks(1).map(|settles| Batch { accepts: no_accepts, settles, claims: no_claims }))
+            .chain(claims.chunks(1).map(|claims| Batch { accepts: no_accepts, settles: no_settles, claims }));
+        for batch in singles {
+            match commit::run(context, &batch, sizes).await {
+                Ok(done) => self.tell(batch.accepts, done),
+                Err(error) => {
+                    sizes.forget();
+                    let refusal =
+                        if tx::is_retryable(&error) || tx::is_full(&error) { Refusal::Busy } else { Refusal::Internal };
+                    tracing::error!(error = %error, "A command could not be committed: {error}");
+                    for accept in batch.accepts {
+                        self.metrics.refused.inc();
+                        accept.answer.refused(&Refused::from(refusal));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers the senders first, then brings the copies out, then tells whose
+    /// messages arrived.
+    fn tell(&self, accepts: &[Box<Accept>], done: Committed) {
+        let mut outbound: HashMap<&str, Vec<Outbound>> = HashMap::new();
+        for (accept, outcome) in accepts.iter().zip(&done.outcomes) {
+            accept.answer.outcome(outcome);
+            match outcome {
+                Outcome::Accepted(accepted) => {
+                    self.metrics.accepted.inc();
+                    let copies = outbound.entry(&accept.message.mesh_id).or_default();
+                    copies.extend(accepted.copies.iter().map(|(delivery_id, member_id)| Outbound {
+                        member_id: member_id.clone(),
+                        route: Arc::clone(&accept.route),
+                        copy: Copy { delivery_id: delivery_id.clone(), message: Arc::clone(&accepted.message) },
+                    }));
+                }
+                Outcome::Duplicate(_) => {
+                    self.metrics.duplicates.inc();
+                    self.limiter.give_back(&accept.message.sender_member_id);
+                }
+                Outcome::Mismatch(_) => {
+                    self.metrics.fingerprint_mismatches.inc();
+                }
+                Outcome::Refused(_) => {
+                    self.metrics.refused.inc();
+                }
+            }
+        }
+        for (mesh_id, copies) in outbound {
+            self.fanout.copies(mesh_id, copies);
+        }
+        self.metrics.delivered.inc_by(done.ended.len() as u64);
+        self.tell_senders(&done.ended, DeliveryState::Delivered);
+    }
+
+    async fn expire(&self, before: UnixMillis, sizes: &mut QueueSizes) -> bool {
+        let now = self.store.now();
+        let ended = async {
+            let transaction = tx::begin(self.store.writer()).await?;
+            let ended = deliveries::expire(&transaction, before.0, now.0, EXPIRE_ROWS).await?;
+            transaction.commit().await?;
+            Ok::<_, sea_orm::DbErr>(ended)
+        };
+        match ended.await {
+            Ok(ended) => {
+                sizes.ended(&ended);
+                self.metrics.expired.inc_by(ended.len() as u64);
+                self.tell_senders(&ended, DeliveryState::Expired);
+                ended.len() as u64 == EXPIRE_ROWS
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "Cannot give up old deliveries: {error}");
+                false
+            }
+        }
+    }
+
+    fn tell_senders(&self, ended: &[Ended], state: DeliveryState) {
+        let at = self.store.now().0;
+        for copy in ended {
+            let Some(client_message_id) = copy.client_message_id.clone() else { continue };
+            let status = DeliveryStatus { client_message_id, state, at };
+            match codec::encode(&ServerFrame::DeliveryStatus(status)) {
+                Ok(text) => {
+                    let audience = Audience::DeliveryAware(copy.sender_member_id.clone());
+                    let dropped = self.fanout.event(&copy.mesh_id, &audience, &Utf8Bytes::from(text));
+                    self.metrics.events_dropped.inc_by(dropped as u64);
+                }
+                Err(error) => tracing::warn!(error = %error, "Cannot write a delivery_status: {error}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Finds copies whose receiver nobody has woken.
+//!
+//! What it is for: a wake-up may be lost between brokers, or a connection may
+//! have failed to read its queue. Every few seconds the copies of the last
+//! moments are compared with who is connected here.
+//! What runs here: one task, until the broker stops. The pushing itself is done
+//! by each connection's own task.
+//! What it guarantees: an open copy of a connected member is pushed within one
+//! scan, whatever was lost.
+//! What it must not do: push, or read the whole table.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::shared::Shared;
+use super::store::deliveries;
+
+/// Receivers of one scan.
+const MAX_RECEIVERS: u64 = 10_000;
+
+/// Scans until `stop`.
+pub async fn scan(shared: Arc<Shared>, stop: CancellationToken) {
+    let every = shared.config.timers.scan;
+    // Looked at three times, so that one slow scan misses nothing.
+    let back = i64::try_from(every.as_millis()).unwrap_or(i64::MAX).saturating_mul(3);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(every) => {}
+        }
+        let since = shared.store.now().0.saturating_sub(back);
+        match deliveries::recent(shared.store.readers(), since, MAX_RECEIVERS).await {
+            Ok(receivers) => {
+                for (mesh_id, member_id) in receivers {
+                    for peer in shared.registry.of_member(&mesh_id, &member_id) {
+                        if peer.is_online() {
+                            peer.fall_behind();
+                        }
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(error = %error, "Cannot look for open deliveries: {error}"),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! One broker process: everybody who must be told is connected here.
+
+use std::sync::Arc;
+
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::{Audience, Fanout, Outbound, Route};
+use crate::broker::session::Registry;
+use crate::broker::session::peer::{Kind, Peer};
+use crate::wire::features::Feature;
+
+/// Fan-out to this process's connections.
+#[derive(Debug)]
+pub struct LocalFanout {
+    registry: Arc<Registry>,
+}
+
+// === impl LocalFanout ===
+
+impl LocalFanout {
+    /// Over these connections.
+    pub fn new(registry: Arc<Registry>) -> Self {
+        Self { registry }
+    }
+
+    fn targets(&self, mesh_id: &str, member_id: &str, route: &Route) -> Vec<Arc<Peer>> {
+        if let Route::Session(key) = route {
+            return self.registry.by_session_key(mesh_id, key).into_iter().filter(|peer| peer.is_online()).collect();
+        }
+        let mut peers = self.registry.of_member(mesh_id, member_id);
+        peers.retain(|peer| peer.is_online());
+        match route {
+            Route::Member => {
+                if peers.iter().any(|peer| peer.kind == Kind::Member) {
+                    peers.retain(|peer| peer.kind == Kind::Member);
+                }
+            }
+            Route::Everyone => peers.retain(|peer| peer.profile().visible),
+            Route::Group(name) => peers.retain(|peer| {
+                let profile = peer.profile();
+                profile.visible && profile.groups.iter().any(|group| group.name == *name)
+            }),
+            Route::Session(_) => {}
+        }
+        peers
+    }
+}
+
+// === impl Fanout ===
+
+impl Fanout for LocalFanout {
+    fn taker(&self, mesh_id: &str, member_id: &str, route: &Route) -> Option<String> {
+        let targets = self.targets(mesh_id, member_id, route);
+        targets.iter().find(|peer| !peer.is_behind()).map(|peer| peer.presence_id.clone())
+    }
+
+    fn copies(&self, mesh_id: &str, copies: Vec<Outbound>) {
+        for Outbound { member_id, route, copy } in copies {
+            for peer in self.targets(mesh_id, &member_id, &route) {
+                peer.offer(copy.clone());
+            }
+        }
+    }
+
+    fn event(&self, mesh_id: &str, audience: &Audience, text: &Utf8Bytes) -> usize {
+        let peers = match audience {
+            Audience::DeliveryAware(member_id) => self.registry.of_member(mesh_id, member_id),
+            Audience::OtherMembers(_) | Audience::OtherConnections(_) | Audience::Admins => {
+                self.registry.of_mesh(mesh_id)
+            }
+        };
+        let hears = |peer: &Arc<Peer>| match audience {
+            Audience::OtherMembers(member_id) => peer.member_id != *member_id,
+            Audience::OtherConnections(presence_id) => peer.presence_id != *presence_id,
+            Audience::DeliveryAware(_) => peer.has(Feature::DeliveryAck),
+            Audience::Admins => peer.has(Feature::ConcurrentConnectionPolicy) && peer.is_admin(),
+        };
+        peers.iter().filter(|peer| peer.is_online() && hears(peer) && !peer.event(text)).count()
+    }
+}

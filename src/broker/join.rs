@@ -1,0 +1,125 @@
+//! `POST /join`: a new member with an invite.
+
+use std::sync::Arc;
+
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use sea_orm::DbErr;
+
+use super::http::{Answer, body, json};
+use super::roster::Member;
+use super::shared::Shared;
+use super::store::entity::member;
+use super::store::members;
+use crate::crypto::sign;
+use crate::db::tx;
+use crate::domain::ids::MemberKey;
+use crate::wire::join::{InviteError, InviteV1, JoinRequest, JoinResponse, join_error};
+
+/// Longest name of a member, in bytes.
+const MAX_NAME_BYTES: usize = 128;
+
+/// What became of a join.
+enum Outcome {
+    Joined { member_id: String, already: bool },
+    Refused(&'static str),
+}
+
+/// Answers `POST /join`.
+pub async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
+    let refused =
+        |status, error: &str| json(status, &JoinResponse { error: Some(error.to_owned()), ..JoinResponse::default() });
+    let request: JoinRequest = match body(request).await {
+        Ok(request) => request,
+        Err((status, message)) => return refused(status, &message),
+    };
+    let key = match check(shared, &request) {
+        Ok(key) => key,
+        Err(error) => return refused(StatusCode::BAD_REQUEST, error),
+    };
+    match Box::pin(join(shared, &request, key)).await {
+        Ok(Outcome::Joined { member_id, already }) => {
+            let response = JoinResponse {
+                ok: true,
+                member_id: Some(member_id),
+                already_member: already.then_some(true),
+                error: None,
+            };
+            json(StatusCode::OK, &response)
+        }
+        Ok(Outcome::Refused(error)) => refused(StatusCode::BAD_REQUEST, error),
+        Err(error) => {
+            tracing::error!(error = %error, "A join failed: {error}");
+            refused(StatusCode::INTERNAL_SERVER_ERROR, join_error::MEMBER_INSERT_FAILED)
+        }
+    }
+}
+
+/// What can be checked without the database: the payload is what its owner
+/// signed.
+fn check(shared: &Shared, request: &JoinRequest) -> Result<MemberKey, &'static str> {
+    let key = MemberKey::parse(&request.peer_pubkey).map_err(|_| "peer_pubkey must be 64 hex digits")?;
+    let verify = |owner, text: &str, signature: &[u8; 64]| sign::verify(owner, text.as_bytes(), signature);
+    match request.invite_payload.verify(shared.clock.now(), verify) {
+        Ok(_) => Ok(key),
+        Err(InviteError::Expired) => Err(join_error::INVITE_EXPIRED),
+        Err(_) => Err(join_error::INVITE_BAD_SIGNATURE),
+    }
+}
+
+async fn join(shared: &Arc<Shared>, request: &JoinRequest, key: MemberKey) -> Result<Outcome, DbErr> {
+    let payload: &InviteV1 = &request.invite_payload;
+    let Some(mesh) = shared.roster.mesh(&payload.mesh_id).await? else {
+        return Ok(Outcome::Refused(join_error::MESH_NOT_FOUND));
+    };
+    if !mesh.owner_pubkey.eq_ignore_ascii_case(&payload.owner_pubkey) {
+        return Ok(Outcome::Refused(join_error::INVITE_OWNER_MISMATCH));
+    }
+    let changing = shared.roster.changing().await;
+    let now = shared.store.now().0;
+    let transaction = tx::begin(shared.store.writer()).await?;
+    let Some(invite) = members::invite_by_token(&transaction, &request.invite_token).await? else {
+        return Ok(Outcome::Refused(join_error::INVITE_NOT_FOUND));
+    };
+    // The token and the payload travel side by side; each is genuine, but they
+    // must also belong together.
+    if invite.mesh_id != payload.mesh_id || InviteV1::parse(&invite.token).as_ref() != Ok(payload) {
+        return Ok(Outcome::Refused(join_error::INVITE_MESH_MISMATCH));
+    }
+    if invite.revoked_at.is_some() {
+        return Ok(Outcome::Refused(join_error::INVITE_REVOKED));
+    }
+    if invite.expires_at <= now {
+        return Ok(Outcome::Refused(join_error::INVITE_EXPIRED));
+    }
+    if let Some(known) = members::member_by_key(&transaction, &mesh.id, &key.to_hex()).await? {
+        return Ok(Outcome::Joined { member_id: known.id, already: true });
+    }
+    if !members::use_invite(&transaction, &invite.id).await? {
+        return Ok(Outcome::Refused(join_error::INVITE_EXHAUSTED));
+    }
+    let row = member::Model {
+        id: shared.ids.ulid(),
+        mesh_id: mesh.id.clone(),
+        pubkey: key.to_hex(),
+        display_name: name(&request.display_name, key),
+        role: invite.role,
+        capabilities: None,
+        joined_at: now,
+        last_seen_at: None,
+        revoked_at: None,
+    };
+    members::insert_member(&transaction, row.clone()).await?;
+    transaction.commit().await?;
+    let member_id = row.id.clone();
+    mesh.put(&changing, Member::from_row(row));
+    tracing::info!(mesh_id = mesh.id, member_id, "A member joined");
+    Ok(Outcome::Joined { member_id, already: false })
+}
+
+/// The name as others may see it: no control characters, never empty.
+fn name(given: &str, key: MemberKey) -> String {
+    let mut name: String = given.trim().chars().filter(|c| !c.is_control()).collect();
+    name.truncate(name.floor_char_boundary(MAX_NAME_BYTES));
+    if name.is_empty() { format!("member-{}", key.short()) } else { name }
+}

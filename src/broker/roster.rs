@@ -1,0 +1,210 @@
+//! Meshes and members in memory, because every frame asks for them.
+//!
+//! A mesh is read once, at the first hello that names it. Whatever changes a
+//! member writes the database first and then this copy, under one lock with
+//! the reading, so that no reader can put back an older state.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use sea_orm::DbErr;
+
+use super::store::entity::{member, mesh};
+use super::store::{Store, members};
+use crate::wire::features::ConcurrencyPolicy;
+use crate::wire::hello::CapabilityStatement;
+
+/// All meshes that were asked for. Unknown ones are not remembered: their ids
+/// are chosen by strangers.
+#[derive(Debug)]
+pub struct Roster {
+    store: Arc<Store>,
+    // A std mutex: held for a look-up, never across an await.
+    meshes: Mutex<HashMap<String, Arc<Mesh>>>,
+    changing: tokio::sync::Mutex<()>,
+}
+
+/// Held while members are changed, so that no mesh is read meanwhile.
+#[derive(Debug)]
+pub struct Changing<'a> {
+    _guard: tokio::sync::MutexGuard<'a, ()>,
+}
+
+/// A mesh and its members.
+#[derive(Debug)]
+pub struct Mesh {
+    /// The mesh's id.
+    pub id: String,
+    /// Its short name.
+    pub slug: String,
+    /// The key that signs its invites.
+    pub owner_pubkey: String,
+    /// What happens on a second connection of a member.
+    pub policy: ConcurrencyPolicy,
+    members: RwLock<Members>,
+}
+
+#[derive(Debug, Default)]
+struct Members {
+    by_id: HashMap<String, Arc<Member>>,
+    by_key: HashMap<String, Key>,
+    /// Ids in the order of joining.
+    order: Vec<String>,
+}
+
+/// Whose key it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The member.
+    pub member_id: String,
+    /// When a newer key followed, Unix ms; `None` for the current key.
+    pub rotated_out_at: Option<i64>,
+}
+
+/// A member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its id, which survives a change of its key.
+    pub id: String,
+    /// Its current key.
+    pub pubkey: String,
+    /// Its name.
+    pub display_name: String,
+    /// `admin` or `member`.
+    pub role: String,
+    /// Its newest capability statement.
+    pub capabilities: Option<CapabilityStatement>,
+    /// Unix ms.
+    pub joined_at: i64,
+    /// Unix ms; `None` for a member in good standing.
+    pub revoked_at: Option<i64>,
+}
+
+// === impl Roster ===
+
+impl Roster {
+    /// An empty roster over the store.
+    pub fn new(store: Arc<Store>) -> Self {
+        Self { store, meshes: Mutex::default(), changing: tokio::sync::Mutex::default() }
+    }
+
+    /// The mesh, if there is one with that id.
+    pub async fn mesh(&self, mesh_id: &str) -> Result<Option<Arc<Mesh>>, DbErr> {
+        if let Some(mesh) = self.cached(mesh_id) {
+            return Ok(Some(mesh));
+        }
+        let _changing = self.changing().await;
+        if let Some(mesh) = self.cached(mesh_id) {
+            return Ok(Some(mesh));
+        }
+        let Some(rows) = members::load_mesh(self.store.readers(), mesh_id).await? else { return Ok(None) };
+        let mesh = Arc::new(Mesh::from_rows(rows));
+        self.lock().insert(mesh_id.to_owned(), Arc::clone(&mesh));
+        Ok(Some(mesh))
+    }
+
+    /// Waits until no mesh is being read. Whoever changes a member holds this
+    /// from before the transaction until [`Mesh::put`].
+    pub async fn changing(&self) -> Changing<'_> {
+        Changing { _guard: self.changing.lock().await }
+    }
+
+    /// The mesh, if it is in memory.
+    pub fn cached(&self, mesh_id: &str) -> Option<Arc<Mesh>> {
+        self.lock().get(mesh_id).cloned()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Mesh>>> {
+        self.meshes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Mesh ===
+
+impl Mesh {
+    fn from_rows(rows: members::MeshRows) -> Self {
+        let mesh::Model { id, slug, owner_pubkey, clone_concurrency_policy, .. } = rows.mesh;
+        let mut members = Members::default();
+        for row in rows.members {
+            members.order.push(row.id.clone());
+            members.by_id.insert(row.id.clone(), Arc::new(Member::from_row(row)));
+        }
+        for key in rows.keys {
+            members.by_key.insert(key.pubkey, Key { member_id: key.member_id, rotated_out_at: key.rotated_out_at });
+        }
+        Self { id, slug, owner_pubkey, policy: policy_of(&clone_concurrency_policy), members: RwLock::new(members) }
+    }
+
+    /// The member with that id.
+    pub fn member(&self, id: &str) -> Option<Arc<Member>> {
+        self.read().by_id.get(id).cloned()
+    }
+
+    /// The member whose current key it is.
+    pub fn member_by_current_key(&self, pubkey: &str) -> Option<Arc<Member>> {
+        let members = self.read();
+        let key = members.by_key.get(pubkey).filter(|key| key.rotated_out_at.is_none())?;
+        members.by_id.get(&key.member_id).cloned()
+    }
+
+    /// Whose key it is or was.
+    pub fn key(&self, pubkey: &str) -> Option<Key> {
+        self.read().by_key.get(pubkey).cloned()
+    }
+
+    /// All members in the order of joining, revoked ones included.
+    pub fn all(&self) -> Vec<Arc<Member>> {
+        let members = self.read();
+        members.order.iter().filter_map(|id| members.by_id.get(id).cloned()).collect()
+    }
+
+    /// Takes over what was written for a member.
+    pub fn put(&self, _changing: &Changing<'_>, member: Member) {
+        let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
+        members
+            .by_key
+            .entry(member.pubkey.clone())
+            .or_insert_with(|| Key { member_id: member.id.clone(), rotated_out_at: None });
+        if members.by_id.insert(member.id.clone(), Arc::new(member.clone())).is_none() {
+            members.order.push(member.id);
+        }
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Members> {
+        self.members.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Member ===
+
+impl Member {
+    /// A stored member. A capability statement that does not parse is left out.
+    pub fn from_row(row: member::Model) -> Self {
+        Self {
+            id: row.id,
+            pubkey: row.pubkey,
+            display_name: row.display_name,
+            role: row.role,
+            capabilities: row.capabilities.and_then(|json| serde_json::from_str(&json).ok()),
+            joined_at: row.joined_at,
+            revoked_at: row.revoked_at,
+        }
+    }
+}
+
+/// The policy as it is stored.
+pub fn policy_name(policy: ConcurrencyPolicy) -> &'static str {
+    match policy {
+        ConcurrencyPolicy::PreferNewest => "prefer_newest",
+        ConcurrencyPolicy::PreferOldest => "prefer_oldest",
+        ConcurrencyPolicy::AllowConcurrent => "allow_concurrent",
+    }
+}
+
+fn policy_of(name: &str) -> ConcurrencyPolicy {
+    match name {
+        "prefer_oldest" => ConcurrencyPolicy::PreferOldest,
+        "allow_concurrent" => ConcurrencyPolicy::AllowConcurrent,
+        _ => ConcurrencyPolicy::PreferNewest,
+    }
+}

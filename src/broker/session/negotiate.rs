@@ -1,0 +1,123 @@
+//! Feature negotiation, and the rule for a second connection of one member.
+//!
+//! The rule binds connections that negotiated it. Old clients and sessions are
+//! siblings of whatever else the member has, so that a CLI call never evicts a
+//! daemon.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::peer::{End, Kind, Peer};
+use super::presence;
+use crate::broker::fanout::Audience;
+use crate::broker::roster::policy_name;
+use crate::broker::shared::{MAX_INLINE_BYTES, Shared};
+use crate::wire::close;
+use crate::wire::event::{ConcurrentConnection, SystemEvent};
+use crate::wire::features::{
+    ConcurrencyParams, ConcurrencyPolicy, DedupeMode, DedupeParams, Feature, MaxPayloadParams, NegotiationRequest,
+    NegotiationResponse, RateLimitParams, VersionOnly,
+};
+
+/// Answers a request and notes what was agreed.
+pub fn answer(shared: &Shared, peer: &Peer, request: &NegotiationRequest) -> NegotiationResponse {
+    let mut response = NegotiationResponse { req_id: request.req_id.clone(), ..NegotiationResponse::default() };
+    response.grant(
+        Feature::ClientMessageIdDedupe,
+        &DedupeParams {
+            version: 1,
+            mode: DedupeMode::RetentionScoped,
+            dedupe_retention_days: Some(shared.config.dedupe_retention_days),
+        },
+    );
+    let policy = ConcurrencyParams { version: 1, default_policy: peer.mesh.policy };
+    response.grant(Feature::ConcurrentConnectionPolicy, &policy);
+    response.grant(
+        Feature::MaxPayload,
+        &MaxPayloadParams { version: 1, inline_bytes: MAX_INLINE_BYTES as u64, blob_bytes: 0 },
+    );
+    response.grant(Feature::DeliveryAck, &VersionOnly { version: 1 });
+    if let Some((per_s, burst)) = shared.limiter.limit() {
+        response.grant(Feature::RateLimit, &RateLimitParams { version: 1, per_s, burst });
+    }
+    let supported = |name: &String| response.supported.contains(name);
+    response.missing_required = request.require.iter().filter(|name| !supported(name)).cloned().collect();
+    peer.set_negotiates();
+    for name in request.require.iter().chain(&request.optional) {
+        if let Some(feature) = Feature::parse(name)
+            && response.supports(feature)
+        {
+            peer.grant(feature);
+        }
+    }
+    response
+}
+
+/// Settles which connection of a member stays, after one of them negotiated the
+/// policy. `Err` is the end of the newcomer.
+pub async fn contest(shared: &Arc<Shared>, peer: &Arc<Peer>) -> Result<(), End> {
+    if peer.kind != Kind::Member || !peer.has(Feature::ConcurrentConnectionPolicy) {
+        return Ok(());
+    }
+    // Only those that came before: of two newcomers at once, the later one
+    // finds the earlier one and not the other way round.
+    let older = |other: &Arc<Peer>| {
+        other.kind == Kind::Member
+            && other.is_online()
+            && other.serial() < peer.serial()
+            && other.has(Feature::ConcurrentConnectionPolicy)
+    };
+    let mut others = shared.registry.of_member(&peer.mesh.id, &peer.member_id);
+    others.retain(older);
+    for other in others {
+        decide(shared, peer.facts.yields, &other).await?;
+    }
+    Ok(())
+}
+
+/// Applies the mesh's policy between an older connection and a newcomer. A
+/// connection that does not answer is a half-open socket and gives way.
+pub async fn decide(shared: &Arc<Shared>, newcomer_yields: bool, older: &Arc<Peer>) -> Result<(), End> {
+    let policy = older.mesh.policy;
+    if !older.answers_within(shared.config.timers.probe).await {
+        if shared.registry.remove(older) {
+            older.finish(End::cut("replaced; it did not answer"));
+        }
+        return Ok(());
+    }
+    tell(shared, older).await;
+    if newcomer_yields || policy == ConcurrencyPolicy::PreferOldest {
+        let detail = "another live connection holds this member";
+        return Err(End::explained(close::ALREADY_CONNECTED, "member_already_connected", detail, false));
+    }
+    if policy == ConcurrencyPolicy::PreferNewest && shared.registry.remove(older) {
+        let detail = "a newer connection of this member took over";
+        older.finish(End::explained(close::REPLACED, "replaced_by_newer_connection", detail, false));
+    }
+    Ok(())
+}
+
+/// Writes the audit row and tells those who may act on it.
+async fn tell(shared: &Arc<Shared>, older: &Peer) {
+    let policy = older.mesh.policy;
+    presence::audit_concurrent(shared, older, policy_name(policy)).await;
+    let event = SystemEvent::MemberConcurrentConnection(ConcurrentConnection {
+        member_id: older.member_id.clone(),
+        pubkey: older.member_pubkey.clone(),
+        policy,
+    });
+    presence::send_event(shared, &older.mesh.id, &Audience::Admins, event);
+}
+
+/// The audit row's payload.
+pub fn audit_payload(peer: &Peer, policy: &str) -> String {
+    json!({
+        "member_id": peer.member_id,
+        "pubkey": peer.member_pubkey,
+        "older_presence_id": peer.presence_id,
+        "older_hostname": peer.facts.hostname,
+        "policy": policy,
+    })
+    .to_string()
+}

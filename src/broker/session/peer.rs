@@ -1,0 +1,426 @@
+//! One connection as the rest of the broker sees it: who it is, how to reach
+//! it, how to end it.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::{Notify, mpsc};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::roster::Mesh;
+use crate::broker::store::entity::message;
+use crate::domain::time::UnixMillis;
+use crate::wire::features::{CloseReason, Feature};
+use crate::wire::frame::ServerFrame;
+use crate::wire::hello::Group;
+
+/// Frames that wait to be written: answers and events.
+pub const REPLY_QUEUE: usize = 512;
+/// Live messages that wait to be written. When they are more, the connection
+/// reads its queue from the database instead.
+pub const COPY_QUEUE: usize = 256;
+/// Sends of one connection whose answer is still to come. Below
+/// [`REPLY_QUEUE`], so that an answer always finds room.
+pub const MAX_IN_FLIGHT: usize = 256;
+
+/// Which hello opened the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `hello`: a daemon or a CLI call, by the member key.
+    Member,
+    /// `session_hello`: one launched session, by its own key.
+    Session,
+}
+
+/// What a connection says about itself and may change.
+#[derive(Clone, Debug, Default)]
+pub struct Profile {
+    /// Name of the connection; the member's name if empty.
+    pub display_name: Option<String>,
+    /// `idle`, `working` or `dnd`.
+    pub status: String,
+    /// Free text.
+    pub summary: Option<String>,
+    /// A hidden peer is in nobody else's list and gets no multicast.
+    pub visible: bool,
+    /// Groups of this connection.
+    pub groups: Vec<Group>,
+    /// Counters.
+    pub stats: Option<Value>,
+    /// Avatar, title, bio, capabilities.
+    pub profile: Option<Value>,
+}
+
+/// What a hello says about a connection and nothing changes.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The client's session id.
+    pub session_id: String,
+    /// Routing key, if not the member key.
+    pub session_pubkey: Option<String>,
+    /// The state directory of our daemons.
+    pub instance_id: Option<String>,
+    /// The process of our daemons.
+    pub boot_id: Option<String>,
+    /// Asks not to evict anybody.
+    pub yields: bool,
+    /// A live connection has the same state directory: two hosts share it.
+    pub second_host: bool,
+    /// Working directory.
+    pub cwd: String,
+    /// Host name.
+    pub hostname: Option<String>,
+    /// `ai`, `human` or `connector`.
+    pub peer_type: Option<String>,
+    /// Kind of client.
+    pub channel: Option<String>,
+    /// Model name.
+    pub model: Option<String>,
+}
+
+/// A message on its way to this connection.
+#[derive(Clone, Debug)]
+pub struct Copy {
+    /// The receiver's copy.
+    pub delivery_id: String,
+    /// The message.
+    pub message: Arc<message::Model>,
+}
+
+/// An answer or an event.
+#[derive(Debug)]
+pub enum Reply {
+    /// To be written as a frame.
+    Frame(Box<ServerFrame>),
+    /// The answer to a send; frees its place among those in flight.
+    Ack(Box<ServerFrame>),
+    /// Written already, the same bytes for many connections.
+    Shared(Utf8Bytes),
+}
+
+/// How a connection ends by the broker's will.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Close code; `None` cuts the connection without a word.
+    pub code: Option<u16>,
+    /// Close reason.
+    pub reason: String,
+    /// The frame that goes before, for clients that negotiate.
+    pub why: Option<CloseReason>,
+}
+
+/// A connection, or its lease after it was lost.
+#[derive(Debug)]
+pub struct Peer {
+    /// Names the connection; a silent reattach keeps it.
+    pub presence_id: String,
+    /// The mesh.
+    pub mesh: Arc<Mesh>,
+    /// The member.
+    pub member_id: String,
+    /// The member's key.
+    pub member_pubkey: String,
+    /// Which hello.
+    pub kind: Kind,
+    /// What the hello said.
+    pub facts: Facts,
+    /// When it first connected.
+    pub connected_at: UnixMillis,
+    /// Counts the hellos of the instance; 0 without one.
+    pub generation: i64,
+    profile: Mutex<Profile>,
+    replies: mpsc::Sender<Reply>,
+    copies: mpsc::Sender<Copy>,
+    /// Wakes the connection: messages wait in the database.
+    pub look: Notify,
+    behind: AtomicBool,
+    end: OnceLock<End>,
+    ended: CancellationToken,
+    features: AtomicU8,
+    acknowledges: AtomicBool,
+    /// Sends whose answer is still to come.
+    pub in_flight: AtomicUsize,
+    heard_ms: AtomicU64,
+    heard: Notify,
+    probe: Notify,
+    /// Monotonic ms of the loss plus one; 0 while it is there.
+    lost_ms: AtomicU64,
+    /// Grows with each admission: of two connections, which came first.
+    serial: AtomicU64,
+    negotiates: AtomicBool,
+}
+
+/// The receiving ends of a connection's queues.
+#[derive(Debug)]
+pub struct Queues {
+    /// Answers and events.
+    pub replies: mpsc::Receiver<Reply>,
+    /// Live messages.
+    pub copies: mpsc::Receiver<Copy>,
+}
+
+/// Who a new connection is.
+#[derive(Debug)]
+pub struct Identity {
+    /// Names the connection.
+    pub presence_id: String,
+    /// The mesh.
+    pub mesh: Arc<Mesh>,
+    /// The member.
+    pub member_id: String,
+    /// The member's key.
+    pub member_pubkey: String,
+    /// Which hello.
+    pub kind: Kind,
+    /// What the hello said.
+    pub facts: Facts,
+    /// When it first connected.
+    pub connected_at: UnixMillis,
+    /// Counts the hellos of the instance; 0 without one.
+    pub generation: i64,
+    /// What it says about itself.
+    pub profile: Profile,
+}
+
+// === impl Reply ===
+
+impl Reply {
+    /// A frame as an answer.
+    pub fn frame(frame: ServerFrame) -> Self {
+        Self::Frame(Box::new(frame))
+    }
+}
+
+// === impl End ===
+
+impl End {
+    /// A close without a frame before it.
+    pub fn close(code: u16, reason: impl Into<String>) -> Self {
+        Self { code: Some(code), reason: reason.into(), why: None }
+    }
+
+    /// A cut without a closing handshake: nobody is there to shake hands.
+    pub fn cut(reason: impl Into<String>) -> Self {
+        Self { code: None, reason: reason.into(), why: None }
+    }
+
+    /// A close that says why in a frame first.
+    pub fn explained(code: u16, kind: &str, detail: &str, retryable: bool) -> Self {
+        let why = CloseReason { kind: kind.to_owned(), feature: None, detail: detail.to_owned(), code, retryable };
+        Self { code: Some(code), reason: crate::wire::close::reason(code).to_owned(), why: Some(why) }
+    }
+}
+
+// === impl Peer ===
+
+impl Peer {
+    /// A connection and the ends of its queues.
+    pub fn new(identity: Identity, now: Duration) -> (Arc<Self>, Queues) {
+        let (replies, reply_queue) = mpsc::channel(REPLY_QUEUE);
+        let (copies, copy_queue) = mpsc::channel(COPY_QUEUE);
+        let peer = Self {
+            presence_id: identity.presence_id,
+            mesh: identity.mesh,
+            member_id: identity.member_id,
+            member_pubkey: identity.member_pubkey,
+            kind: identity.kind,
+            facts: identity.facts,
+            connected_at: identity.connected_at,
+            generation: identity.generation,
+            profile: Mutex::new(identity.profile),
+            replies,
+            copies,
+            look: Notify::new(),
+            behind: AtomicBool::new(true),
+            end: OnceLock::new(),
+            ended: CancellationToken::new(),
+            features: AtomicU8::new(0),
+            acknowledges: AtomicBool::new(false),
+            in_flight: AtomicUsize::new(0),
+            heard_ms: AtomicU64::new(ms(now)),
+            heard: Notify::new(),
+            probe: Notify::new(),
+            lost_ms: AtomicU64::new(0),
+            serial: AtomicU64::new(0),
+            negotiates: AtomicBool::new(false),
+        };
+        (Arc::new(peer), Queues { replies: reply_queue, copies: copy_queue })
+    }
+
+    /// The key that others address it by.
+    pub fn routing_key(&self) -> &str {
+        self.facts.session_pubkey.as_deref().unwrap_or(&self.member_pubkey)
+    }
+
+    /// What it says about itself, to read or change. Held shortly.
+    pub fn profile(&self) -> MutexGuard<'_, Profile> {
+        self.profile.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its name: its own, else the member's.
+    pub fn name(&self) -> String {
+        if let Some(name) = self.profile().display_name.clone() {
+            return name;
+        }
+        self.mesh.member(&self.member_id).map(|member| member.display_name.clone()).unwrap_or_default()
+    }
+
+    /// Whether the member may administer the mesh.
+    pub fn is_admin(&self) -> bool {
+        self.mesh.member(&self.member_id).is_some_and(|member| member.role == "admin")
+    }
+
+    /// Queues an answer. An answer that finds no room ends the connection:
+    /// whoever does not read cannot be told anything else.
+    pub fn reply(&self, reply: Reply) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.replies.try_send(reply) {
+            self.finish(End::cut("it does not read"));
+        }
+    }
+
+    /// Queues an event, if there is room beside the answers. False if it was
+    /// dropped.
+    pub fn event(&self, text: &Utf8Bytes) -> bool {
+        self.replies.capacity() > MAX_IN_FLIGHT && self.replies.try_send(Reply::Shared(text.clone())).is_ok()
+    }
+
+    /// Hands over a live message. Without room, the connection is told to read
+    /// it from the database later.
+    pub fn offer(&self, copy: Copy) {
+        if self.is_behind() || self.copies.try_send(copy).is_err() {
+            self.fall_behind();
+        }
+    }
+
+    /// The connection reads its queue from the database from now on, until it
+    /// has caught up.
+    pub fn fall_behind(&self) {
+        self.behind.store(true, Ordering::Release);
+        self.look.notify_one();
+    }
+
+    /// Whether messages of this connection wait in the database.
+    pub fn is_behind(&self) -> bool {
+        self.behind.load(Ordering::Acquire)
+    }
+
+    /// Takes live messages again. Called before the read that finds nothing
+    /// more, so that what is committed during that read is offered.
+    pub fn catch_up(&self) {
+        self.behind.store(false, Ordering::Release);
+    }
+
+    /// Ends the connection. The first reason stands.
+    pub fn finish(&self, end: End) {
+        let _ = self.end.set(end);
+        self.ended.cancel();
+    }
+
+    /// Waits for [`Self::finish`].
+    pub async fn finished(&self) -> End {
+        self.ended.cancelled().await;
+        self.end.get().cloned().unwrap_or_else(|| End::cut(""))
+    }
+
+    /// Whether it was told to end.
+    pub fn is_finished(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
+    /// Its place in the order of admission.
+    pub fn serial(&self) -> u64 {
+        self.serial.load(Ordering::Acquire)
+    }
+
+    /// Gives it its place in the order of admission.
+    pub fn set_serial(&self, serial: u64) {
+        self.serial.store(serial, Ordering::Release);
+    }
+
+    /// Notes that this client negotiates, so that it knows the frames that came
+    /// with negotiation.
+    pub fn set_negotiates(&self) {
+        self.negotiates.store(true, Ordering::Release);
+    }
+
+    /// Whether this client knows the frames that came with negotiation.
+    pub fn negotiates(&self) -> bool {
+        self.facts.instance_id.is_some() || self.negotiates.load(Ordering::Acquire)
+    }
+
+    /// Notes a negotiated bit.
+    pub fn grant(&self, feature: Feature) {
+        self.features.fetch_or(bit(feature), Ordering::AcqRel);
+    }
+
+    /// Whether the bit was negotiated.
+    pub fn has(&self, feature: Feature) -> bool {
+        let bit = bit(feature);
+        bit != 0 && self.features.load(Ordering::Acquire) & bit != 0
+    }
+
+    /// Notes that this client acknowledges what it has stored.
+    pub fn set_acknowledges(&self) {
+        self.acknowledges.store(true, Ordering::Release);
+    }
+
+    /// Whether a push that is not acknowledged in time is pushed again.
+    pub fn acknowledges(&self) -> bool {
+        self.has(Feature::DeliveryAck) || self.acknowledges.load(Ordering::Acquire)
+    }
+
+    /// Notes a sign of life.
+    pub fn note_heard(&self, now: Duration) {
+        self.heard_ms.store(ms(now), Ordering::Release);
+        self.heard.notify_waiters();
+    }
+
+    /// How long it has been silent.
+    pub fn silent_for(&self, now: Duration) -> Duration {
+        now.saturating_sub(Duration::from_millis(self.heard_ms.load(Ordering::Acquire)))
+    }
+
+    /// Asks the connection for a sign of life and waits for one.
+    pub async fn answers_within(&self, limit: Duration) -> bool {
+        let heard = self.heard.notified();
+        self.probe.notify_one();
+        tokio::select! {
+            () = heard => true,
+            () = self.ended.cancelled() => false,
+            () = tokio::time::sleep(limit) => false,
+        }
+    }
+
+    /// Waits until somebody asks for a sign of life.
+    pub async fn probed(&self) {
+        self.probe.notified().await;
+    }
+
+    /// Begins the lease. False if it has begun already.
+    pub fn lose(&self, now: Duration) -> bool {
+        self.lost_ms.compare_exchange(0, ms(now) + 1, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Whether there is a socket behind it.
+    pub fn is_online(&self) -> bool {
+        self.lost_ms.load(Ordering::Acquire) == 0
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX - 1)
+}
+
+/// The bits that change how a connection is served.
+fn bit(feature: Feature) -> u8 {
+    match feature {
+        Feature::ConcurrentConnectionPolicy => 1,
+        Feature::MaxPayload => 2,
+        Feature::DeliveryAck => 4,
+        Feature::ClientMessageIdDedupe => 8,
+        _ => 0,
+    }
+}

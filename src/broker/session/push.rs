@@ -1,0 +1,292 @@
+//! One connection's side of delivery: what was pushed, what comes next, what
+//! has to be pushed again.
+//!
+//! Copies come in one order, that of their ids. The cursor is the last copy
+//! this connection was given; a copy at or before it is never pushed anew on
+//! the same connection, except when its acknowledgement is late. Live copies are
+//! taken only while the connection has caught up with the database; otherwise
+//! they are dropped here and read from there.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sea_orm::DbErr;
+
+use super::peer::{Copy, Kind, Peer};
+use crate::broker::accept::commit::{Claim, Settle};
+use crate::broker::accept::writer::Command;
+use crate::broker::shared::Shared;
+use crate::broker::store::deliveries::{self, Claimed, Mine};
+use crate::broker::store::entity::{delivery, message};
+use crate::broker::store::messages;
+use crate::domain::time::UnixMillis;
+use crate::wire::delivery::{ClientAck, Priority, Push};
+use crate::wire::frame::ServerFrame;
+use crate::wire::text;
+
+/// Copies that may be unacknowledged on one connection.
+const WINDOW: usize = 512;
+/// Copies that are remembered of a client that never acknowledges.
+const REMEMBERED: usize = 1_024;
+/// Copies of one read.
+const PAGE: usize = 64;
+/// Bytes of one read.
+const PAGE_BYTES: i64 = 4 << 20;
+
+/// What one connection was given.
+#[derive(Debug)]
+pub struct Pusher {
+    cursor: String,
+    pushed: HashMap<String, Pushed>,
+    order: VecDeque<String>,
+    /// When the oldest acknowledgement may be late.
+    check_at: Option<Duration>,
+    /// How long an acknowledgement may take.
+    lease: Duration,
+    /// Nothing is pushed until it is known whether this connection may stay.
+    held: bool,
+}
+
+#[derive(Debug)]
+struct Pushed {
+    message_id: String,
+    client_message_id: Option<String>,
+    at: Duration,
+}
+
+// === impl Pusher ===
+
+impl Pusher {
+    /// For a new connection. `held` until [`Self::release`].
+    pub fn new(held: bool, lease: Duration) -> Self {
+        Self { cursor: String::new(), pushed: HashMap::new(), order: VecDeque::new(), check_at: None, lease, held }
+    }
+
+    /// Whether nothing is pushed yet.
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Begins to push.
+    pub fn release(&mut self, peer: &Peer) {
+        self.held = false;
+        peer.fall_behind();
+    }
+
+    /// Takes a live copy. `None` when it was given already, or comes from the
+    /// database later.
+    pub fn live(&mut self, peer: &Peer, copy: Copy, now: Duration) -> Option<ServerFrame> {
+        if copy.delivery_id <= self.cursor {
+            return None;
+        }
+        if self.held || peer.is_behind() || self.is_full(peer) {
+            peer.fall_behind();
+            return None;
+        }
+        Some(self.push(peer, &copy.message, copy.delivery_id, false, now))
+    }
+
+    /// Reads the next copies from the database, as far as the window allows.
+    pub async fn page(&mut self, shared: &Shared, peer: &Arc<Peer>) -> Result<Vec<ServerFrame>, DbErr> {
+        let room = if peer.acknowledges() { WINDOW.saturating_sub(self.pushed.len()) } else { PAGE };
+        if self.held || room == 0 {
+            return Ok(Vec::new());
+        }
+        peer.catch_up();
+        let limit = room.min(PAGE);
+        let mine =
+            Mine { member: self.takes_member_copies(shared, peer), session_key: peer.facts.session_pubkey.as_deref() };
+        let read = deliveries::page(shared.store.readers(), &peer.member_id, mine, &self.cursor, limit as u64).await;
+        let mut rows = match read {
+            Ok(rows) => rows,
+            Err(error) => {
+                peer.fall_behind();
+                return Err(error);
+            }
+        };
+        let whole = rows.len();
+        let mut bytes = 0;
+        rows.retain(|row| {
+            let fits = bytes == 0 || bytes + row.bytes <= PAGE_BYTES;
+            bytes += row.bytes;
+            fits
+        });
+        if whole == limit || rows.len() < whole {
+            peer.fall_behind();
+        }
+        let frames = self.frames(shared, peer, rows).await;
+        if frames.is_err() {
+            peer.fall_behind();
+        }
+        frames
+    }
+
+    /// Reads again what was pushed and not acknowledged in time. What a sibling
+    /// has acknowledged meanwhile is forgotten.
+    pub async fn overdue(&mut self, shared: &Shared, peer: &Arc<Peer>) -> Result<Vec<ServerFrame>, DbErr> {
+        let now = shared.clock.monotonic();
+        let lease = self.lease;
+        let mut due: Vec<String> =
+            self.pushed.iter().filter(|(_, pushed)| pushed.at + lease <= now).map(|(id, _)| id.clone()).collect();
+        due.sort_unstable();
+        due.truncate(PAGE);
+        self.check_at = self.pushed.values().map(|pushed| pushed.at).min().map(|at| (at + lease).max(now));
+        if due.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = deliveries::still_open(shared.store.readers(), &due).await?;
+        for id in &due {
+            self.pushed.remove(id);
+        }
+        let frames = self.frames(shared, peer, rows).await;
+        self.check_at = self.pushed.values().map(|pushed| pushed.at).min().map(|at| at + lease);
+        if frames.is_err() {
+            // Forgotten above and not pushed: read everything anew.
+            self.cursor.clear();
+            peer.fall_behind();
+        }
+        frames
+    }
+
+    /// When [`Self::overdue`] has something to do; `None` while no
+    /// acknowledgement is awaited.
+    pub fn next_check(&self, peer: &Peer) -> Option<Duration> {
+        self.check_at.filter(|_| peer.acknowledges())
+    }
+
+    /// What an acknowledgement settles. A copy pushed on this connection is
+    /// known to be the member's own; anything else is looked up with its owner.
+    pub fn acknowledged(&mut self, peer: &Peer, ack: ClientAck) -> Option<Settle> {
+        peer.set_acknowledges();
+        let mut settle = Settle { member_id: peer.member_id.clone(), ..Settle::default() };
+        if let Some(id) = ack.delivery_id {
+            if self.pushed.contains_key(&id) {
+                settle.ids.push(id);
+            } else {
+                settle.named.push(Claimed::Delivery(id));
+            }
+        } else if let Some(message_id) = ack.broker_message_id {
+            settle.ids.extend(self.matching(|pushed| pushed.message_id == message_id));
+            if settle.ids.is_empty() {
+                settle.named.push(Claimed::Message(message_id));
+            }
+        } else if let Some(client_id) = ack.client_message_id {
+            // An id that its sender chose names nothing by itself: it counts
+            // only if exactly one copy pushed here carries it.
+            let mut ids = self.matching(|pushed| pushed.client_message_id.as_deref() == Some(&client_id));
+            if ids.len() == 1 {
+                settle.ids.append(&mut ids);
+            }
+        }
+        for id in &settle.ids {
+            self.pushed.remove(id);
+        }
+        if peer.is_behind() && self.pushed.len() <= WINDOW / 2 {
+            peer.look.notify_one();
+        }
+        (!settle.ids.is_empty() || !settle.named.is_empty()).then_some(settle)
+    }
+
+    fn matching(&self, wanted: impl Fn(&Pushed) -> bool) -> Vec<String> {
+        self.pushed.iter().filter(|(_, pushed)| wanted(pushed)).map(|(id, _)| id.clone()).collect()
+    }
+
+    fn is_full(&self, peer: &Peer) -> bool {
+        peer.acknowledges() && self.pushed.len() >= WINDOW
+    }
+
+    /// A session leaves its member's own copies to the member's connection
+    /// while there is one.
+    fn takes_member_copies(&self, shared: &Shared, peer: &Peer) -> bool {
+        let other = |other: &Arc<Peer>| other.kind == Kind::Member && other.is_online();
+        peer.kind == Kind::Member || !shared.registry.of_member(&peer.mesh.id, &peer.member_id).iter().any(other)
+    }
+
+    async fn frames(
+        &mut self,
+        shared: &Shared,
+        peer: &Arc<Peer>,
+        rows: Vec<delivery::Model>,
+    ) -> Result<Vec<ServerFrame>, DbErr> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let found =
+            messages::load(shared.store.readers(), rows.iter().map(|row| row.broker_message_id.as_str())).await?;
+        let now = shared.clock.monotonic();
+        let mut frames = Vec::with_capacity(rows.len());
+        let mut ids = Vec::with_capacity(rows.len());
+        for row in rows {
+            if self.pushed.contains_key(&row.id) {
+                continue;
+            }
+            let Some(message) = found.get(&row.broker_message_id) else { continue };
+            let again = row.claimed_at.is_some();
+            if again {
+                shared.metrics.pushes_again.inc();
+            }
+            ids.push(row.id.clone());
+            frames.push(self.push(peer, message, row.id, again, now));
+        }
+        if !ids.is_empty() {
+            let claim = Claim { ids, presence_id: peer.presence_id.clone() };
+            // Refused only while the broker stops.
+            let _ = shared.writer.submit(Command::Claim(claim)).await;
+        }
+        Ok(frames)
+    }
+
+    fn push(
+        &mut self,
+        peer: &Peer,
+        message: &message::Model,
+        delivery_id: String,
+        again: bool,
+        now: Duration,
+    ) -> ServerFrame {
+        if delivery_id > self.cursor {
+            self.cursor.clone_from(&delivery_id);
+        }
+        let pushed =
+            Pushed { message_id: message.id.clone(), client_message_id: message.client_message_id.clone(), at: now };
+        if !peer.acknowledges() {
+            self.order.push_back(delivery_id.clone());
+            if self.order.len() > REMEMBERED
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.pushed.remove(&oldest);
+            }
+        }
+        self.pushed.insert(delivery_id.clone(), pushed);
+        self.check_at.get_or_insert(now + self.lease);
+        ServerFrame::Push(Box::new(frame(message, delivery_id, again)))
+    }
+}
+
+/// The push of a stored message.
+fn frame(message: &message::Model, delivery_id: String, again: bool) -> Push {
+    Push {
+        message_id: message.id.clone(),
+        mesh_id: message.mesh_id.clone(),
+        sender_pubkey: message.sender_pubkey.clone(),
+        priority: match message.priority.as_str() {
+            "now" => Priority::Now,
+            "low" => Priority::Low,
+            _ => Priority::Next,
+        },
+        nonce: text::to_base64(&message.nonce),
+        ciphertext: text::to_base64(&message.ciphertext),
+        created_at: text::to_iso(UnixMillis(message.created_at)),
+        sender_member_id: Some(message.sender_member_id.clone()),
+        sender_member_pubkey: Some(message.sender_member_pubkey.clone()),
+        sender_name: Some(message.sender_name.clone()),
+        client_message_id: message.client_message_id.clone(),
+        request_fingerprint: message.request_fingerprint.clone(),
+        reply_to_id: message.reply_to_id.clone(),
+        delivery_id: Some(delivery_id),
+        history_id: Some(message.id.clone()),
+        redelivery: Some(again),
+        ..Push::default()
+    }
+}

@@ -1,0 +1,240 @@
+//! Receivers' copies: the queue of each member.
+
+use std::collections::HashMap;
+
+use sea_orm::sea_query::{Expr, Query, SelectStatement};
+use sea_orm::{
+    ColumnTrait as _, Condition, ConnectionTrait, DbErr, EntityTrait as _, IntoActiveModel as _, QueryFilter as _,
+    QueryOrder as _, QuerySelect as _,
+};
+
+use super::dialect::ROWS_PER_STATEMENT;
+use super::entity::delivery::{Column, Entity, Model};
+
+/// A copy that came to its end, with what is needed to tell its sender.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The copy.
+    pub id: String,
+    /// The mesh.
+    pub mesh_id: String,
+    /// Who sent it.
+    pub sender_member_id: String,
+    /// Who it was for.
+    pub recipient_member_id: String,
+    /// The sender's id of it.
+    pub client_message_id: Option<String>,
+    /// What it held in the queue.
+    pub bytes: i64,
+}
+
+/// What waits for one member.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// By sender: rows and bytes.
+    pub by_sender: HashMap<String, (i64, i64)>,
+}
+
+/// Whose copy an acknowledgement means, when the connection it came on has not
+/// pushed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// By the copy's id.
+    Delivery(String),
+    /// By the message's id.
+    Message(String),
+}
+
+fn open() -> Condition {
+    Condition::all().add(Column::DeliveredAt.is_null()).add(Column::ExpiredAt.is_null())
+}
+
+/// Stores copies.
+pub async fn insert(db: &impl ConnectionTrait, rows: Vec<Model>) -> Result<(), DbErr> {
+    let mut rows = rows.into_iter().map(Model::into_active_model).peekable();
+    while rows.peek().is_some() {
+        Entity::insert_many(rows.by_ref().take(ROWS_PER_STATEMENT)).exec_without_returning(db).await?;
+    }
+    Ok(())
+}
+
+/// Which of a member's copies a connection takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mine<'a> {
+    /// Those for the member itself.
+    pub member: bool,
+    /// Those for the session with this key.
+    pub session_key: Option<&'a str>,
+}
+
+/// The next copies of a member in the order of accept, after `after`.
+pub async fn page(
+    db: &impl ConnectionTrait,
+    member_id: &str,
+    mine: Mine<'_>,
+    after: &str,
+    limit: u64,
+) -> Result<Vec<Model>, DbErr> {
+    let mut which = Condition::any();
+    if mine.member {
+        which = which.add(Column::TargetSessionKey.is_null());
+    }
+    if let Some(key) = mine.session_key {
+        which = which.add(Column::TargetSessionKey.eq(key));
+    }
+    Entity::find()
+        .filter(Column::RecipientMemberId.eq(member_id))
+        .filter(open())
+        .filter(Column::Id.gt(after))
+        .filter(which)
+        .order_by_asc(Column::Id)
+        .limit(limit)
+        .all(db)
+        .await
+}
+
+/// Which of these copies nobody has acknowledged yet.
+pub async fn still_open(db: &impl ConnectionTrait, ids: &[String]) -> Result<Vec<Model>, DbErr> {
+    let mut rows = Vec::with_capacity(ids.len());
+    for chunk in ids.chunks(ROWS_PER_STATEMENT) {
+        let found = Entity::find()
+            .filter(Column::Id.is_in(chunk.iter().map(String::as_str)))
+            .filter(open())
+            .order_by_asc(Column::Id)
+            .all(db)
+            .await?;
+        rows.extend(found);
+    }
+    Ok(rows)
+}
+
+/// The ids of a member's own open copies that acknowledgements name.
+pub async fn own(db: &impl ConnectionTrait, member_id: &str, named: &[Claimed]) -> Result<Vec<String>, DbErr> {
+    let mut any = Condition::any();
+    for claimed in named {
+        any = match claimed {
+            Claimed::Delivery(id) => any.add(Column::Id.eq(id.as_str())),
+            Claimed::Message(id) => any.add(Column::BrokerMessageId.eq(id.as_str())),
+        };
+    }
+    Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(any)
+        .filter(Column::RecipientMemberId.eq(member_id))
+        .filter(open())
+        .into_tuple()
+        .all(db)
+        .await
+}
+
+/// Marks copies as acknowledged; returns those that were not yet.
+pub async fn settle(db: &impl ConnectionTrait, ids: &[String], now: i64) -> Result<Vec<Ended>, DbErr> {
+    end(db, ids, Column::DeliveredAt, now).await
+}
+
+/// Gives up copies that were accepted before `before`; at most `limit` at once.
+pub async fn expire(db: &impl ConnectionTrait, before: i64, now: i64, limit: u64) -> Result<Vec<Ended>, DbErr> {
+    let due: Vec<String> = Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(open())
+        .filter(Column::CreatedAt.lt(before))
+        .order_by_asc(Column::CreatedAt)
+        .limit(limit)
+        .into_tuple()
+        .all(db)
+        .await?;
+    end(db, &due, Column::ExpiredAt, now).await
+}
+
+async fn end(db: &impl ConnectionTrait, ids: &[String], column: Column, now: i64) -> Result<Vec<Ended>, DbErr> {
+    let mut ended = Vec::with_capacity(ids.len());
+    for chunk in ids.chunks(ROWS_PER_STATEMENT) {
+        let update = Query::update()
+            .table(Entity)
+            .value(column, now)
+            .cond_where(open().add(Column::Id.is_in(chunk.iter().map(String::as_str))))
+            .returning(Query::returning().columns([
+                Column::Id,
+                Column::MeshId,
+                Column::SenderMemberId,
+                Column::RecipientMemberId,
+                Column::ClientMessageId,
+                Column::Bytes,
+            ]))
+            .take();
+        for row in db.query_all(&update).await? {
+            ended.push(Ended {
+                id: row.try_get_by_index(0)?,
+                mesh_id: row.try_get_by_index(1)?,
+                sender_member_id: row.try_get_by_index(2)?,
+                recipient_member_id: row.try_get_by_index(3)?,
+                client_message_id: row.try_get_by_index(4)?,
+                bytes: row.try_get_by_index(5)?,
+            });
+        }
+    }
+    Ok(ended)
+}
+
+/// Notes on which connection copies were pushed, and until when that push counts.
+pub async fn claim(
+    db: &impl ConnectionTrait,
+    ids: &[String],
+    claim_id: &str,
+    now: i64,
+    until: i64,
+) -> Result<(), DbErr> {
+    for chunk in ids.chunks(ROWS_PER_STATEMENT) {
+        Entity::update_many()
+            .col_expr(Column::ClaimedAt, Expr::value(now))
+            .col_expr(Column::ClaimId, Expr::value(claim_id))
+            .col_expr(Column::ClaimExpiresAt, Expr::value(until))
+            .filter(Column::Id.is_in(chunk.iter().map(String::as_str)))
+            .filter(open())
+            .exec(db)
+            .await?;
+    }
+    Ok(())
+}
+
+/// What waits for these members, by sender. Members for whom nothing waits are
+/// not in the answer.
+pub async fn waiting(db: &impl ConnectionTrait, member_ids: &[String]) -> Result<HashMap<String, Waiting>, DbErr> {
+    let mut all: HashMap<String, Waiting> = HashMap::new();
+    for chunk in member_ids.chunks(ROWS_PER_STATEMENT) {
+        let select: SelectStatement = Query::select()
+            .columns([Column::RecipientMemberId, Column::SenderMemberId])
+            .expr(Column::Id.count())
+            .expr(Expr::cust("CAST(COALESCE(SUM(bytes), 0) AS BIGINT)"))
+            .from(Entity)
+            .cond_where(open().add(Column::RecipientMemberId.is_in(chunk.iter().map(String::as_str))))
+            .group_by_columns([Column::RecipientMemberId, Column::SenderMemberId])
+            .take();
+        for row in db.query_all(&select).await? {
+            let waiting = all.entry(row.try_get_by_index(0)?).or_default();
+            waiting.by_sender.insert(row.try_get_by_index(1)?, (row.try_get_by_index(2)?, row.try_get_by_index(3)?));
+        }
+    }
+    Ok(all)
+}
+
+/// Members with open copies accepted since `since`, each with its mesh.
+pub async fn recent(db: &impl ConnectionTrait, since: i64, limit: u64) -> Result<Vec<(String, String)>, DbErr> {
+    Entity::find()
+        .select_only()
+        .columns([Column::MeshId, Column::RecipientMemberId])
+        .distinct()
+        .filter(open())
+        .filter(Column::CreatedAt.gte(since))
+        .limit(limit)
+        .into_tuple()
+        .all(db)
+        .await
+}
+
+/// Every copy of one message.
+pub async fn of_message(db: &impl ConnectionTrait, message_id: &str, limit: u64) -> Result<Vec<Model>, DbErr> {
+    Entity::find().filter(Column::BrokerMessageId.eq(message_id)).order_by_asc(Column::Id).limit(limit).all(db).await
+}

@@ -1,0 +1,148 @@
+//! Meshes, members, their keys, and invites.
+
+use std::collections::HashSet;
+
+use sea_orm::sea_query::{Expr, ExprTrait as _};
+use sea_orm::{
+    ActiveModelTrait as _, ColumnTrait as _, ConnectionTrait, DbErr, EntityTrait as _, IntoActiveModel as _,
+    QueryFilter as _, QueryOrder as _, QuerySelect as _,
+};
+
+use super::dialect::ROWS_PER_STATEMENT;
+use super::entity::{invite, member, member_key, mesh};
+
+/// A mesh with all of its members and their keys.
+#[derive(Debug)]
+pub struct MeshRows {
+    /// The mesh.
+    pub mesh: mesh::Model,
+    /// Its members, revoked ones included, in the order of joining.
+    pub members: Vec<member::Model>,
+    /// Their keys, rotated-out ones included.
+    pub keys: Vec<member_key::Model>,
+}
+
+/// Reads a mesh; `None` if there is none with that id.
+pub async fn load_mesh(db: &impl ConnectionTrait, mesh_id: &str) -> Result<Option<MeshRows>, DbErr> {
+    let Some(mesh) = mesh::Entity::find_by_id(mesh_id).one(db).await? else { return Ok(None) };
+    let members = member::Entity::find()
+        .filter(member::Column::MeshId.eq(mesh_id))
+        .order_by_asc(member::Column::JoinedAt)
+        .order_by_asc(member::Column::Id)
+        .all(db)
+        .await?;
+    let keys = member_key::Entity::find().filter(member_key::Column::MeshId.eq(mesh_id)).all(db).await?;
+    Ok(Some(MeshRows { mesh, members, keys }))
+}
+
+/// The mesh with that short name.
+pub async fn mesh_by_slug(db: &impl ConnectionTrait, slug: &str) -> Result<Option<mesh::Model>, DbErr> {
+    mesh::Entity::find().filter(mesh::Column::Slug.eq(slug)).one(db).await
+}
+
+/// Stores a mesh.
+pub async fn insert_mesh(db: &impl ConnectionTrait, row: mesh::Model) -> Result<(), DbErr> {
+    mesh::Entity::insert(row.into_active_model()).exec_without_returning(db).await.map(drop)
+}
+
+/// Stores a member with its first key.
+pub async fn insert_member(db: &impl ConnectionTrait, row: member::Model) -> Result<(), DbErr> {
+    let key = member_key::Model {
+        mesh_id: row.mesh_id.clone(),
+        pubkey: row.pubkey.clone(),
+        member_id: row.id.clone(),
+        seq: 0,
+        registered_at: row.joined_at,
+        rotated_out_at: None,
+        statement: None,
+    };
+    member::Entity::insert(row.into_active_model()).exec_without_returning(db).await?;
+    member_key::Entity::insert(key.into_active_model()).exec_without_returning(db).await.map(drop)
+}
+
+/// The member that has or had the key.
+pub async fn member_by_key(
+    db: &impl ConnectionTrait,
+    mesh_id: &str,
+    pubkey: &str,
+) -> Result<Option<member::Model>, DbErr> {
+    let key = member_key::Entity::find_by_id((mesh_id.to_owned(), pubkey.to_owned())).one(db).await?;
+    match key {
+        Some(key) => member::Entity::find_by_id(key.member_id).one(db).await,
+        None => Ok(None),
+    }
+}
+
+/// Which of these members are there and not revoked.
+pub async fn standing(db: &impl ConnectionTrait, ids: &HashSet<&str>) -> Result<HashSet<String>, DbErr> {
+    let ids: Vec<&str> = ids.iter().copied().collect();
+    let mut standing = HashSet::with_capacity(ids.len());
+    for chunk in ids.chunks(ROWS_PER_STATEMENT) {
+        let rows: Vec<String> = member::Entity::find()
+            .select_only()
+            .column(member::Column::Id)
+            .filter(member::Column::Id.is_in(chunk.iter().copied()))
+            .filter(member::Column::RevokedAt.is_null())
+            .into_tuple()
+            .all(db)
+            .await?;
+        standing.extend(rows);
+    }
+    Ok(standing)
+}
+
+/// Stores the member's newest capability statement.
+pub async fn set_capabilities(db: &impl ConnectionTrait, member_id: &str, json: &str) -> Result<(), DbErr> {
+    member::Entity::update_many()
+        .col_expr(member::Column::Capabilities, Expr::value(json))
+        .filter(member::Column::Id.eq(member_id))
+        .exec(db)
+        .await
+        .map(drop)
+}
+
+/// Stores the member's name.
+pub async fn set_display_name(db: &impl ConnectionTrait, member_id: &str, name: &str) -> Result<(), DbErr> {
+    member::Entity::update_many()
+        .col_expr(member::Column::DisplayName, Expr::value(name))
+        .filter(member::Column::Id.eq(member_id))
+        .exec(db)
+        .await
+        .map(drop)
+}
+
+/// Notes that the member was connected.
+pub async fn touch(db: &impl ConnectionTrait, member_id: &str, now: i64) -> Result<(), DbErr> {
+    member::Entity::update_many()
+        .col_expr(member::Column::LastSeenAt, Expr::value(now))
+        .filter(member::Column::Id.eq(member_id))
+        .exec(db)
+        .await
+        .map(drop)
+}
+
+/// Stores an invite. An invite whose token is stored already is left alone and
+/// returned.
+pub async fn insert_invite(db: &impl ConnectionTrait, row: invite::Model) -> Result<invite::Model, DbErr> {
+    if let Some(stored) = invite_by_token(db, &row.token).await? {
+        return Ok(stored);
+    }
+    row.into_active_model().reset_all().insert(db).await
+}
+
+/// The invite with exactly that token.
+pub async fn invite_by_token(db: &impl ConnectionTrait, token: &str) -> Result<Option<invite::Model>, DbErr> {
+    invite::Entity::find().filter(invite::Column::Token.eq(token)).one(db).await
+}
+
+/// Spends one use. False if none is left: count and limit are compared in the
+/// statement that counts, so two joins at once cannot share the last use.
+pub async fn use_invite(db: &impl ConnectionTrait, invite_id: &str) -> Result<bool, DbErr> {
+    let done = invite::Entity::update_many()
+        .col_expr(invite::Column::UsedCount, Expr::col(invite::Column::UsedCount).add(1))
+        .filter(invite::Column::Id.eq(invite_id))
+        .filter(Expr::col(invite::Column::UsedCount).lt(Expr::col(invite::Column::MaxUses)))
+        .exec(db)
+        .await?;
+    Ok(done.rows_affected == 1)
+}

@@ -1,0 +1,92 @@
+//! Accepted messages and their place in the history.
+
+use std::collections::HashMap;
+
+use sea_orm::sea_query::{Expr, ExprTrait as _, Query};
+use sea_orm::{
+    ColumnTrait as _, ConnectionTrait, DbErr, EntityTrait as _, IntoActiveModel as _, QueryFilter as _,
+    QueryOrder as _, QuerySelect as _,
+};
+
+use super::dialect::ROWS_PER_STATEMENT;
+use super::entity::{delivery, history, message};
+
+/// Stores messages with their history rows.
+pub async fn insert(
+    db: &impl ConnectionTrait,
+    messages: Vec<message::Model>,
+    histories: Vec<history::Model>,
+) -> Result<(), DbErr> {
+    let mut messages = messages.into_iter().map(message::Model::into_active_model).peekable();
+    while messages.peek().is_some() {
+        let chunk = messages.by_ref().take(ROWS_PER_STATEMENT);
+        message::Entity::insert_many(chunk).exec_without_returning(db).await?;
+    }
+    let mut histories = histories.into_iter().map(history::Model::into_active_model).peekable();
+    while histories.peek().is_some() {
+        let chunk = histories.by_ref().take(ROWS_PER_STATEMENT);
+        history::Entity::insert_many(chunk).exec_without_returning(db).await?;
+    }
+    Ok(())
+}
+
+/// Messages by id.
+pub async fn load(
+    db: &impl ConnectionTrait,
+    ids: impl IntoIterator<Item = &str>,
+) -> Result<HashMap<String, message::Model>, DbErr> {
+    let rows = message::Entity::find().filter(message::Column::Id.is_in(ids)).all(db).await?;
+    Ok(rows.into_iter().map(|row| (row.id.clone(), row)).collect())
+}
+
+/// A message of this sender by id or the beginning of it; `None` if there is
+/// none, or more than one.
+pub async fn of_sender(
+    db: &impl ConnectionTrait,
+    mesh_id: &str,
+    sender_member_id: &str,
+    prefix: &str,
+) -> Result<Option<message::Model>, DbErr> {
+    let mut rows = message::Entity::find()
+        .filter(message::Column::MeshId.eq(mesh_id))
+        .filter(message::Column::SenderMemberId.eq(sender_member_id))
+        .filter(message::Column::Id.gte(prefix))
+        .filter(message::Column::Id.lt(format!("{prefix}\u{7f}")))
+        .limit(2)
+        .all(db)
+        .await?;
+    Ok(if rows.len() == 1 { rows.pop() } else { None })
+}
+
+/// Removes messages accepted before `before` that nobody waits for any more,
+/// with their copies and history rows; at most `limit` at once. Returns their
+/// ids.
+pub async fn purge(db: &impl ConnectionTrait, before: i64, limit: u64) -> Result<Vec<String>, DbErr> {
+    let waited_for = Query::select()
+        .expr(Expr::val(1))
+        .from(delivery::Entity)
+        .and_where(
+            Expr::col((delivery::Entity, delivery::Column::BrokerMessageId))
+                .equals((message::Entity, message::Column::Id)),
+        )
+        .and_where(delivery::Column::DeliveredAt.is_null())
+        .and_where(delivery::Column::ExpiredAt.is_null())
+        .take();
+    let ids: Vec<String> = message::Entity::find()
+        .select_only()
+        .column(message::Column::Id)
+        .filter(message::Column::CreatedAt.lt(before))
+        .filter(Expr::exists(waited_for).not())
+        .order_by_asc(message::Column::CreatedAt)
+        .limit(limit)
+        .into_tuple()
+        .all(db)
+        .await?;
+    for chunk in ids.chunks(ROWS_PER_STATEMENT) {
+        let chunk = || chunk.iter().map(String::as_str);
+        delivery::Entity::delete_many().filter(delivery::Column::BrokerMessageId.is_in(chunk())).exec(db).await?;
+        history::Entity::delete_many().filter(history::Column::Id.is_in(chunk())).exec(db).await?;
+        message::Entity::delete_many().filter(message::Column::Id.is_in(chunk())).exec(db).await?;
+    }
+    Ok(ids)
+}

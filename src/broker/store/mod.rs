@@ -1,0 +1,101 @@
+//! The broker's tables: every statement the broker runs is below this folder.
+//!
+//! What it is for: one place that knows the schema, for SQLite and PostgreSQL.
+//! What runs here: nothing on its own.
+//! What it guarantees: writes go through [`Store::writer`] inside a transaction
+//! of [`crate::db::tx`]; reads never wait for a writer on SQLite.
+//! What it must not do: decide. Statements in, rows out; what differs between
+//! the engines is in [`dialect`] alone.
+
+pub mod dedupe;
+pub mod deliveries;
+pub mod dialect;
+pub mod entity;
+pub mod members;
+pub mod messages;
+pub mod presence;
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use claudemesh_migrations::BrokerMigrator;
+use sea_orm::{DatabaseConnection, DbErr};
+
+use self::dialect::Engine;
+use crate::config::broker::Database;
+use crate::db;
+use crate::domain::time::UnixMillis;
+use crate::runtime::clock::Clock;
+
+/// Read-only connections to SQLite.
+const READERS: u32 = 4;
+
+/// The open database.
+#[derive(Debug)]
+pub struct Store {
+    engine: Engine,
+    clock: Clock,
+    /// Database time minus this machine's time, in milliseconds.
+    offset_ms: AtomicI64,
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Opens the database and brings it to this release's schema.
+    pub async fn open(database: &Database, clock: Clock) -> Result<Self, db::Error> {
+        let engine = Engine::open(database, READERS).await?;
+        db::migrate::migrate::<BrokerMigrator>(engine.writer(), &engine.name()).await?;
+        let store = Self { engine, clock, offset_ms: AtomicI64::new(0) };
+        store.compare_clocks().await.map_err(|source| store.error("read its clock", source))?;
+        Ok(store)
+    }
+
+    /// File or server, without credentials.
+    pub fn name(&self) -> String {
+        self.engine.name()
+    }
+
+    /// Where transactions begin.
+    pub fn writer(&self) -> &DatabaseConnection {
+        self.engine.writer()
+    }
+
+    /// Where single reads go.
+    pub fn readers(&self) -> &DatabaseConnection {
+        self.engine.readers()
+    }
+
+    /// The database's time: windows such as the dedupe retention and leases
+    /// are measured on one clock, however many brokers share the database.
+    pub fn now(&self) -> UnixMillis {
+        UnixMillis(self.clock.now().0.saturating_add(self.offset_ms.load(Ordering::Relaxed)))
+    }
+
+    /// Measures the offset of the database's clock again.
+    pub async fn compare_clocks(&self) -> Result<(), DbErr> {
+        if let Some(theirs) = self.engine.clock_ms().await? {
+            self.offset_ms.store(theirs - self.clock.now().0, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Work that the engine wants done now and then, off the commit path.
+    pub async fn maintain(&self) -> Result<(), db::Error> {
+        self.engine.maintain().await
+    }
+
+    /// True if the database answers.
+    pub async fn is_up(&self) -> bool {
+        self.readers().ping().await.is_ok()
+    }
+
+    /// Closes all connections.
+    pub async fn close(&self) -> Result<(), db::Error> {
+        self.engine.close().await
+    }
+
+    /// Puts the database's name to an engine error.
+    pub fn error(&self, action: &'static str, source: DbErr) -> db::Error {
+        db::Error::Engine { action, database: self.name(), source }
+    }
+}

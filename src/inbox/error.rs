@@ -1,0 +1,31 @@
+//! Why the inbox could not be read or written.
+
+use crate::domain::error_code::ErrorCode;
+
+/// The inbox could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database failed.
+    #[error("the inbox could not be read or written: {0}")]
+    Storage(#[from] sea_orm::DbErr),
+    /// A page token or position is not one that this daemon gave.
+    #[error("`{field}`: {reason}")]
+    Position {
+        /// Which field.
+        field: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+// === impl Error ===
+
+impl Error {
+    /// The stable code of this failure.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Storage(_) => ErrorCode::StorageFailed,
+            Self::Position { .. } => ErrorCode::InvalidArgument,
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Durable receiving: from the broker's push to a stored message.
+//!
+//! What it is for: what a peer sent is opened, checked, stored once and told.
+//! What runs here: the pipeline (`pipeline.rs`), the only writer of the
+//! database; it also removes what is too old.
+//! What it guarantees: a delivery is acknowledged after the commit of its row,
+//! duplicates too; a message is stored once per sender and id, also after its
+//! row was pruned; an event follows its commit. Places in the inbox grow and
+//! are never reused.
+//! What it must not do: take anything outside the box for proof, or drop what
+//! cannot be opened: it waits for a key or is kept aside with a reason.
+
+pub mod entity;
+mod error;
+mod open;
+mod pipeline;
+mod repo;
+mod row;
+mod stream;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+pub use self::error::Error;
+use self::pipeline::Pipeline;
+pub use self::stream::{EventStream, GapReason, Item, Start};
+use crate::broker_client::{self, Delivery};
+use crate::config::inbox::Inbox as InboxConfig;
+use crate::db::connect::Sqlite;
+use crate::domain::event::StoredMessage;
+use crate::domain::ids::EventId;
+use crate::domain::time::UnixMillis;
+use crate::events::Hub;
+use crate::identity::Identity;
+use crate::peers;
+use crate::runtime::clock::Clock;
+use crate::runtime::ids::IdSource;
+use crate::runtime::supervisor::Supervisor;
+use crate::runtime::task_kind::{Phase, TaskKind};
+use crate::telemetry::metrics::Metrics;
+
+/// Messages that a page holds at most.
+pub const MAX_PAGE: u32 = 1000;
+/// Messages that a page holds when the caller does not say.
+pub const DEFAULT_PAGE: u32 = 100;
+
+/// What the inbox works with.
+#[derive(Debug)]
+pub struct Deps {
+    /// The mesh's slug.
+    pub mesh: String,
+    /// Whose keys open.
+    pub identity: Identity,
+    /// Who may send.
+    pub peers: peers::Handle,
+    /// Where acknowledgements go.
+    pub link: broker_client::Handle,
+    /// Where stored messages are told.
+    pub hub: Hub,
+    /// Row ids.
+    pub ids: IdSource,
+    /// Now.
+    pub clock: Clock,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// Which messages a page takes.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// Only what was stored at or after this time (R181).
+    pub since: Option<UnixMillis>,
+    /// Only this topic, by name.
+    pub topic: Option<String>,
+    /// Only this sender, by key, member id or name.
+    pub from: Option<String>,
+    /// Only what lies after this place.
+    pub after: Option<EventId>,
+    /// At most so many, 1 to 1000; 100 when zero.
+    pub limit: u32,
+    /// Where the page before ended.
+    pub page_token: Option<String>,
+    /// Newest first instead of oldest first.
+    pub newest_first: bool,
+}
+
+/// A page of messages.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page {
+    /// The messages.
+    pub messages: Vec<StoredMessage>,
+    /// Where the next page begins; `None` at the end.
+    pub next_page_token: Option<String>,
+}
+
+/// The inbox for the rest of the daemon. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    db: Sqlite,
+    hub: Hub,
+    shared: Arc<Shared>,
+}
+
+/// What the pipeline tells the readers.
+#[derive(Debug)]
+struct Shared {
+    generation: String,
+    last_seq: AtomicU64,
+    /// Greatest place that was pruned.
+    pruned_to: AtomicU64,
+    rows: AtomicU64,
+}
+
+/// How much is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Rows in the table.
+    pub rows: u64,
+    /// Size of the database and its log in bytes.
+    pub bytes: u64,
+}
+
+/// The inbox, built but not started.
+#[derive(Debug)]
+pub struct Parts {
+    pipeline: Pipeline,
+    handle: Handle,
+}
+
+/// Puts the inbox together on an open and migrated database.
+pub async fn prepare(config: &InboxConfig, db: Sqlite, deps: Deps, supervisor: &Supervisor) -> Result<Parts, Error> {
+    let writer = db.writer();
+    let generation = match repo::meta(writer, "generation").await? {
+        Some(generation) => generation,
+        None => {
+            let generation = deps.ids.ulid();
+            repo::set_meta(writer, "generation", &generation).await?;
+            generation
+        }
+    };
+    let pruned_to = repo::meta(writer, "pruned_to").await?.and_then(|text| text.parse().ok()).unwrap_or(0);
+    let last_seq = repo::last_seq(writer).await?.max(pruned_to);
+    let shared = Arc::new(Shared {
+        generation,
+        last_seq: AtomicU64::new(last_seq),
+        pruned_to: AtomicU64::new(pruned_to),
+        rows: AtomicU64::new(repo::count(writer).await?),
+    });
+    let handle = Handle { db: db.clone(), hub: deps.hub.clone(), shared: Arc::clone(&shared) };
+    let pipeline = Pipeline { db, deps, shared, retention: config.retention(), stop: supervisor.token(Phase::Workers) };
+    Ok(Parts { pipeline, handle })
+}
+
+// === impl Parts ===
+
+impl Parts {
+    /// The handle, also before the task runs.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Starts the task.
+    pub fn spawn(self, deliveries: mpsc::Receiver<Delivery>, supervisor: &Supervisor) {
+        supervisor.spawn(TaskKind::InboxPipeline, "inbox pipeline", self.pipeline.run(deliveries));
+    }
+}
+
+// === impl Handle ===
+
+impl Handle {
+    /// A page of stored messages.
+    pub async fn list(&self, query: Query) -> Result<Page, Error> {
+        let limit = if query.limit == 0 { DEFAULT_PAGE } else { query.limit.min(MAX_PAGE) };
+        let position = match query.page_token.as_deref().filter(|token| !token.is_empty()) {
+            Some(token) => Some(self.place("page_token", token)?),
+            None => None,
+        };
+        let after = match &query.after {
+            Some(id) if id.generation == self.shared.generation => Some(id.seq),
+            // A place of an inbox that is gone: everything here is after it.
+            _ => None,
+        };
+        let filter = repo::Filter {
+            after_seq: if query.newest_first { after } else { position.max(after) },
+            before_seq: if query.newest_first { position } else { None },
+            since: query.since,
+            topic: query.topic,
+            from: query.from,
+            newest_first: query.newest_first,
+            // One more than asked tells whether there is a next page.
+            limit: u64::from(limit) + 1,
+        };
+        let mut rows = repo::page(self.db.readers(), &filter).await?;
+        let more = rows.len() > limit as usize;
+        rows.truncate(limit as usize);
+        let next_page_token = rows.last().filter(|_| more).map(|row| format!("{}-{}", self.shared.generation, row.seq));
+        let messages = rows.into_iter().map(|row| row::stored(row, &self.shared.generation)).collect();
+        Ok(Page { messages, next_page_token })
+    }
+
+    /// Follows all events: stored ones from a place on, then live.
+    pub fn follow(&self, start: Start) -> EventStream {
+        EventStream::new(self.clone(), start)
+    }
+
+    /// How much is stored.
+    pub fn size(&self) -> Size {
+        let bytes = std::fs::metadata(self.db.path()).map_or(0, |file| file.len()) + self.db.wal_bytes();
+        Size { rows: self.shared.rows.load(Ordering::Relaxed), bytes }
+    }
+
+    /// Names one life of the inbox file.
+    pub fn generation(&self) -> &str {
+        &self.shared.generation
+    }
+
+    fn place(&self, field: &'static str, text: &str) -> Result<u64, Error> {
+        let wrong = |reason: String| Error::Position { field, reason };
+        let id: EventId = text.parse().map_err(|error: crate::domain::ids::IdError| wrong(error.to_string()))?;
+        if id.generation != self.shared.generation {
+            return Err(wrong("it belongs to an inbox that was replaced; start from the first page".to_owned()));
+        }
+        Ok(id.seq)
+    }
+
+    fn seq(&self) -> u64 {
+        self.shared.last_seq.load(Ordering::Acquire)
+    }
+}
+
+/// How long ids of senders are remembered at least.
+const MIN_MEMORY: Duration = Duration::from_secs(30 * 86_400);

@@ -1,0 +1,237 @@
+//! From a pushed frame to a message that may be stored, or a reason why not.
+//!
+//! Nothing outside the box decides what a message is or who sent it: the key
+//! that opens it must be pinned, and the envelope inside must name that key,
+//! one of this daemon's keys, this mesh and the id outside.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use crate::crypto::direct::NONCE_BYTES;
+use crate::crypto::envelope::{Envelope, Expected, Opening, Plaintext, open_plaintext};
+use crate::domain::event::MessageKind;
+use crate::domain::ids::{ClientMessageId, MemberKey};
+use crate::domain::time::UnixMillis;
+use crate::identity::{ENVELOPE, Identity};
+use crate::peers;
+use crate::wire::delivery::Push;
+
+/// Greatest ciphertext that is opened, in bytes after base64: the largest
+/// envelope and its box.
+const MAX_CIPHERTEXT: usize = (1 << 20) + (128 << 10);
+/// Greatest sender name that is kept, in characters.
+const MAX_NAME: usize = 64;
+
+/// An opened and checked message, not stored yet.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Opened {
+    pub(super) client_message_id: String,
+    pub(super) sender_member_id: String,
+    pub(super) sender_key: MemberKey,
+    pub(super) sender_name: String,
+    pub(super) kind: MessageKind,
+    pub(super) body: String,
+    pub(super) meta: Option<String>,
+    pub(super) reply_to_id: Option<String>,
+    pub(super) mentions: Vec<String>,
+    pub(super) sent_at: Option<UnixMillis>,
+    pub(super) auto_hops: u32,
+    pub(super) unencrypted: bool,
+    /// What identifies the message for ever, hashed for the memory of what was
+    /// seen.
+    pub(super) unique: Vec<u8>,
+}
+
+/// Why a message is not stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// The sender's key is not known yet. The sealed bytes wait for it.
+    UnknownSender,
+    /// It can never be stored; kept aside with this reason.
+    Quarantine(&'static str),
+}
+
+/// What opening needs.
+#[derive(Debug)]
+pub(super) struct Opener<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) peers: &'a peers::Handle,
+}
+
+/// Who holds a key.
+struct Sender {
+    member_id: String,
+    name: String,
+    reads_envelopes: bool,
+}
+
+// === impl Opener ===
+
+impl Opener<'_> {
+    /// Opens a push.
+    pub(super) fn open(&self, push: &Push) -> Result<Opened, Refused> {
+        if push.mesh_id != self.identity.mesh_id().as_str() {
+            return Err(Refused::Quarantine("wrong_mesh"));
+        }
+        let sender_key =
+            MemberKey::parse(&push.sender_pubkey).map_err(|_| Refused::Quarantine("sender_key_malformed"))?;
+        let ciphertext = decode(&push.ciphertext).ok_or(Refused::Quarantine("ciphertext_malformed"))?;
+        if let Some(target) = push.target_spec.as_deref().filter(|target| is_multicast(target)) {
+            return self.clear_text(push, target, sender_key, ciphertext);
+        }
+        let nonce: [u8; NONCE_BYTES] = decode(&push.nonce)
+            .and_then(|nonce| nonce.try_into().ok())
+            .ok_or(Refused::Quarantine("nonce_malformed"))?;
+        if sender_key == self.identity.key() {
+            return Err(Refused::Quarantine("reflected"));
+        }
+        let sender = self.sender(sender_key).ok_or(Refused::UnknownSender)?;
+        let shared = self.identity.shared_with(sender_key).map_err(|_| Refused::Quarantine("sender_key_unusable"))?;
+        let plaintext = shared.open(&nonce, &ciphertext).map_err(|_| Refused::Quarantine("not_opened"))?;
+        match open_plaintext(plaintext) {
+            Ok(Plaintext::Envelope(envelope)) => self.checked(push, sender_key, sender, *envelope),
+            Ok(Plaintext::LegacyText(_)) if sender.reads_envelopes => {
+                Err(Refused::Quarantine("peer_feature_downgrade"))
+            }
+            // A box opens in both directions: our own raw message, sent back
+            // under the receiver's name, would open here.
+            Ok(Plaintext::LegacyText(_)) if self.identity.is_own_nonce(&nonce) => Err(Refused::Quarantine("reflected")),
+            Ok(Plaintext::LegacyText(text)) => Ok(legacy(push, sender_key, sender, text, &nonce)),
+            Err(_) => Err(Refused::Quarantine("envelope_malformed")),
+        }
+    }
+
+    fn checked(
+        &self,
+        push: &Push,
+        sender_key: MemberKey,
+        sender: Sender,
+        envelope: Envelope,
+    ) -> Result<Opened, Refused> {
+        let expected = Expected {
+            opening: Opening::Direct { sender: sender_key },
+            own_keys: &[self.identity.key()],
+            mesh: self.identity.mesh_id(),
+            outer_client_message_id: push.client_message_id.as_deref(),
+        };
+        envelope.check(&expected).map_err(|_| Refused::Quarantine("envelope_refused"))?;
+        ClientMessageId::parse(envelope.client_message_id.as_str())
+            .map_err(|_| Refused::Quarantine("client_message_id_malformed"))?;
+        Ok(Opened {
+            unique: unique(&sender.member_id, &envelope.client_message_id),
+            client_message_id: envelope.client_message_id,
+            sender_member_id: sender.member_id,
+            sender_key,
+            sender_name: sender.name,
+            kind: MessageKind::Direct,
+            body: envelope.body,
+            meta: non_empty(envelope.meta),
+            reply_to_id: non_empty(envelope.reply_to),
+            mentions: envelope.mentions,
+            sent_at: Some(UnixMillis(envelope.sent_at_ms)),
+            auto_hops: envelope.auto_hops,
+            unencrypted: false,
+        })
+    }
+
+    /// What legacy clients send to everybody or to a group: base64 of the text.
+    /// Only a push that the broker marks as such gets here, and never one to
+    /// this member alone.
+    fn clear_text(&self, push: &Push, target: &str, sender_key: MemberKey, text: Vec<u8>) -> Result<Opened, Refused> {
+        let body = String::from_utf8(text).map_err(|_| Refused::Quarantine("text_malformed"))?;
+        // Nobody has proven to be the sender, so this must not take a place
+        // that a proven message of that member could claim.
+        let sender_member_id = format!("clear:{sender_key}");
+        let id = legacy_id(push);
+        Ok(Opened {
+            unique: unique(&sender_member_id, &id),
+            client_message_id: id,
+            sender_member_id,
+            sender_key,
+            sender_name: self.sender(sender_key).map_or_else(|| shown_name(push, sender_key), |sender| sender.name),
+            kind: if target.starts_with('@') && target != "@all" { MessageKind::Group } else { MessageKind::Broadcast },
+            body,
+            meta: None,
+            reply_to_id: None,
+            mentions: Vec::new(),
+            sent_at: None,
+            auto_hops: 0,
+            unencrypted: true,
+        })
+    }
+
+    /// Who holds a key: a pinned member, or a session that the broker shows. A
+    /// session is its own sender: nothing but the broker's word ties it to a
+    /// member.
+    fn sender(&self, key: MemberKey) -> Option<Sender> {
+        if let Some(member) = self.peers.by_key(key) {
+            return Some(Sender {
+                member_id: member.member_id.into_string(),
+                name: member.display_name,
+                reads_envelopes: member.capabilities.iter().any(|name| name == ENVELOPE),
+            });
+        }
+        let presence = self.peers.presence();
+        let session = presence.iter().find(|peer| peer.key == key)?;
+        Some(Sender {
+            member_id: format!("key:{key}"),
+            name: session.display_name.chars().take(MAX_NAME).collect(),
+            reads_envelopes: false,
+        })
+    }
+}
+
+fn legacy(push: &Push, sender_key: MemberKey, sender: Sender, body: String, nonce: &[u8]) -> Opened {
+    // Nothing inside names the message: key and nonce stand for it.
+    let mut unique = b"raw\0".to_vec();
+    unique.extend_from_slice(&sender_key.0);
+    unique.extend_from_slice(nonce);
+    Opened {
+        unique,
+        client_message_id: legacy_id(push),
+        sender_member_id: sender.member_id,
+        sender_key,
+        sender_name: sender.name,
+        kind: MessageKind::Direct,
+        body,
+        meta: None,
+        reply_to_id: None,
+        mentions: Vec::new(),
+        sent_at: None,
+        auto_hops: 0,
+        unencrypted: false,
+    }
+}
+
+/// The id of a message whose sender signs none: the one outside the box when it
+/// is well formed, else the broker's.
+fn legacy_id(push: &Push) -> String {
+    push.client_message_id
+        .as_deref()
+        .and_then(|id| ClientMessageId::parse(id).ok())
+        .map_or_else(|| format!("b:{}", push.message_id), ClientMessageId::into_string)
+}
+
+fn shown_name(push: &Push, key: MemberKey) -> String {
+    let name: String = push.sender_name.as_deref().unwrap_or_default().chars().take(MAX_NAME).collect();
+    if name.is_empty() { key.short() } else { name }
+}
+
+fn unique(sender_member_id: &str, client_message_id: &str) -> Vec<u8> {
+    format!("id\0{sender_member_id}\0{client_message_id}").into_bytes()
+}
+
+fn is_multicast(target: &str) -> bool {
+    target == "*" || target.starts_with('@')
+}
+
+fn decode(text: &str) -> Option<Vec<u8>> {
+    if text.len() / 4 * 3 > MAX_CIPHERTEXT {
+        return None;
+    }
+    BASE64_STANDARD.decode(text).ok()
+}
+
+fn non_empty(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}

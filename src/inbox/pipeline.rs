@@ -1,0 +1,345 @@
+//! The inbox's one writer: open, store, acknowledge, tell.
+//!
+//! What it is for: deliveries become rows, many of them in one commit.
+//! What runs here: one task. While one commit is synced the next deliveries
+//! collect in the link's queue; when that is full the socket is left unread.
+//! What it guarantees: acknowledgement after commit and event after commit, in
+//! the order of the deliveries. When the database does not take a batch nothing
+//! of it is acknowledged, and the broker pushes it again.
+//! What it must not do: wait for a subscriber.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::entity::Model;
+use super::open::{Opened, Opener, Refused};
+use super::repo::{self, Quarantined, SeenHash, Waiting};
+use super::{Deps, Error, MIN_MEMORY, Shared, row};
+use crate::broker_client::Delivery;
+use crate::db::connect::{CheckpointMode, Sqlite};
+use crate::db::tx;
+use crate::domain::event::{MeshEvent, MessageKind, StoredMessage};
+use crate::domain::time::UnixMillis;
+use crate::wire::delivery::{ClientAck, Priority, Push, ReceiptState};
+
+/// Deliveries that one commit covers at most.
+const MAX_BATCH: usize = 256;
+/// How long sealed bytes wait for a key.
+const GRACE: Duration = Duration::from_secs(7 * 86_400);
+/// Sealed messages that wait at most; what comes beyond is not acknowledged
+/// and stays at the broker.
+const MAX_WAITING: u64 = 10_000;
+/// Sealed bytes that quarantine keeps of one message.
+const MAX_SEALED: usize = 65_536;
+/// Pause after a failed write.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Pause between two prunings, and the rows that one of them removes at most.
+const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+const PRUNE_ROWS: u64 = 5000;
+/// Write-ahead log size at which a checkpoint is asked for.
+const CHECKPOINT_BYTES: u64 = 4 << 20;
+
+/// The task's belongings.
+#[derive(Debug)]
+pub(super) struct Pipeline {
+    pub(super) db: Sqlite,
+    pub(super) deps: Deps,
+    pub(super) shared: Arc<Shared>,
+    pub(super) retention: Duration,
+    pub(super) stop: CancellationToken,
+}
+
+/// One delivery on its way through the batch.
+struct Work {
+    push: Box<Push>,
+    result: Result<Opened, Refused>,
+    /// The row of `inbox_waiting` that it came from.
+    waited: Option<String>,
+}
+
+// === impl Pipeline ===
+
+impl Pipeline {
+    pub(super) async fn run(self, mut deliveries: mpsc::Receiver<Delivery>) {
+        let mut roster = self.deps.peers.changes();
+        let mut batch = Vec::with_capacity(MAX_BATCH);
+        let mut prune = tokio::time::interval(PRUNE_EVERY);
+        loop {
+            batch.clear();
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                _ = prune.tick() => self.prune().await,
+                changed = roster.changed() => {
+                    if changed.is_err() { return }
+                    roster.mark_unchanged();
+                    self.try_waiting().await;
+                }
+                count = deliveries.recv_many(&mut batch, MAX_BATCH) => {
+                    if count == 0 { return }
+                    self.receive(std::mem::take(&mut batch)).await;
+                }
+            }
+        }
+    }
+
+    async fn receive(&self, batch: Vec<Delivery>) {
+        let mut work = self.open(batch);
+        // Someone may write to us before we have heard of them.
+        if work.iter().any(|one| one.result == Err(Refused::UnknownSender)) && self.deps.peers.refresh().await {
+            let opener = Opener { identity: &self.deps.identity, peers: &self.deps.peers };
+            for one in work.iter_mut().filter(|one| one.result == Err(Refused::UnknownSender)) {
+                one.result = opener.open(&one.push);
+            }
+        }
+        if let Err(error) = self.store(work).await {
+            tracing::error!(error = %error, "Messages were not stored and stay at the broker: {error}");
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        }
+    }
+
+    fn open(&self, batch: Vec<Delivery>) -> Vec<Work> {
+        let opener = Opener { identity: &self.deps.identity, peers: &self.deps.peers };
+        let work = |Delivery { push, .. }| Work { result: opener.open(&push), push, waited: None };
+        batch.into_iter().map(work).collect()
+    }
+
+    /// Writes a batch in one transaction; then acknowledges, then tells.
+    async fn store(&self, work: Vec<Work>) -> Result<(), Error> {
+        let now = self.deps.clock.now();
+        let transaction = tx::begin(self.db.writer()).await?;
+        let hashes: Vec<SeenHash> =
+            work.iter().filter_map(|one| one.result.as_ref().ok()).map(|opened| hash(&opened.unique)).collect();
+        let mut unseen = repo::note_seen(&transaction, &hashes, now).await?;
+        let mut seq = self.shared.last_seq.load(Ordering::Acquire);
+        let mut rows = Vec::new();
+        let mut room = MAX_WAITING.saturating_sub(repo::waiting_count(&transaction).await?);
+        let mut unacknowledged = HashSet::new();
+        for (index, one) in work.iter().enumerate() {
+            match &one.result {
+                // The same message twice in one batch is new once.
+                Ok(opened) if unseen.remove(&hash(&opened.unique)) => {
+                    seq += 1;
+                    rows.push(self.row(&one.push, opened, seq, now));
+                }
+                Ok(_) => {}
+                Err(Refused::UnknownSender) if one.waited.is_some() => {}
+                Err(Refused::UnknownSender) if room == 0 => {
+                    unacknowledged.insert(index);
+                }
+                Err(Refused::UnknownSender) => {
+                    room -= 1;
+                    self.wait_for_key(&transaction, &one.push, now).await?;
+                }
+                Err(Refused::Quarantine(reason)) => {
+                    self.set_aside(&transaction, &one.push, reason, now).await?;
+                }
+            }
+            if let (Some(id), false) = (&one.waited, one.result == Err(Refused::UnknownSender)) {
+                repo::stop_waiting(&transaction, id).await?;
+            }
+        }
+        let new = repo::insert(&transaction, rows.clone()).await?;
+        transaction.commit().await.map_err(Error::from)?;
+
+        self.shared.last_seq.store(seq, Ordering::Release);
+        self.count(&work, &rows, &new);
+        for (index, one) in work.iter().enumerate().filter(|(_, one)| one.waited.is_none()) {
+            if !unacknowledged.contains(&index) {
+                self.deps.link.acknowledge(receipt(one)).await;
+            }
+        }
+        for row in rows.into_iter().filter(|row| new.contains(&row.id)) {
+            let message: StoredMessage = row::stored(row, &self.shared.generation);
+            self.deps.hub.publish(now, MeshEvent::Message(Arc::new(message)));
+        }
+        self.checkpoint_when_large().await;
+        Ok(())
+    }
+
+    fn count(&self, work: &[Work], rows: &[Model], new: &HashSet<String>) {
+        let metrics = &self.deps.metrics;
+        for row in rows.iter().filter(|row| new.contains(&row.id)) {
+            let kind = MessageKind::from_name(&row.kind).unwrap_or(MessageKind::Direct);
+            metrics.received(kind.name(), "peer");
+        }
+        let opened = work.iter().filter(|one| one.result.is_ok()).count();
+        (new.len()..opened).for_each(|_| metrics.duplicate_received());
+        let refused = work.iter().filter(|one| matches!(one.result, Err(Refused::Quarantine(_)))).count();
+        (0..refused).for_each(|_| metrics.invalid_received());
+        self.shared.rows.fetch_add(new.len() as u64, Ordering::Relaxed);
+    }
+
+    fn row(&self, push: &Push, opened: &Opened, seq: u64, now: UnixMillis) -> Model {
+        let horizon = now.minus(self.memory());
+        Model {
+            id: self.deps.ids.ulid(),
+            seq: i64::try_from(seq).unwrap_or(i64::MAX),
+            client_message_id: opened.client_message_id.clone(),
+            broker_message_id: Some(push.message_id.clone()),
+            mesh: self.deps.mesh.clone(),
+            kind: opened.kind.name().to_owned(),
+            topic: None,
+            topic_id: None,
+            sender_member_id: opened.sender_member_id.clone(),
+            sender_pubkey: opened.sender_key.to_hex(),
+            sender_name: opened.sender_name.clone(),
+            body: Some(opened.body.clone()),
+            meta: opened.meta.clone(),
+            priority: priority(push.priority).to_owned(),
+            mentions: (!opened.mentions.is_empty())
+                .then(|| serde_json::to_string(&opened.mentions).unwrap_or_default()),
+            received_at: now.0,
+            sent_at: opened.sent_at.map(|at| at.0),
+            reply_to_id: opened.reply_to_id.clone(),
+            history_id: push.history_id.clone(),
+            auto_hops: Some(i32::try_from(opened.auto_hops).unwrap_or(i32::MAX)),
+            unencrypted: opened.unencrypted,
+            stale: opened.sent_at.is_some_and(|at| at < horizon),
+        }
+    }
+
+    async fn wait_for_key(
+        &self,
+        db: &impl sea_orm::ConnectionTrait,
+        push: &Push,
+        now: UnixMillis,
+    ) -> Result<(), Error> {
+        tracing::info!(sender = push.sender_pubkey, "A message waits until its sender's key is known");
+        let waiting = Waiting {
+            id: self.deps.ids.ulid(),
+            frame: serde_json::to_string(push).unwrap_or_default(),
+            grace_until: now.plus(GRACE),
+        };
+        Ok(repo::wait_for_key(db, &waiting, push, now).await?)
+    }
+
+    async fn set_aside(
+        &self,
+        db: &impl sea_orm::ConnectionTrait,
+        push: &Push,
+        reason: &str,
+        now: UnixMillis,
+    ) -> Result<(), Error> {
+        tracing::warn!(reason, broker_message_id = push.message_id, "A message was set aside: {reason}");
+        let sealed = push.ciphertext.as_bytes();
+        let row = Quarantined {
+            id: self.deps.ids.ulid(),
+            reason: reason.to_owned(),
+            sender_pubkey: push.sender_pubkey.chars().take(128).collect(),
+            broker_message_id: push.message_id.chars().take(128).collect(),
+            client_message_id: push.client_message_id.as_ref().map(|id| id.chars().take(128).collect()),
+            sealed: (sealed.len() <= MAX_SEALED).then(|| sealed.to_vec()),
+        };
+        Ok(repo::quarantine(db, &row, now).await?)
+    }
+
+    /// Opens what waited for a key, now that the roster has changed.
+    async fn try_waiting(&self) {
+        if let Err(error) = self.open_waiting().await {
+            tracing::warn!(error = %error, "Waiting messages could not be opened: {error}");
+        }
+    }
+
+    async fn open_waiting(&self) -> Result<(), Error> {
+        let now = self.deps.clock.now();
+        let opener = Opener { identity: &self.deps.identity, peers: &self.deps.peers };
+        let waiting = repo::waiting(self.db.readers(), MAX_WAITING).await?;
+        let mut work = Vec::new();
+        for row in waiting {
+            let Ok(push) = serde_json::from_str::<Push>(&row.frame) else {
+                repo::stop_waiting(self.db.writer(), &row.id).await?;
+                continue;
+            };
+            let mut result = opener.open(&push);
+            if result == Err(Refused::UnknownSender) {
+                if now <= row.grace_until {
+                    continue;
+                }
+                result = Err(Refused::Quarantine("sender_never_known"));
+            }
+            work.push(Work { push: Box::new(push), result, waited: Some(row.id) });
+        }
+        if work.is_empty() { Ok(()) } else { self.store(work).await }
+    }
+
+    async fn prune(&self) {
+        let now = self.deps.clock.now();
+        let result = async {
+            let transaction = tx::begin(self.db.writer()).await?;
+            let removed = repo::prune(&transaction, now.minus(self.retention), PRUNE_ROWS).await?;
+            if let Some(seq) = removed {
+                repo::set_meta(&transaction, "pruned_to", &seq.to_string()).await?;
+            }
+            repo::forget_seen(&transaction, now.minus(self.memory())).await?;
+            transaction.commit().await?;
+            if let Some(seq) = removed {
+                self.shared.pruned_to.store(seq, Ordering::Release);
+                self.shared.rows.store(repo::count(self.db.readers()).await?, Ordering::Relaxed);
+            }
+            Ok::<_, sea_orm::DbErr>(())
+        };
+        if let Err(error) = result.await {
+            tracing::warn!(error = %error, "Old messages could not be removed: {error}");
+        }
+    }
+
+    /// How long ids are remembered: as long as rows are kept, and as long as
+    /// the broker may push an old message.
+    fn memory(&self) -> Duration {
+        let broker = self
+            .deps
+            .link
+            .session()
+            .and_then(|session| session.negotiated.dedupe_retention_days)
+            .map_or(Duration::from_secs(365 * 86_400), |days| Duration::from_secs(u64::from(days) * 86_400));
+        self.retention.max(broker).max(MIN_MEMORY)
+    }
+
+    async fn checkpoint_when_large(&self) {
+        if self.db.wal_bytes() > CHECKPOINT_BYTES
+            && let Err(error) = self.db.checkpoint(CheckpointMode::Passive).await
+        {
+            tracing::warn!(error = %error, "The inbox log was not moved into the database: {error}");
+        }
+    }
+}
+
+/// What the broker is told of a delivery.
+fn receipt(work: &Work) -> ClientAck {
+    let push = &work.push;
+    let state = if matches!(work.result, Err(Refused::Quarantine(_))) {
+        ReceiptState::Quarantined
+    } else {
+        ReceiptState::Stored
+    };
+    ClientAck {
+        delivery_id: push.delivery_id.clone(),
+        client_message_id: Some(push.client_message_id.clone().unwrap_or_else(|| push.message_id.clone())),
+        broker_message_id: Some(push.message_id.clone()),
+        state: push.delivery_id.is_some().then_some(state),
+    }
+}
+
+fn hash(unique: &[u8]) -> SeenHash {
+    let full: [u8; 32] = Sha256::digest(unique).into();
+    let mut short = [0; 16];
+    short.copy_from_slice(&full[..16]);
+    short
+}
+
+fn priority(priority: Priority) -> &'static str {
+    match priority {
+        Priority::Now => "now",
+        Priority::Next => "next",
+        Priority::Low => "low",
+    }
+}

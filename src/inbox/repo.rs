@@ -1,0 +1,255 @@
+//! Every statement on the inbox database.
+
+use std::collections::HashSet;
+
+use sea_orm::sea_query::OnConflict;
+use sea_orm::{
+    ColumnTrait as _, Condition, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, IntoActiveModel as _,
+    PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Statement, Value,
+};
+
+use super::entity::{ActiveModel, Column, Entity, Model};
+use crate::domain::time::UnixMillis;
+
+/// 16 bytes that stand for a message in the memory of what was seen.
+pub(super) type SeenHash = [u8; 16];
+
+/// Which rows a page takes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Filter {
+    pub(super) after_seq: Option<u64>,
+    pub(super) before_seq: Option<u64>,
+    pub(super) since: Option<UnixMillis>,
+    pub(super) topic: Option<String>,
+    /// Key, member id or name of the sender.
+    pub(super) from: Option<String>,
+    pub(super) newest_first: bool,
+    pub(super) limit: u64,
+}
+
+/// Sealed bytes that wait for a sender's key.
+#[derive(Clone, Debug)]
+pub(super) struct Waiting {
+    pub(super) id: String,
+    /// The push as it came, as JSON.
+    pub(super) frame: String,
+    pub(super) grace_until: UnixMillis,
+}
+
+/// A message that is kept aside.
+#[derive(Clone, Debug)]
+pub(super) struct Quarantined {
+    pub(super) id: String,
+    pub(super) reason: String,
+    pub(super) sender_pubkey: String,
+    pub(super) broker_message_id: String,
+    pub(super) client_message_id: Option<String>,
+    pub(super) sealed: Option<Vec<u8>>,
+}
+
+/// Notes hashes as seen; returns those that were new.
+pub(super) async fn note_seen(
+    db: &impl ConnectionTrait,
+    hashes: &[SeenHash],
+    now: UnixMillis,
+) -> Result<HashSet<SeenHash>, DbErr> {
+    if hashes.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let rows = vec!["(?, ?)"; hashes.len()].join(", ");
+    let sql =
+        format!("INSERT INTO inbox_seen (hash, seen_at) VALUES {rows} ON CONFLICT (hash) DO NOTHING RETURNING hash");
+    let values = hashes.iter().flat_map(|hash| [Value::from(hash.to_vec()), Value::from(now.0)]);
+    let found = db.query_all_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, values)).await?;
+    found
+        .iter()
+        .map(|row| {
+            let hash: Vec<u8> = row.try_get_by_index(0)?;
+            hash.try_into().map_err(|_| DbErr::Type("a hash of inbox_seen is not 16 bytes long".to_owned()))
+        })
+        .collect()
+}
+
+/// Inserts messages; returns the row ids that are new (R175).
+pub(super) async fn insert(db: &impl ConnectionTrait, rows: Vec<Model>) -> Result<HashSet<String>, DbErr> {
+    if rows.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let active: Vec<ActiveModel> = rows.into_iter().map(Model::into_active_model).collect();
+    let unique = [Column::Mesh, Column::SenderMemberId, Column::ClientMessageId];
+    let keys = Entity::insert_many(active)
+        .on_conflict(OnConflict::columns(unique).do_nothing().to_owned())
+        .exec_with_returning_keys(db)
+        .await?;
+    Ok(keys.into_iter().collect())
+}
+
+/// Keeps sealed bytes until a key comes. A second push of the same message
+/// changes nothing.
+pub(super) async fn wait_for_key(
+    db: &impl ConnectionTrait,
+    waiting: &Waiting,
+    push: &crate::wire::delivery::Push,
+    now: UnixMillis,
+) -> Result<(), DbErr> {
+    let values: [Value; 9] = [
+        waiting.id.clone().into(),
+        push.message_id.clone().into(),
+        push.client_message_id.clone().into(),
+        push.sender_pubkey.clone().into(),
+        push.nonce.clone().into_bytes().into(),
+        push.ciphertext.clone().into_bytes().into(),
+        now.0.into(),
+        waiting.grace_until.0.into(),
+        waiting.frame.clone().into(),
+    ];
+    let statement = Statement::from_sql_and_values(
+        DbBackend::Sqlite,
+        "INSERT INTO inbox_waiting (id, broker_message_id, client_message_id, sender_pubkey, nonce, ciphertext, \
+         reason, received_at, grace_until, frame) VALUES (?, ?, ?, ?, ?, ?, 'unknown_sender', ?, ?, ?) \
+         ON CONFLICT (broker_message_id) DO NOTHING",
+        values,
+    );
+    db.execute_raw(statement).await.map(drop)
+}
+
+/// Messages that wait for a key, oldest first.
+pub(super) async fn waiting(db: &impl ConnectionTrait, limit: u64) -> Result<Vec<Waiting>, DbErr> {
+    let statement = Statement::from_sql_and_values(
+        DbBackend::Sqlite,
+        "SELECT id, frame, grace_until FROM inbox_waiting ORDER BY id LIMIT ?",
+        [Value::from(i64::try_from(limit).unwrap_or(i64::MAX))],
+    );
+    let rows = db.query_all_raw(statement).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Waiting {
+                id: row.try_get_by_index(0)?,
+                frame: row.try_get_by_index(1)?,
+                grace_until: UnixMillis(row.try_get_by_index(2)?),
+            })
+        })
+        .collect()
+}
+
+/// How many messages wait for a key.
+pub(super) async fn waiting_count(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
+    let row = db.query_one_raw(Statement::from_string(DbBackend::Sqlite, "SELECT COUNT(*) FROM inbox_waiting")).await?;
+    row.map_or(Ok(0), |row| row.try_get_by_index::<i64>(0)).map(i64::unsigned_abs)
+}
+
+/// A message that waited has been stored or set aside.
+pub(super) async fn stop_waiting(db: &impl ConnectionTrait, id: &str) -> Result<(), DbErr> {
+    let statement =
+        Statement::from_sql_and_values(DbBackend::Sqlite, "DELETE FROM inbox_waiting WHERE id = ?", [Value::from(id)]);
+    db.execute_raw(statement).await.map(drop)
+}
+
+/// Sets a message aside with its reason.
+pub(super) async fn quarantine(db: &impl ConnectionTrait, row: &Quarantined, now: UnixMillis) -> Result<(), DbErr> {
+    let values: [Value; 7] = [
+        row.id.clone().into(),
+        row.reason.clone().into(),
+        row.sender_pubkey.clone().into(),
+        row.broker_message_id.clone().into(),
+        row.client_message_id.clone().into(),
+        now.0.into(),
+        row.sealed.clone().into(),
+    ];
+    let statement = Statement::from_sql_and_values(
+        DbBackend::Sqlite,
+        "INSERT INTO inbox_quarantine (id, reason, sender_pubkey, broker_message_id, client_message_id, received_at, \
+         sealed) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        values,
+    );
+    db.execute_raw(statement).await.map(drop)
+}
+
+/// A page of messages.
+pub(super) async fn page(db: &impl ConnectionTrait, filter: &Filter) -> Result<Vec<Model>, DbErr> {
+    let mut condition = Condition::all();
+    if let Some(seq) = filter.after_seq {
+        condition = condition.add(Column::Seq.gt(signed(seq)));
+    }
+    if let Some(seq) = filter.before_seq {
+        condition = condition.add(Column::Seq.lt(signed(seq)));
+    }
+    if let Some(since) = filter.since {
+        condition = condition.add(Column::ReceivedAt.gte(since.0));
+    }
+    if let Some(topic) = &filter.topic {
+        condition = condition.add(Column::Topic.eq(topic.as_str()));
+    }
+    if let Some(from) = &filter.from {
+        let lower = from.to_ascii_lowercase();
+        condition = condition.add(
+            Condition::any()
+                .add(Column::SenderPubkey.eq(lower))
+                .add(Column::SenderMemberId.eq(from.as_str()))
+                .add(Column::SenderName.eq(from.as_str())),
+        );
+    }
+    let query = Entity::find().filter(condition).limit(filter.limit);
+    let query = if filter.newest_first { query.order_by_desc(Column::Seq) } else { query.order_by_asc(Column::Seq) };
+    query.all(db).await
+}
+
+/// The greatest place in use.
+pub(super) async fn last_seq(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
+    let row = db.query_one_raw(Statement::from_string(DbBackend::Sqlite, "SELECT MAX(seq) FROM inbox")).await?;
+    let seq = row.map_or(Ok(None), |row| row.try_get_by_index::<Option<i64>>(0))?;
+    Ok(seq.map_or(0, i64::unsigned_abs))
+}
+
+/// How many messages are stored.
+pub(super) async fn count(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
+    Entity::find().count(db).await
+}
+
+/// Removes messages that came before a time, at most `limit`. Returns the
+/// greatest place that was removed.
+pub(super) async fn prune(db: &impl ConnectionTrait, before: UnixMillis, limit: u64) -> Result<Option<u64>, DbErr> {
+    let statement = Statement::from_sql_and_values(
+        DbBackend::Sqlite,
+        "DELETE FROM inbox WHERE seq IN (SELECT seq FROM inbox WHERE received_at < ? ORDER BY seq LIMIT ?) \
+         RETURNING seq",
+        [Value::from(before.0), Value::from(i64::try_from(limit).unwrap_or(i64::MAX))],
+    );
+    let rows = db.query_all_raw(statement).await?;
+    let mut greatest = None;
+    for row in rows {
+        greatest = greatest.max(Some(row.try_get_by_index::<i64>(0)?.unsigned_abs()));
+    }
+    Ok(greatest)
+}
+
+/// Forgets hashes that are older than any id the broker would let through.
+pub(super) async fn forget_seen(db: &impl ConnectionTrait, before: UnixMillis) -> Result<(), DbErr> {
+    let statement = Statement::from_sql_and_values(
+        DbBackend::Sqlite,
+        "DELETE FROM inbox_seen WHERE seen_at < ?",
+        [Value::from(before.0)],
+    );
+    db.execute_raw(statement).await.map(drop)
+}
+
+/// A value that belongs to the file as a whole.
+pub(super) async fn meta(db: &impl ConnectionTrait, key: &str) -> Result<Option<String>, DbErr> {
+    let statement =
+        Statement::from_sql_and_values(DbBackend::Sqlite, "SELECT value FROM meta WHERE key = ?", [Value::from(key)]);
+    db.query_one_raw(statement).await?.map_or(Ok(None), |row| row.try_get_by_index(0).map(Some))
+}
+
+/// Sets a value that belongs to the file as a whole.
+pub(super) async fn set_meta(db: &impl ConnectionTrait, key: &str, value: &str) -> Result<(), DbErr> {
+    let statement = Statement::from_sql_and_values(
+        DbBackend::Sqlite,
+        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        [Value::from(key), Value::from(value)],
+    );
+    db.execute_raw(statement).await.map(drop)
+}
+
+fn signed(seq: u64) -> i64 {
+    i64::try_from(seq).unwrap_or(i64::MAX)
+}

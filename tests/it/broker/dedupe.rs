@@ -1,0 +1,162 @@
+//! One id, one message: what the broker remembers.
+
+use serde_json::{Value, json};
+
+use crate::support::mesh::RawMesh;
+use crate::support::raw::{Raw, plain_send, send_with_id};
+use crate::support::sqlite::Db;
+
+fn fingerprint(digit: char) -> String {
+    digit.to_string().repeat(64)
+}
+
+async fn acked(raw: &mut Raw, frame: &Value) -> Value {
+    raw.send(frame).await;
+    raw.expect_past_events("ack").await
+}
+
+async fn rows(mesh: &RawMesh, id: &str) -> i64 {
+    let db = Db::open(&mesh.broker.database()).await;
+    let count = db.number(&format!("SELECT count(*) FROM message_queue WHERE client_message_id = '{id}'")).await;
+    db.close().await;
+    count
+}
+
+// Covers: R137, R149
+#[tokio::test]
+async fn a_repeated_id_is_the_same_message() {
+    let mesh = RawMesh::start().await;
+    let (_, mut alice_raw) = mesh.connected("alice").await;
+    let (bob, mut bob_raw) = mesh.connected("bob").await;
+    let first = acked(&mut alice_raw, &send_with_id(&bob.public(), "once", &fingerprint('a'))).await;
+    assert_eq!(first["duplicate"], false, "{first}");
+    for _ in 0..5 {
+        // Sealed anew each time, as an honest retry is.
+        let again = acked(&mut alice_raw, &send_with_id(&bob.public(), "once", &fingerprint('a'))).await;
+        assert_eq!(again["queued"], true, "{again}");
+        assert_eq!(again["duplicate"], true, "{again}");
+        assert_eq!(again["messageId"], first["messageId"]);
+        assert_eq!(again["historyId"], first["historyId"]);
+    }
+    assert_eq!(rows(&mesh, "once").await, 1);
+    // No second fan-out: the next push is the next message.
+    let next = acked(&mut alice_raw, &plain_send(&bob.public())).await;
+    assert_eq!(bob_raw.message().await["messageId"], first["messageId"]);
+    assert_eq!(bob_raw.message().await["messageId"], next["messageId"]);
+}
+
+// Covers: R137
+#[tokio::test]
+async fn an_id_is_remembered_over_a_kill_and_over_the_delivery() {
+    let mut mesh = RawMesh::start().await;
+    let (alice, mut alice_raw) = mesh.connected("alice").await;
+    let (bob, mut bob_raw) = mesh.connected("bob").await;
+    let first = acked(&mut alice_raw, &send_with_id(&bob.public(), "once", &fingerprint('a'))).await;
+    let push = bob_raw.message().await;
+    bob_raw.send(&json!({"type": "client_ack", "brokerMessageId": push["messageId"]})).await;
+    bob_raw.answers_so_far().await;
+    mesh.broker.kill9();
+    mesh.broker.restart().await;
+    let mut alice_raw = Raw::member(&mesh.url(), &alice).await;
+    let again = acked(&mut alice_raw, &send_with_id(&bob.public(), "once", &fingerprint('a'))).await;
+    assert_eq!((&again["duplicate"], &again["messageId"]), (&json!(true), &first["messageId"]), "{again}");
+    let mut bob_raw = Raw::member(&mesh.url(), &bob).await;
+    let next = acked(&mut alice_raw, &plain_send(&bob.public())).await;
+    assert_eq!(bob_raw.message().await["messageId"], next["messageId"], "the first was settled before");
+}
+
+#[tokio::test]
+async fn an_id_used_for_something_else_is_refused_in_words_that_end_a_retry() {
+    let mesh = RawMesh::start().await;
+    let (_, mut alice_raw) = mesh.connected("alice").await;
+    let (bob, mut bob_raw) = mesh.connected("bob").await;
+    let first = acked(&mut alice_raw, &send_with_id(&bob.public(), "once", &fingerprint('a'))).await;
+    let other = acked(&mut alice_raw, &send_with_id(&bob.public(), "once", &fingerprint('b'))).await;
+    assert_eq!(other["queued"], false, "{other}");
+    assert_eq!(other["code"], "idempotency_key_reused", "{other}");
+    assert_eq!(other["retryable"], false, "{other}");
+    assert!(other["error"].as_str().is_some_and(|text| text.contains("invalid")), "{other}");
+    assert_eq!(rows(&mesh, "once").await, 1);
+    // The first bytes win, and a correct repeat still works.
+    let again = acked(&mut alice_raw, &send_with_id(&bob.public(), "once", &fingerprint('a'))).await;
+    assert_eq!(again["messageId"], first["messageId"], "{again}");
+    assert_eq!(bob_raw.message().await["messageId"], first["messageId"]);
+}
+
+#[tokio::test]
+async fn without_a_fingerprint_the_envelope_is_compared() {
+    let mesh = RawMesh::start().await;
+    let (_, mut alice_raw) = mesh.connected("alice").await;
+    let bob = mesh.member("bob").await;
+    let mut frame = plain_send(&bob.public());
+    frame["client_message_id"] = json!("plain");
+    let first = acked(&mut alice_raw, &frame).await;
+    let same = acked(&mut alice_raw, &frame).await;
+    assert_eq!((&same["duplicate"], &same["messageId"]), (&json!(true), &first["messageId"]), "{same}");
+    let mut other = plain_send(&bob.public());
+    other["client_message_id"] = json!("plain");
+    assert_eq!(acked(&mut alice_raw, &other).await["code"], "idempotency_key_reused");
+}
+
+// Covers: R150
+#[tokio::test]
+async fn members_do_not_share_ids() {
+    let mesh = RawMesh::start().await;
+    let (_, mut alice_raw) = mesh.connected("alice").await;
+    let (_, mut carol_raw) = mesh.connected("carol").await;
+    let (bob, mut bob_raw) = mesh.connected("bob").await;
+    let first = acked(&mut alice_raw, &send_with_id(&bob.public(), "shared", &fingerprint('a'))).await;
+    let second = acked(&mut carol_raw, &send_with_id(&bob.public(), "shared", &fingerprint('b'))).await;
+    assert_eq!(second["duplicate"], false, "nobody can learn of another's id: {second}");
+    assert_ne!(first["messageId"], second["messageId"]);
+    assert_eq!(bob_raw.message().await["messageId"], first["messageId"]);
+    assert_eq!(bob_raw.message().await["messageId"], second["messageId"]);
+}
+
+// Covers: R156
+#[tokio::test]
+async fn sends_without_an_id_are_never_duplicates() {
+    let mesh = RawMesh::start().await;
+    let (_, mut alice_raw) = mesh.connected("alice").await;
+    let (bob, mut bob_raw) = mesh.connected("bob").await;
+    let frame = plain_send(&bob.public());
+    let (first, second) = (acked(&mut alice_raw, &frame).await, acked(&mut alice_raw, &frame).await);
+    assert_ne!(first["messageId"], second["messageId"]);
+    assert_eq!(bob_raw.message().await["messageId"], first["messageId"]);
+    assert_eq!(bob_raw.message().await["messageId"], second["messageId"]);
+}
+
+#[tokio::test]
+async fn a_refused_send_does_not_use_its_id() {
+    let mesh = RawMesh::start().await;
+    let (_, mut alice_raw) = mesh.connected("alice").await;
+    let bob = mesh.member("bob").await;
+    let stranger = crate::support::keys::Key::random().public();
+    let refused = acked(&mut alice_raw, &send_with_id(&stranger, "again", &fingerprint('a'))).await;
+    assert_eq!(refused["code"], "recipient_not_found", "{refused}");
+    let taken = acked(&mut alice_raw, &send_with_id(&bob.public(), "again", &fingerprint('b'))).await;
+    assert_eq!((&taken["queued"], &taken["duplicate"]), (&json!(true), &json!(false)), "{taken}");
+}
+
+// Covers: R137, R149
+#[tokio::test]
+async fn one_id_sent_by_ten_connections_at_once_is_stored_once() {
+    let mesh = RawMesh::start().await;
+    let alice = mesh.member("alice").await;
+    let bob = mesh.member("bob").await;
+    let mut connections = Vec::new();
+    for _ in 0..10 {
+        connections.push(Raw::member(&mesh.url(), &alice).await);
+    }
+    let frame = send_with_id(&bob.public(), "race", &fingerprint('a'));
+    for raw in &mut connections {
+        raw.send(&frame).await;
+    }
+    let mut acks = Vec::new();
+    for raw in &mut connections {
+        acks.push(raw.expect_past_events("ack").await);
+    }
+    assert!(acks.iter().all(|ack| ack["messageId"] == acks[0]["messageId"] && ack["queued"] == true), "{acks:?}");
+    assert_eq!(acks.iter().filter(|ack| ack["duplicate"] == false).count(), 1, "{acks:?}");
+    assert_eq!(rows(&mesh, "race").await, 1);
+}

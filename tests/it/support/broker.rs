@@ -1,0 +1,135 @@
+//! The real broker.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+
+use super::http::Target;
+use super::process::{self, Process};
+use super::wait;
+
+/// A broker of its own directory, killed when dropped.
+pub(crate) struct Broker {
+    root: tempfile::TempDir,
+    process: Option<Process>,
+    address: SocketAddr,
+    settings: Vec<(String, String)>,
+}
+
+impl Broker {
+    /// Starts one with the default settings.
+    pub(crate) async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// Starts one with settings, such as `("member_rate_per_s", "5")`.
+    pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
+        let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let mut broker = Self {
+            root: process::directory(),
+            process: None,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            settings,
+        };
+        broker.run().await;
+        broker
+    }
+
+    /// Starts the process on the address of the run before (any port the first
+    /// time) and waits until it is ready.
+    async fn run(&mut self) {
+        // A killed broker leaves its file behind.
+        let _ = std::fs::remove_file(self.dir().join("addr"));
+        let mut command = process::command(self.root.path());
+        command.args(["broker", "serve", "--listen", &self.address.to_string(), "--dir"]).arg(self.dir());
+        for (key, value) in &self.settings {
+            command.env(format!("CLAUDEMESH_BROKER_{}", key.to_ascii_uppercase()), value);
+        }
+        let mut started = Process::spawn("broker", command, &self.output_file(), Vec::new());
+        self.address = wait::until("the broker's address", async || {
+            started.assert_running();
+            std::fs::read_to_string(self.dir().join("addr")).ok()?.trim().parse().ok()
+        })
+        .await;
+        let ready = self.http().get("/readyz");
+        wait::until("the broker to be ready", async || {
+            started.assert_running();
+            ready.try_send().await.ok().filter(|response| response.status == 200)
+        })
+        .await;
+        self.process = Some(started);
+    }
+
+    /// The running process.
+    pub(crate) fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("the broker runs")
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill9(&mut self) {
+        self.process().kill9();
+        self.process = None;
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub(crate) async fn stop(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("the broker runs");
+        process.terminate();
+        process.wait().await
+    }
+
+    /// Starts again on the same port after [`Self::kill9`] or [`Self::stop`].
+    pub(crate) async fn restart(&mut self) {
+        assert!(self.process.is_none(), "the broker still runs");
+        self.run().await;
+    }
+
+    /// Its directory.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.root.path().join("broker")
+    }
+
+    /// Its database file.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.dir().join("broker.db")
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The URL that members connect to.
+    pub(crate) fn url(&self) -> String {
+        format!("ws://{}/ws", self.address)
+    }
+
+    /// Its HTTP side.
+    pub(crate) fn http(&self) -> Target {
+        Target::tcp(self.address)
+    }
+
+    /// The file with the token that creates meshes.
+    pub(crate) fn admin_token_file(&self) -> PathBuf {
+        self.dir().join("admin_token")
+    }
+
+    /// The token that creates meshes.
+    pub(crate) fn admin_token(&self) -> String {
+        read_trimmed(&self.admin_token_file())
+    }
+
+    /// Everything it wrote on stdout and stderr.
+    pub(crate) fn output(&self) -> String {
+        std::fs::read_to_string(self.output_file()).unwrap_or_default()
+    }
+
+    fn output_file(&self) -> PathBuf {
+        self.root.path().join("broker.out")
+    }
+}
+
+/// A small file without its line end.
+pub(crate) fn read_trimmed(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).trim().to_owned()
+}

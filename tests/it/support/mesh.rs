@@ -1,0 +1,148 @@
+//! Meshes and members, made over the broker's HTTP side by hand.
+
+use serde_json::{Value, json};
+
+use super::broker::Broker;
+use super::http::Response;
+use super::keys::{self, Key, now_ms};
+use super::raw::{Member, Raw};
+
+/// A mesh with the owner's key.
+#[derive(Clone)]
+pub(crate) struct Mesh {
+    pub(crate) id: String,
+    pub(crate) slug: String,
+    pub(crate) owner: Key,
+    pub(crate) url: String,
+}
+
+/// An invite that the broker knows.
+#[derive(Clone)]
+pub(crate) struct Invite {
+    pub(crate) token: String,
+    pub(crate) payload: Value,
+}
+
+impl Invite {
+    /// The link that the command line takes.
+    pub(crate) fn link(&self) -> String {
+        format!("ic://join/{}", self.token)
+    }
+}
+
+impl Mesh {
+    /// A new mesh on the broker.
+    pub(crate) async fn create(broker: &Broker, slug: &str) -> Self {
+        Self::create_with(broker, json!({"slug": slug})).await
+    }
+
+    /// A new mesh with further fields of the request.
+    pub(crate) async fn create_with(broker: &Broker, mut body: Value) -> Self {
+        let owner = Key::random();
+        body["owner_pubkey"] = json!(owner.public());
+        let answer =
+            broker.http().post("/v1/meshes", &body).bearer(&broker.admin_token()).send().await.expect(201).json();
+        let text = |name: &str| answer[name].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+        Self { id: text("mesh_id"), slug: text("slug"), owner, url: broker.url() }
+    }
+
+    /// The payload of an invite, signed by `signer`.
+    pub(crate) fn payload(&self, signer: &Key, expires_at_s: i64, role: &str) -> Value {
+        let root_key = keys::base64url(&[9; 32]);
+        let owner = self.owner.public();
+        let signed = format!("1|{}|{}|{}|{expires_at_s}|{root_key}|{role}|{owner}", self.id, self.slug, self.url);
+        json!({
+            "v": 1,
+            "mesh_id": self.id,
+            "mesh_slug": self.slug,
+            "broker_url": self.url,
+            "expires_at": expires_at_s,
+            "mesh_root_key": root_key,
+            "role": role,
+            "owner_pubkey": owner,
+            "signature": signer.sign(&signed),
+        })
+    }
+
+    /// An invite for `uses` members, registered at the broker.
+    pub(crate) async fn invite(&self, broker: &Broker, uses: u32) -> Invite {
+        self.invite_until(broker, uses, now_ms() / 1000 + 3600).await
+    }
+
+    /// An invite that ends at a second of one's choice.
+    pub(crate) async fn invite_until(&self, broker: &Broker, uses: u32, expires_at_s: i64) -> Invite {
+        let payload = self.payload(&self.owner, expires_at_s, "member");
+        let token = keys::base64url(payload.to_string().as_bytes());
+        let invite = Invite { token, payload };
+        self.register(broker, &invite, uses, &self.owner).await.expect(201);
+        invite
+    }
+
+    /// Registers an invite with a request signed by `signer`.
+    pub(crate) async fn register(&self, broker: &Broker, invite: &Invite, uses: u32, signer: &Key) -> Response {
+        let mut body = json!({
+            "token": invite.token,
+            "payload": invite.payload,
+            "max_uses": uses,
+            "ts": now_ms(),
+        });
+        let canonical = serde_jcs::to_string(&body).expect("JSON has a canonical form");
+        body["signature"] = json!(signer.sign(&canonical));
+        broker.http().post(&format!("/v1/meshes/{}/invites", self.id), &body).send().await
+    }
+
+    /// A new member with a fresh key.
+    pub(crate) async fn join(&self, broker: &Broker, name: &str) -> Member {
+        let invite = self.invite(broker, 1).await;
+        let key = Key::random();
+        let answer = post_join(broker, &invite, &key, name).await.expect(200).json();
+        assert_eq!(answer["ok"], true, "{answer}");
+        let member_id = answer["memberId"].as_str().expect("memberId").to_owned();
+        Member { mesh_id: self.id.clone(), member_id, key, name: name.to_owned() }
+    }
+}
+
+/// `POST /join`, whatever the answer.
+pub(crate) async fn post_join(broker: &Broker, invite: &Invite, key: &Key, name: &str) -> Response {
+    let body = json!({
+        "invite_token": invite.token,
+        "invite_payload": invite.payload,
+        "peer_pubkey": key.public(),
+        "display_name": name,
+    });
+    broker.http().post("/join", &body).send().await
+}
+
+/// A broker, a mesh on it and members who speak raw frames.
+pub(crate) struct RawMesh {
+    pub(crate) broker: Broker,
+    pub(crate) mesh: Mesh,
+}
+
+impl RawMesh {
+    pub(crate) async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// With settings of the broker.
+    pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
+        let broker = Broker::with(settings).await;
+        let mesh = Mesh::create(&broker, "demo").await;
+        Self { broker, mesh }
+    }
+
+    pub(crate) async fn member(&self, name: &str) -> Member {
+        self.mesh.join(&self.broker, name).await
+    }
+
+    /// A new member, connected.
+    pub(crate) async fn connected(&self, name: &str) -> (Member, Raw) {
+        let member = self.member(name).await;
+        let raw = Raw::member(&self.broker.url(), &member).await;
+        (member, raw)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.broker.url()
+    }
+}

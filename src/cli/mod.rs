@@ -10,19 +10,19 @@
 //! asked for.
 
 mod broker;
-mod client;
+pub mod client;
 mod daemon;
-mod discovery;
+pub mod discovery;
 mod events;
-mod exit_code;
-mod failure;
+pub mod exit_code;
+pub mod failure;
 mod inbox;
 mod join;
 mod mesh;
-mod output;
+pub mod output;
 mod peer;
 mod process;
-mod running;
+pub mod running;
 mod send;
 
 use std::path::PathBuf;

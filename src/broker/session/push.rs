@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use sea_orm::DbErr;
 
-use super::peer::{Copy, Kind, Peer};
+use super::peer::Peer;
+use super::terms::{Copy, Kind};
 use crate::broker::accept::commit::{Claim, Settle};
 use crate::broker::accept::writer::Command;
 use crate::broker::shared::Shared;

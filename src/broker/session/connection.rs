@@ -23,8 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission;
 use super::frames;
-use super::peer::{End, MAX_IN_FLIGHT, Peer, Queues, Reply};
+use super::peer::{MAX_IN_FLIGHT, Peer};
 use super::push::Pusher;
+use super::terms::{End, Queues, Reply};
 use crate::broker::shared::{MAX_INLINE_BYTES, Shared};
 use crate::runtime::task_kind::Phase;
 use crate::wire::close;
@@ -72,6 +73,8 @@ pub async fn serve(shared: Arc<Shared>, mut socket: Socket, place: Arc<OwnedSema
         Err(end) => end,
     };
     shared.metrics.connections.dec();
+    // Whoever waits for a sign of life need not wait any longer.
+    peer.finish(end.clone());
     admission::lost(&shared, &peer).await;
     tracing::debug!(member_id = peer.member_id, code = end.code, "Connection ended: {}", end.reason);
     finish(&mut socket, &end, peer.negotiates()).await;
@@ -230,7 +233,7 @@ impl Link<'_> {
         write(self.socket, messages).await
     }
 
-    async fn copies(&mut self, first: super::peer::Copy) -> Ended {
+    async fn copies(&mut self, first: super::terms::Copy) -> Ended {
         let now = self.shared.clock.monotonic();
         let mut frames = Vec::with_capacity(1);
         let mut next = Some(first);

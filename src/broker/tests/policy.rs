@@ -103,7 +103,7 @@ async fn old_clients_and_their_session_ids_evict_no_daemon_and_no_other_member()
 
 #[tokio::test]
 async fn a_lost_connection_comes_back_silently_and_leaves_once() {
-    let broker = TestBroker::start_with(|config| config.timers.grace = Duration::from_millis(300)).await;
+    let broker = TestBroker::start_with(|config| config.timers.grace = Duration::from_millis(500)).await;
     let members = broker.mesh("prefer_newest", &[1, 2]).await;
     let mut watcher = broker.daemon(&members[1], "ib").await;
     let mut first = broker.connect().await;

@@ -147,7 +147,10 @@ fn shown(line: &str, json: bool) -> String {
     let (level, message, _) = (text("level"), text("message"), text("target"));
     let mut shown = format!("{} {level:5} {}", safe(&time), safe(&message));
     for (key, value) in fields {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let value = match value.as_str() {
+            Some(text) if !text.contains(char::is_whitespace) => text.to_owned(),
+            _ => value.to_string(),
+        };
         shown.push_str(&safe(&format!("  {key}={value}")));
     }
     shown
@@ -161,8 +164,8 @@ mod tests {
 
     #[test]
     fn a_line_is_time_level_message_and_fields() {
-        let line = r#"{"timestamp":"t","level":"INFO","message":"Ready\u001b","mesh":"demo","pid":7,"target":"x"}"#;
-        assert_eq!(shown(line, false), "t INFO  Ready\u{FFFD}  mesh=demo  pid=7");
+        let line = r#"{"timestamp":"t","level":"INFO","message":"Ready\u001b","mesh":"demo","pid":7,"reason":"a call","target":"x"}"#;
+        assert_eq!(shown(line, false), "t INFO  Ready\u{FFFD}  mesh=demo  pid=7  reason=\"a call\"");
         assert_eq!(shown(line, true), line);
         assert_eq!(shown("panicked\u{7}", false), "panicked\u{FFFD}");
     }

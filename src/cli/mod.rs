@@ -24,6 +24,8 @@ mod peer;
 mod process;
 pub mod running;
 mod send;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
@@ -188,14 +190,4 @@ fn client_runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(ErrorCode::InternalError, format!("cannot start: {error}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
 }

@@ -31,7 +31,7 @@ pub enum Error {
     Config(#[from] ConfigError),
     /// The joined meshes could not be read.
     #[error(transparent)]
-    Membership(#[from] membership::Error),
+    Membership(Box<membership::Error>),
     /// The key or another identity file could not be read.
     #[error(transparent)]
     Identity(#[from] identity::Error),
@@ -46,7 +46,7 @@ pub enum Error {
     Listen(#[from] ListenError),
     /// A database could not be opened.
     #[error(transparent)]
-    Database(#[from] db::Error),
+    Database(Box<db::Error>),
     /// The outbox database is damaged.
     #[error(
         "the outbox {path} is damaged ({complaint}); nothing was changed. Run `claudemesh daemon recover --mesh {mesh}`"
@@ -71,7 +71,7 @@ pub enum Error {
     },
     /// The outbox could not be read.
     #[error(transparent)]
-    Outbox(#[from] outbox::Error),
+    Outbox(Box<outbox::Error>),
     /// The inbox could not be read.
     #[error(transparent)]
     Inbox(#[from] inbox::Error),
@@ -105,8 +105,9 @@ impl Error {
             Self::File(_) | Self::Lock(_) | Self::Logging(_) => ErrorCode::StateDirUnusable,
             Self::Listen(ListenError::PathTooLong { .. }) => ErrorCode::SocketPathTooLong,
             Self::Listen(_) => ErrorCode::ListenFailed,
-            Self::Database(db::Error::SchemaNewer { .. }) | Self::SchemaNewer { .. } => ErrorCode::SchemaNewer,
+            Self::Database(error) if matches!(**error, db::Error::SchemaNewer { .. }) => ErrorCode::SchemaNewer,
             Self::Database(_) => ErrorCode::StateDirUnusable,
+            Self::SchemaNewer { .. } => ErrorCode::SchemaNewer,
             Self::OutboxCorrupt { .. } => ErrorCode::OutboxCorrupt,
             Self::Outbox(error) => error.code(),
             Self::Inbox(error) => error.code(),
@@ -114,6 +115,23 @@ impl Error {
             Self::System { .. } => ErrorCode::InternalError,
         }
     }
+}
+
+// The large errors are boxed: every step of the start returns this type.
+macro_rules! boxed {
+    ($($variant:ident($error:ty),)*) => {
+        $(impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                Self::$variant(Box::new(error))
+            }
+        })*
+    };
+}
+
+boxed! {
+    Membership(membership::Error),
+    Outbox(outbox::Error),
+    Database(db::Error),
 }
 
 fn pid_text(pid: Option<u32>) -> String {

@@ -13,4 +13,6 @@
 )]
 
 mod broker;
+mod outbox;
+mod process;
 mod support;

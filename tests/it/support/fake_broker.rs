@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -23,9 +24,11 @@ pub(crate) const ALL_BITS: &[&str] = &[
     "delivery_ack",
 ];
 
-/// Listens; the test accepts each connection itself.
+/// Listens; the test accepts each connection itself. Its mesh has the member
+/// under test and `bob`, who is never connected.
 pub(crate) struct FakeBroker {
     listener: TcpListener,
+    pub(crate) bob: Key,
 }
 
 /// One connection of a client, after its hello.
@@ -35,11 +38,14 @@ pub(crate) struct Client {
     pub(crate) hello: Value,
     /// Every frame after the hello, in order.
     pub(crate) received: Vec<Value>,
+    /// Headers of the upgrade request, names in lower case.
+    pub(crate) headers: Vec<(String, String)>,
+    bob: String,
 }
 
 impl FakeBroker {
     pub(crate) async fn start() -> Self {
-        Self { listener: TcpListener::bind("127.0.0.1:0").await.expect("a port") }
+        Self { listener: TcpListener::bind("127.0.0.1:0").await.expect("a port"), bob: Key::random() }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -73,12 +79,21 @@ impl FakeBroker {
     }
 
     /// The next connection, up to its hello.
+    #[expect(clippy::result_large_err, reason = "the library decides what a refused upgrade is")]
     pub(crate) async fn accept(&self) -> Client {
         wait::soon("a client to say hello", async {
             loop {
                 let (stream, _) = self.listener.accept().await.expect("a connection");
-                let Ok(socket) = tokio_tungstenite::accept_async(stream).await else { continue };
-                let mut client = Client { socket, hello: Value::Null, received: Vec::new() };
+                let mut headers = Vec::new();
+                let note = |request: &Request, response: Response| {
+                    headers.extend(request.headers().iter().map(|(name, value)| {
+                        (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+                    }));
+                    Ok(response)
+                };
+                let Ok(socket) = tokio_tungstenite::accept_hdr_async(stream, note).await else { continue };
+                let bob = self.bob.public();
+                let mut client = Client { socket, hello: Value::Null, received: Vec::new(), headers, bob };
                 if let Some(hello) = client.read().await {
                     client.hello = hello;
                     return client;
@@ -88,11 +103,12 @@ impl FakeBroker {
         .await
     }
 
-    /// The next connection, greeted and negotiated with all bits.
+    /// The next connection: greeted, negotiated with all bits, members told.
     pub(crate) async fn connect(&self) -> Client {
         let mut client = self.accept().await;
         client.welcome().await;
         client.negotiate(ALL_BITS).await;
+        client.roster().await;
         client
     }
 }
@@ -139,14 +155,34 @@ impl Client {
         frames
     }
 
-    /// A daemon asks who is there before it does anything else; nobody is.
+    /// A daemon asks who is there before it does anything else.
     async fn answer_lists(&mut self, frame: &Value) {
-        let (kind, list) = match frame["type"].as_str() {
-            Some("list_peers") => ("peers_list", "peers"),
-            Some("member_list") => ("members_list", "members"),
+        let row = |id: &Value, key: &Value, name: &str| json!({"memberId": id, "pubkey": key, "displayName": name, "role": "member", "joinedAt": now_ms()});
+        let answer = match frame["type"].as_str() {
+            Some("list_peers") => json!({"type": "peers_list", "peers": []}),
+            Some("member_list") => json!({"type": "members_list", "members": [
+                row(&self.hello["memberId"], &self.hello["pubkey"], "own"),
+                row(&json!("member-bob"), &json!(self.bob), "bob"),
+            ]}),
             _ => return,
         };
-        self.send(&json!({"type": kind, list: [], "_reqId": frame["_reqId"]})).await;
+        let mut answer = answer;
+        answer["_reqId"] = frame["_reqId"].clone();
+        self.send(&answer).await;
+    }
+
+    /// Answers the daemon's questions until it knows the members.
+    pub(crate) async fn roster(&mut self) {
+        let asked = self.expect("member_list").await;
+        self.answer_lists(&asked).await;
+    }
+
+    /// Pushes a direct message of bob's, as a legacy client sends it. The
+    /// message id is also the delivery's.
+    pub(crate) async fn push_from(&mut self, bob: &Key, message_id: &str, client_id: Option<&str>, text: &str) {
+        let own = self.hello["pubkey"].as_str().expect("pubkey").to_owned();
+        let (nonce, sealed) = keys::seal(bob, &own, text.as_bytes());
+        self.send(&push_frame(&self.hello, bob, message_id, client_id, &nonce, &sealed)).await;
     }
 
     pub(crate) async fn send(&mut self, frame: &Value) {
@@ -236,4 +272,34 @@ impl Client {
         })
         .await
     }
+}
+
+/// A push of a sealed direct message.
+pub(crate) fn push_frame(
+    hello: &Value,
+    from: &Key,
+    message_id: &str,
+    client_id: Option<&str>,
+    nonce: &[u8],
+    sealed: &[u8],
+) -> Value {
+    let mut push = json!({
+        "type": "push",
+        "messageId": message_id,
+        "deliveryId": message_id,
+        "meshId": hello["meshId"],
+        "senderPubkey": from.public(),
+        "senderMemberPubkey": from.public(),
+        "senderMemberId": "member-bob",
+        "senderName": "bob",
+        "priority": "next",
+        "nonce": keys::base64(nonce),
+        "ciphertext": keys::base64(sealed),
+        "createdAt": "2026-01-01T00:00:00.000Z",
+        "redelivery": false,
+    });
+    if let Some(id) = client_id {
+        push["client_message_id"] = json!(id);
+    }
+    push
 }

@@ -36,6 +36,38 @@ impl Key {
     }
 }
 
+/// Seals a text for a member as legacy clients do: `crypto_box` over converted
+/// keys. The nonce and the ciphertext.
+pub(crate) fn seal(from: &Key, to: &str, text: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    use crypto_box::aead::Aead as _;
+    let nonce = random_bytes(24);
+    let nonce_array: [u8; 24] = nonce.clone().try_into().expect("24 bytes");
+    let sealed = boxed(from, to).encrypt(&nonce_array.into(), text).expect("a text of any length can be sealed");
+    (nonce, sealed)
+}
+
+/// Opens what [`seal`] or a daemon sealed; `None` for a wrong key.
+pub(crate) fn open(to: &Key, from: &str, nonce: &[u8], ciphertext: &[u8]) -> Option<Vec<u8>> {
+    use crypto_box::aead::Aead as _;
+    let nonce: [u8; 24] = nonce.try_into().expect("24 bytes");
+    boxed(to, from).decrypt(&nonce.into(), ciphertext).ok()
+}
+
+fn boxed(own: &Key, other: &str) -> crypto_box::SalsaBox {
+    let bytes: [u8; 32] = hex::decode(other).expect("hex").try_into().expect("32 bytes");
+    let other = ed25519_dalek::VerifyingKey::from_bytes(&bytes).expect("a key");
+    let public = crypto_box::PublicKey::from(other.to_montgomery().to_bytes());
+    crypto_box::SalsaBox::new(&public, &crypto_box::SecretKey::from(own.0.to_scalar_bytes()))
+}
+
+/// Checks a detached signature.
+pub(crate) fn verifies(public: &str, text: &str, signature: &str) -> bool {
+    let key: [u8; 32] = hex::decode(public).expect("hex").try_into().expect("32 bytes");
+    let signature: [u8; 64] = hex::decode(signature).expect("hex").try_into().expect("64 bytes");
+    let key = ed25519_dalek::VerifyingKey::from_bytes(&key).expect("a key");
+    key.verify_strict(text.as_bytes(), &ed25519_dalek::Signature::from_bytes(&signature)).is_ok()
+}
+
 /// `count` random bytes.
 pub(crate) fn random_bytes(count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];

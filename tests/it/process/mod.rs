@@ -1,0 +1,8 @@
+//! The daemon as a process: what lies on disk, who may run, how it starts and
+//! ends.
+
+mod files;
+mod instances;
+mod link;
+mod settings;
+mod words;

@@ -21,10 +21,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let encoded = set.encode_to_vec();
     fs::write(out.join("descriptors.binpb"), &encoded)?;
 
-    let enums: Vec<EnumDescriptor> = DescriptorPool::decode(encoded.as_slice())?
-        .all_enums()
-        .filter(|one| one.package_name().starts_with("claudemesh."))
-        .collect();
+    let pool = DescriptorPool::decode(encoded.as_slice())?;
+    write_methods(&pool, &out)?;
+    let enums: Vec<EnumDescriptor> =
+        pool.all_enums().filter(|one| one.package_name().starts_with("claudemesh.")).collect();
     write_enums(&enums, &out)?;
 
     tonic_prost_build::configure()
@@ -54,6 +54,20 @@ fn collect_protos(folder: &Path, into: &mut Vec<PathBuf>) -> std::io::Result<()>
             into.push(path);
         }
     }
+    Ok(())
+}
+
+/// The paths of all gRPC methods.
+fn write_methods(pool: &DescriptorPool, out: &Path) -> Result<(), Box<dyn Error>> {
+    let mut paths: Vec<String> = pool
+        .services()
+        .flat_map(|service| {
+            let name = service.full_name().to_owned();
+            service.methods().map(move |method| format!("/{name}/{}", method.name())).collect::<Vec<_>>()
+        })
+        .collect();
+    paths.sort();
+    fs::write(out.join("methods.rs"), format!("pub const METHODS: &[&str] = &{paths:?};\n"))?;
     Ok(())
 }
 

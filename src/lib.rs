@@ -22,6 +22,8 @@
 //! | 6 | `inbox` | durable receiving |
 //! | 8 | `api` | gRPC, REST and SSE on the local sockets |
 //! | 8 | `broker` | the broker |
+//! | 9 | `daemon` | puts the daemon together |
+//! | 10 | `cli` | the command line |
 //!
 //! Cargo features: `postgres` (on by default) lets the broker keep its tables in
 //! PostgreSQL; `failpoints` adds named points at which a test stops the process
@@ -30,8 +32,10 @@
 pub mod api;
 pub mod broker;
 pub mod broker_client;
+pub mod cli;
 pub mod config;
 pub mod crypto;
+pub mod daemon;
 pub mod db;
 pub mod domain;
 pub mod events;

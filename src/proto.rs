@@ -68,6 +68,14 @@ macro_rules! short_names {
 
 include!(concat!(env!("OUT_DIR"), "/enums.rs"));
 
+mod methods {
+    include!(concat!(env!("OUT_DIR"), "/methods.rs"));
+}
+
+/// The path of every gRPC method that is defined, such as
+/// `/claudemesh.v1.MessagingService/Send`; sorted.
+pub use self::methods::METHODS;
+
 fn write_short<E: ShortNames, S: serde::Serializer>(value: E, serializer: S) -> Result<S::Ok, S::Error> {
     let number = value.into();
     match E::NAMES.iter().find(|(known, ..)| *known == number) {

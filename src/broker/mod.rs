@@ -31,6 +31,9 @@ pub mod shared;
 pub mod store;
 pub mod upgrade;
 
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

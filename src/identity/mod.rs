@@ -170,7 +170,7 @@ mod tests {
         let of = |statement: &CapabilityStatement, key| verified_capabilities(statement, a.mesh_id(), key);
         assert_eq!(of(&statement, a.key()), Some(vec!["envelope_v3".to_owned()]));
         assert_eq!(of(&statement, b.key()), None);
-        let mut hidden = statement.clone();
+        let mut hidden = statement;
         hidden.capabilities.clear();
         assert_eq!(of(&hidden, a.key()), None);
     }

@@ -40,6 +40,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
 use crate::runtime::supervisor::Supervisor;
 use crate::runtime::task_kind::{Phase, TaskKind};
+use crate::telemetry::metrics::Metrics;
 
 /// Messages that a page holds at most.
 pub const MAX_PAGE: u32 = 1000;
@@ -63,6 +64,8 @@ pub struct Deps {
     pub ids: IdSource,
     /// Now.
     pub clock: Clock,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 /// Which messages a page takes.
@@ -108,21 +111,12 @@ struct Shared {
     last_seq: AtomicU64,
     /// Greatest place that was pruned.
     pruned_to: AtomicU64,
-    received: AtomicU64,
-    duplicates: AtomicU64,
-    invalid: AtomicU64,
     rows: AtomicU64,
 }
 
-/// Counters since the start, and the number of rows.
+/// How much is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Messages stored.
-    pub received: u64,
-    /// Deliveries of messages that were stored before (R178).
-    pub duplicates: u64,
-    /// Deliveries that were set aside (R319).
-    pub invalid: u64,
+pub struct Size {
     /// Rows in the table.
     pub rows: u64,
     /// Size of the database and its log in bytes.
@@ -153,9 +147,6 @@ pub async fn prepare(config: &InboxConfig, db: Sqlite, deps: Deps, supervisor: &
         generation,
         last_seq: AtomicU64::new(last_seq),
         pruned_to: AtomicU64::new(pruned_to),
-        received: AtomicU64::default(),
-        duplicates: AtomicU64::default(),
-        invalid: AtomicU64::default(),
         rows: AtomicU64::new(repo::count(writer).await?),
     });
     let handle = Handle { db: db.clone(), hub: deps.hub.clone(), shared: Arc::clone(&shared) };
@@ -215,16 +206,10 @@ impl Handle {
         EventStream::new(self.clone(), start)
     }
 
-    /// Counters since the start.
-    pub fn stats(&self) -> Stats {
+    /// How much is stored.
+    pub fn size(&self) -> Size {
         let bytes = std::fs::metadata(self.db.path()).map_or(0, |file| file.len()) + self.db.wal_bytes();
-        Stats {
-            received: self.shared.received.load(Ordering::Relaxed),
-            duplicates: self.shared.duplicates.load(Ordering::Relaxed),
-            invalid: self.shared.invalid.load(Ordering::Relaxed),
-            rows: self.shared.rows.load(Ordering::Relaxed),
-            bytes,
-        }
+        Size { rows: self.shared.rows.load(Ordering::Relaxed), bytes }
     }
 
     /// Names one life of the inbox file.

@@ -24,7 +24,7 @@ use super::{Deps, Error, MIN_MEMORY, Shared, row};
 use crate::broker_client::Delivery;
 use crate::db::connect::{CheckpointMode, Sqlite};
 use crate::db::tx;
-use crate::domain::event::{MeshEvent, StoredMessage};
+use crate::domain::event::{MeshEvent, MessageKind, StoredMessage};
 use crate::domain::time::UnixMillis;
 use crate::wire::delivery::{ClientAck, Priority, Push, ReceiptState};
 
@@ -123,7 +123,6 @@ impl Pipeline {
         let mut rows = Vec::new();
         let mut room = MAX_WAITING.saturating_sub(repo::waiting_count(&transaction).await?);
         let mut unacknowledged = HashSet::new();
-        let mut invalid = 0;
         for (index, one) in work.iter().enumerate() {
             match &one.result {
                 // The same message twice in one batch is new once.
@@ -141,7 +140,6 @@ impl Pipeline {
                     self.wait_for_key(&transaction, &one.push, now).await?;
                 }
                 Err(Refused::Quarantine(reason)) => {
-                    invalid += 1;
                     self.set_aside(&transaction, &one.push, reason, now).await?;
                 }
             }
@@ -153,7 +151,7 @@ impl Pipeline {
         transaction.commit().await.map_err(Error::from)?;
 
         self.shared.last_seq.store(seq, Ordering::Release);
-        self.count(&work, new.len(), invalid);
+        self.count(&work, &rows, &new);
         for (index, one) in work.iter().enumerate().filter(|(_, one)| one.waited.is_none()) {
             if !unacknowledged.contains(&index) {
                 self.deps.link.acknowledge(receipt(one)).await;
@@ -167,12 +165,17 @@ impl Pipeline {
         Ok(())
     }
 
-    fn count(&self, work: &[Work], new: usize, invalid: u64) {
+    fn count(&self, work: &[Work], rows: &[Model], new: &HashSet<String>) {
+        let metrics = &self.deps.metrics;
+        for row in rows.iter().filter(|row| new.contains(&row.id)) {
+            let kind = MessageKind::from_name(&row.kind).unwrap_or(MessageKind::Direct);
+            metrics.received(kind.name(), "peer");
+        }
         let opened = work.iter().filter(|one| one.result.is_ok()).count();
-        self.shared.received.fetch_add(new as u64, Ordering::Relaxed);
-        self.shared.rows.fetch_add(new as u64, Ordering::Relaxed);
-        self.shared.duplicates.fetch_add(opened.saturating_sub(new) as u64, Ordering::Relaxed);
-        self.shared.invalid.fetch_add(invalid, Ordering::Relaxed);
+        (new.len()..opened).for_each(|_| metrics.duplicate_received());
+        let refused = work.iter().filter(|one| matches!(one.result, Err(Refused::Quarantine(_)))).count();
+        (0..refused).for_each(|_| metrics.invalid_received());
+        self.shared.rows.fetch_add(new.len() as u64, Ordering::Relaxed);
     }
 
     fn row(&self, push: &Push, opened: &Opened, seq: u64, now: UnixMillis) -> Model {

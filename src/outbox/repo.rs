@@ -110,11 +110,13 @@ pub async fn find(db: &impl ConnectionTrait, client_message_ids: &[&str]) -> Res
 }
 
 /// Moves up to `limit` due rows to `inflight`, oldest first, and returns them
-/// in the order of accept.
+/// in the order of accept. Reads them in that order from an index of the waiting
+/// rows alone: sorting a long backlog for every claim would stall the writer.
 pub async fn claim_due(db: &impl ConnectionTrait, now: UnixMillis, limit: u32) -> Result<Vec<Model>, DbErr> {
     const SQL: &str = "UPDATE outbox SET status = 'inflight', attempts = attempts + 1, \
          first_transmit_at = COALESCE(first_transmit_at, ?1) \
-         WHERE id IN (SELECT id FROM outbox WHERE status = 'pending' AND next_attempt_at <= ?1 ORDER BY id LIMIT ?2) \
+         WHERE id IN (SELECT id FROM outbox INDEXED BY outbox_due \
+         WHERE status = 'pending' AND next_attempt_at <= ?1 ORDER BY id LIMIT ?2) \
          RETURNING *";
     let statement =
         Statement::from_sql_and_values(DbBackend::Sqlite, SQL, [Value::from(now.0), Value::from(i64::from(limit))]);

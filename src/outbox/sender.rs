@@ -29,6 +29,7 @@ use crate::identity::Identity;
 use crate::peers;
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
+use crate::telemetry::metrics::Metrics;
 use crate::wire::delivery::{Ack, DeliveryState, DeliveryStatus as StatusFrame};
 
 /// Rows that one claim takes at most.
@@ -53,6 +54,8 @@ pub struct SenderDeps {
     pub ids: IdSource,
     /// Where outcomes are told.
     pub hub: Hub,
+    /// What is counted.
+    pub metrics: Metrics,
     /// `[reconnect]`, used for rows as well.
     pub backoff: Backoff,
 }
@@ -221,9 +224,20 @@ impl Sender {
     }
 
     fn tell(&self, row: &Model, state: SendState, broker_message_id: Option<String>, detail: Option<String>) {
+        self.deps.metrics.sent(kind(&row.destination_kind), state.name());
         let at = self.clock.now();
         let client_message_id = row.client_message_id.clone();
         let event = DeliveryStatus { client_message_id, state, broker_message_id, at, detail };
         self.deps.hub.publish(at, MeshEvent::DeliveryStatus(event));
+    }
+}
+
+/// The kind of a row as a metric's label.
+fn kind(stored: &str) -> &'static str {
+    match stored {
+        "topic" => "topic",
+        "broadcast" => "broadcast",
+        "group" => "group",
+        _ => "dm",
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::supervisor::Supervisor;
 use super::task_kind::Phase;
 
@@ -25,4 +27,22 @@ pub async fn stop_in_order(supervisor: &Supervisor) -> Vec<Phase> {
         }
     }
     late
+}
+
+/// Asks the process to stop, from anywhere in it. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct StopRequest(CancellationToken);
+
+// === impl StopRequest ===
+
+impl StopRequest {
+    /// Asks. Asking twice is asking once.
+    pub fn request(&self) {
+        self.0.cancel();
+    }
+
+    /// Waits until someone asks.
+    pub async fn requested(&self) {
+        self.0.cancelled().await;
+    }
 }

@@ -51,6 +51,7 @@ CREATE TABLE outbox (
     superseded_by TEXT
 ) STRICT;
 CREATE INDEX outbox_pending ON outbox (status, next_attempt_at);
+CREATE INDEX outbox_due ON outbox (id) WHERE status = 'pending';
 CREATE INDEX outbox_aborted ON outbox (status, aborted_at) WHERE status = 'aborted';
 
 CREATE TABLE pinned_member (

@@ -74,7 +74,7 @@ pub struct Claim {
 #[derive(Debug)]
 pub struct Batch<'a> {
     /// Sends in the order of arrival.
-    pub accepts: &'a [Box<Accept>],
+    pub accepts: &'a [Accept],
     /// Acknowledgements.
     pub settles: &'a [Settle],
     /// Pushes.
@@ -227,7 +227,7 @@ impl Context<'_> {
     async fn accept(
         &self,
         db: &DatabaseTransaction,
-        accepts: &[Box<Accept>],
+        accepts: &[Accept],
         rows: &[Rows],
         now: UnixMillis,
     ) -> Result<Vec<Outcome>, DbErr> {

@@ -11,7 +11,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Accept, Answer, Refused};
 use crate::broker::fanout::Route;
-use crate::broker::session::peer::{Kind, Peer};
+use crate::broker::session::peer::Peer;
+use crate::broker::session::terms::Kind;
 use crate::broker::shared::{MAX_INLINE_BYTES, Shared};
 use crate::broker::store::entity::message;
 use crate::domain::ids::ClientMessageId;

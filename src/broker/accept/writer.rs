@@ -19,7 +19,7 @@ use super::commit::{self, Batch, Claim, Committed, Context, Outcome, Settle};
 use super::queue::QueueSizes;
 use super::{Accept, Refused};
 use crate::broker::fanout::{Audience, Outbound};
-use crate::broker::session::peer::Copy;
+use crate::broker::session::terms::Copy;
 use crate::broker::shared::Shared;
 use crate::broker::store::deliveries::{self, Ended};
 use crate::db::tx;
@@ -60,7 +60,7 @@ pub struct Queue(mpsc::Receiver<Command>);
 
 #[derive(Debug, Default)]
 struct Sorted {
-    accepts: Vec<Box<Accept>>,
+    accepts: Vec<Accept>,
     settles: Vec<Settle>,
     claims: Vec<Claim>,
     expire: Option<(UnixMillis, oneshot::Sender<bool>)>,
@@ -104,7 +104,7 @@ fn sort(commands: &mut Vec<Command>) -> Sorted {
     let mut sorted = Sorted::default();
     for command in commands.drain(..) {
         match command {
-            Command::Accept(accept) => sorted.accepts.push(accept),
+            Command::Accept(accept) => sorted.accepts.push(*accept),
             Command::Settle(settle) => sorted.settles.push(settle),
             Command::Claim(claim) => sorted.claims.push(claim),
             Command::Expire(before, more) => sorted.expire = Some((before, more)),
@@ -148,12 +148,12 @@ impl Shared {
     async fn one_by_one(
         &self,
         context: Context<'_>,
-        accepts: &[Box<Accept>],
+        accepts: &[Accept],
         settles: &[Settle],
         claims: &[Claim],
         sizes: &mut QueueSizes,
     ) {
-        let (no_accepts, no_settles, no_claims): (&[Box<Accept>], &[Settle], &[Claim]) = (&[], &[], &[]);
+        let (no_accepts, no_settles, no_claims): (&[Accept], &[Settle], &[Claim]) = (&[], &[], &[]);
         let singles = accepts
             .chunks(1)
             .map(|accepts| Batch { accepts, settles: no_settles, claims: no_claims })
@@ -178,7 +178,7 @@ impl Shared {
 
     /// Answers the senders first, then brings the copies out, then tells whose
     /// messages arrived.
-    fn tell(&self, accepts: &[Box<Accept>], done: Committed) {
+    fn tell(&self, accepts: &[Accept], done: Committed) {
         let mut outbound: HashMap<&str, Vec<Outbound>> = HashMap::new();
         for (accept, outcome) in accepts.iter().zip(&done.outcomes) {
             accept.answer.outcome(outcome);

@@ -6,7 +6,8 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::{Audience, Fanout, Outbound, Route};
 use crate::broker::session::Registry;
-use crate::broker::session::peer::{Kind, Peer};
+use crate::broker::session::peer::Peer;
+use crate::broker::session::terms::Kind;
 use crate::wire::features::Feature;
 
 /// Fan-out to this process's connections.

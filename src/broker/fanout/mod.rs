@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::session::peer::Copy;
+use super::session::terms::Copy;
 
 /// Which connections of the receiving member get a copy at once.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::handshake::{self, Authenticated, HelloRefused};
 use super::negotiate;
-use super::peer::{End, Identity, Kind, Peer, Profile, Queues};
+use super::peer::Peer;
 use super::presence;
+use super::terms::{End, Identity, Kind, Profile, Queues};
 use crate::broker::roster::{Changing, Member, policy_name};
 use crate::broker::shared::Shared;
 use crate::broker::store::entity::presence as row;

@@ -24,8 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission;
 use super::frames;
-use super::peer::{End, MAX_IN_FLIGHT, Peer, Queues, Reply};
+use super::peer::{MAX_IN_FLIGHT, Peer};
 use super::push::Pusher;
+use super::terms::{End, Queues, Reply};
 use crate::broker::shared::{MAX_INLINE_BYTES, Shared};
 use crate::runtime::task_kind::Phase;
 use crate::wire::close;
@@ -37,7 +38,7 @@ use crate::wire::hello::ErrorFrame;
 /// How long one write may take before the socket counts as dead.
 const WRITE_LIMIT: Duration = Duration::from_secs(20);
 /// How long the closing handshake may take.
-const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// Frames that are written before they are flushed together.
 const WRITE_BATCH: usize = 64;
 
@@ -73,6 +74,8 @@ pub async fn serve(shared: Arc<Shared>, mut socket: Socket, place: Arc<OwnedSema
         Err(end) => end,
     };
     shared.metrics.connections.dec();
+    // Whoever waits for a sign of life need not wait any longer.
+    peer.finish(end.clone());
     admission::lost(&shared, &peer).await;
     tracing::debug!(member_id = peer.member_id, code = end.code, "Connection ended: {}", end.reason);
     finish(&mut socket, &end, peer.negotiates()).await;
@@ -159,7 +162,7 @@ impl Link<'_> {
         let opened_at = self.shared.clock.monotonic();
         if !self.pusher.is_held() {
             // What waited for this member is pushed now, not at the next scan.
-            self.peer.fall_behind();
+            self.peer.look.notify_one();
         }
         loop {
             let wait = self.next_timer(opened_at);
@@ -198,36 +201,53 @@ impl Link<'_> {
 
     /// Writes what waits, with one flush.
     async fn replies(&mut self, first: Reply) -> Ended {
-        let mut messages = Vec::with_capacity(1);
-        let mut next = Some(first);
-        while let Some(reply) = next {
-            messages.push(match reply {
-                Reply::Frame(frame) => text_of(&frame)?,
-                Reply::Ack(frame) => {
-                    self.peer.in_flight.fetch_sub(1, Ordering::AcqRel);
-                    text_of(&frame)?
-                }
-                Reply::Shared(text) => Message::Text(text),
-            });
-            next = if messages.len() < WRITE_BATCH { self.queues.replies.try_recv().ok() } else { None };
+        let mut messages = vec![self.reply_text(first)?];
+        while messages.len() < WRITE_BATCH
+            && let Ok(reply) = self.queues.replies.try_recv()
+        {
+            messages.push(self.reply_text(reply)?);
         }
         write(self.socket, messages).await
     }
 
-    async fn copies(&mut self, first: super::peer::Copy) -> Ended {
+    fn reply_text(&self, reply: Reply) -> Result<Message, End> {
+        match reply {
+            Reply::Frame(frame) => text_of(&frame),
+            Reply::Ack(frame) => {
+                self.peer.in_flight.fetch_sub(1, Ordering::AcqRel);
+                text_of(&frame)
+            }
+            Reply::Shared(text) => Ok(Message::Text(text)),
+        }
+    }
+
+    /// Writes copies after the answers that were queued before them: a client
+    /// waits for the answer to its negotiation, not for a push.
+    async fn write_copies(&mut self, frames: &[ServerFrame]) -> Ended {
+        let mut messages = Vec::with_capacity(frames.len());
+        while let Ok(reply) = self.queues.replies.try_recv() {
+            messages.push(self.reply_text(reply)?);
+        }
+        for frame in frames {
+            messages.push(text_of(frame)?);
+        }
+        self.shared.metrics.pushes.inc_by(frames.len() as u64);
+        write(self.socket, messages).await
+    }
+
+    async fn copies(&mut self, first: super::terms::Copy) -> Ended {
         let now = self.shared.clock.monotonic();
-        let mut messages = Vec::with_capacity(1);
+        let mut frames = Vec::with_capacity(1);
         let mut next = Some(first);
         while let Some(copy) = next {
             if self.ping.unanswered {
                 self.peer.fall_behind();
-            } else if let Some(frame) = self.pusher.live(self.peer, copy, now) {
-                messages.push(text_of(&frame)?);
+            } else {
+                frames.extend(self.pusher.live(self.peer, copy, now));
             }
-            next = if messages.len() < WRITE_BATCH { self.queues.copies.try_recv().ok() } else { None };
+            next = if frames.len() < WRITE_BATCH { self.queues.copies.try_recv().ok() } else { None };
         }
-        self.shared.metrics.pushes.inc_by(messages.len() as u64);
-        write(self.socket, messages).await
+        self.write_copies(&frames).await
     }
 
     async fn page(&mut self) -> Ended {
@@ -240,11 +260,7 @@ impl Link<'_> {
 
     async fn push(&mut self, frames: Result<Vec<ServerFrame>, sea_orm::DbErr>) -> Ended {
         match frames {
-            Ok(frames) => {
-                let messages = frames.iter().map(text_of).collect::<Result<Vec<_>, _>>()?;
-                self.shared.metrics.pushes.inc_by(messages.len() as u64);
-                write(self.socket, messages).await
-            }
+            Ok(frames) => self.write_copies(&frames).await,
             Err(error) => {
                 tracing::error!(error = %error, "Cannot read the queue of a member: {error}");
                 // The pause keeps a broken database from being asked in a loop.

@@ -6,8 +6,9 @@ use sea_orm::DbErr;
 use serde_json::{Map, Value};
 
 use super::handshake::{short, short_groups};
-use super::peer::{Peer, Reply};
+use super::peer::Peer;
 use super::push::Pusher;
+use super::terms::Reply;
 use super::{negotiate, presence};
 use crate::broker::accept;
 use crate::broker::accept::writer::Command;

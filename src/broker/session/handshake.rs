@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::peer::{Facts, Kind, Profile};
+use super::terms::{Facts, Kind, Profile};
 use crate::broker::roster::{Member, Mesh};
 use crate::broker::shared::Shared;
 use crate::crypto::sign::Statement;

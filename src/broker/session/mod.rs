@@ -27,12 +27,14 @@ pub mod negotiate;
 pub mod peer;
 pub mod presence;
 pub mod push;
+pub mod terms;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use self::peer::{Facts, Kind, Peer};
+use self::peer::Peer;
+use self::terms::{Facts, Kind};
 
 /// Every connection and lease of this broker.
 #[derive(Debug, Default)]

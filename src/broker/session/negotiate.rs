@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::peer::{End, Kind, Peer};
+use super::peer::Peer;
 use super::presence;
+use super::terms::{End, Kind};
 use crate::broker::fanout::Audience;
 use crate::broker::roster::policy_name;
 use crate::broker::shared::{MAX_INLINE_BYTES, Shared};

@@ -6,7 +6,8 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::negotiate;
-use super::peer::{Kind, Peer};
+use super::peer::Peer;
+use super::terms::Kind;
 use crate::broker::fanout::Audience;
 use crate::broker::shared::Shared;
 use crate::broker::store::entity::audit;

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use sea_orm::DbErr;
 
-use super::peer::{Copy, Kind, Peer};
+use super::peer::Peer;
+use super::terms::{Copy, Kind};
 use crate::broker::accept::commit::{Claim, Settle};
 use crate::broker::accept::writer::Command;
 use crate::broker::shared::Shared;
@@ -283,6 +284,7 @@ fn frame(message: &message::Model, delivery_id: String, again: bool) -> Push {
         sender_name: Some(message.sender_name.clone()),
         client_message_id: message.client_message_id.clone(),
         request_fingerprint: message.request_fingerprint.clone(),
+        target_spec: message.target_spec.starts_with(['*', '@']).then(|| message.target_spec.clone()),
         reply_to_id: message.reply_to_id.clone(),
         delivery_id: Some(delivery_id),
         history_id: Some(message.id.clone()),

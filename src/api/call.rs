@@ -1,0 +1,151 @@
+//! What is known of a request before it is handled.
+
+use axum::extract::{MatchedPath, Request};
+use http::{HeaderMap, Method, header};
+
+use crate::proto;
+use crate::runtime::ids::IdSource;
+
+/// Longest id that a caller may give its request, in bytes.
+const MAX_REQUEST_ID: usize = 128;
+/// Methods of other packages that are served too.
+const STANDARD_METHODS: [&str; 5] = [
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/List",
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
+
+/// How a connection came in. Each connection carries it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// Over the Unix socket.
+    Unix {
+        /// User id of the peer.
+        uid: u32,
+        /// Process id of the peer, where the system tells it.
+        pid: Option<i32>,
+    },
+    /// Over loopback TCP.
+    Tcp {
+        /// Port of the peer.
+        peer_port: u16,
+    },
+}
+
+/// What the caller speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// gRPC: failures are trailers-only statuses.
+    Grpc,
+    /// Everything else: failures are problem documents.
+    Rest,
+}
+
+/// The id of a request: the caller's `X-Request-Id`, or a ULID. Given back with
+/// the answer and written to the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestId(pub String);
+
+/// A request, as far as the gate looks at it.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Its id.
+    pub id: RequestId,
+    /// How it came in.
+    pub via: Via,
+    /// What the caller speaks.
+    pub protocol: Protocol,
+    /// The call's name in the metrics: the route, or the gRPC method; `other`
+    /// for what does not exist.
+    pub endpoint: String,
+    /// The HTTP method.
+    pub method: Method,
+    /// The path, without the query.
+    pub path: String,
+    /// A credential was presented.
+    pub has_credential: bool,
+}
+
+// === impl Via ===
+
+impl Via {
+    /// The name in metrics and logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Unix { .. } => "uds",
+            Self::Tcp { .. } => "tcp",
+        }
+    }
+
+    #[cfg(test)]
+    pub fn unix() -> Self {
+        Self::Unix { uid: 1000, pid: Some(1) }
+    }
+
+    #[cfg(test)]
+    pub fn tcp() -> Self {
+        Self::Tcp { peer_port: 40_000 }
+    }
+}
+
+// === impl Protocol ===
+
+impl Protocol {
+    /// What a request's headers say.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let is_grpc =
+            headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        if is_grpc { Self::Grpc } else { Self::Rest }
+    }
+}
+
+// === impl Call ===
+
+impl Call {
+    /// Looks at a request. One without [`Via`] counts as come over TCP, where the
+    /// stricter rules hold.
+    pub fn of(request: &Request, ids: &IdSource) -> Self {
+        let headers = request.headers();
+        let protocol = Protocol::of(headers);
+        let path = request.uri().path();
+        let endpoint = match protocol {
+            Protocol::Grpc if is_known_method(path) => path.to_owned(),
+            Protocol::Rest => match request.extensions().get::<MatchedPath>() {
+                // Routes of gRPC services, reached without gRPC.
+                Some(matched) if !matched.as_str().contains('{') => matched.as_str().to_owned(),
+                _ => "other".to_owned(),
+            },
+            Protocol::Grpc => "other".to_owned(),
+        };
+        Self {
+            id: RequestId::of(headers, ids),
+            via: request.extensions().get().cloned().unwrap_or(Via::Tcp { peer_port: 0 }),
+            protocol,
+            endpoint,
+            method: request.method().clone(),
+            path: path.to_owned(),
+            has_credential: headers.contains_key(header::AUTHORIZATION),
+        }
+    }
+}
+
+/// Whether this is a gRPC method of this API or of the standard services.
+fn is_known_method(path: &str) -> bool {
+    proto::METHODS.contains(&path) || STANDARD_METHODS.contains(&path)
+}
+
+// === impl RequestId ===
+
+impl RequestId {
+    fn of(headers: &HeaderMap, ids: &IdSource) -> Self {
+        let given = headers.get("x-request-id").and_then(|value| value.to_str().ok());
+        match given {
+            Some(id) if (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                Self(id.to_owned())
+            }
+            _ => Self(ids.ulid()),
+        }
+    }
+}

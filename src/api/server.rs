@@ -1,0 +1,202 @@
+//! Serves one router on the Unix socket and on loopback TCP.
+//!
+//! What it is for: gRPC (HTTP/2), REST and event streams (HTTP/1.1 or 2) on the
+//! same sockets.
+//! What runs here: one task for each listener, one for each connection, and one
+//! for each HTTP/2 request, all under the supervisor.
+//! What it guarantees: a connection costs nothing for ever: it must speak within
+//! [`FIRST_BYTES`], finish a request's head within [`HEAD`] and answer pings.
+//! When the streams stop, connections finish what they have begun and close.
+//! What it must not do: decide anything about a request; see `gate.rs`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+use tower::Service as _;
+
+use super::call::Via;
+use super::first_bytes;
+use super::lenient::LenientAuthority;
+use crate::runtime::supervisor::Supervisor;
+use crate::runtime::task_kind::{Phase, TaskKind};
+
+/// Time in which a new connection must have said what it speaks.
+pub const FIRST_BYTES: Duration = Duration::from_secs(10);
+/// Time in which the head of an HTTP/1 request must be complete.
+pub const HEAD: Duration = Duration::from_secs(30);
+/// Pause after a failed accept, as when file descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// HTTP/2 pings: how often, and how long an answer may take.
+const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+/// HTTP/2 requests that one connection may have open.
+const STREAMS_PER_CONNECTION: u32 = 256;
+/// The HTTP/2 library ends a connection on which more small frames wait than
+/// half of this allows; the default would end fast streams of short messages.
+const CONNECTION_WINDOW: u32 = 64 << 20;
+const STREAM_WINDOW: u32 = 1 << 20;
+/// Greatest size of a request's headers in bytes.
+const HEADERS: u32 = 32 * 1024;
+
+/// The bound sockets of a daemon.
+#[derive(Debug)]
+pub struct Listeners {
+    /// The Unix socket.
+    pub unix: UnixListener,
+    /// Loopback TCP, where it is on.
+    pub tcp: Option<TcpListener>,
+}
+
+/// What each listener needs.
+#[derive(Clone)]
+struct Server {
+    router: Router,
+    supervisor: Supervisor,
+    connections: Arc<Semaphore>,
+}
+
+/// Hands the requests of a connection to the supervisor.
+#[derive(Clone)]
+struct Tasks(Supervisor);
+
+/// Serves until the supervisor stops the phase `Ingress`; open connections end
+/// in the phase `Streams`. `connections` bounds those of each listener.
+pub fn serve(router: Router, listeners: Listeners, connections: u32, supervisor: &Supervisor) {
+    let places = usize::try_from(connections).unwrap_or(usize::MAX >> 3);
+    let server = |_| Server {
+        router: router.clone(),
+        supervisor: supervisor.clone(),
+        connections: Arc::new(Semaphore::new(places)),
+    };
+    supervisor.spawn(TaskKind::Server, "unix listener", server(()).accept_unix(listeners.unix));
+    if let Some(tcp) = listeners.tcp {
+        supervisor.spawn(TaskKind::Server, "tcp listener", server(()).accept_tcp(tcp));
+    }
+}
+
+// === impl Server ===
+
+impl Server {
+    async fn accept_unix(self, listener: UnixListener) {
+        let stop = self.supervisor.token(Phase::Ingress);
+        while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+            match accepted {
+                Ok((stream, _)) => {
+                    let peer = stream.peer_cred().ok();
+                    let via = Via::Unix {
+                        // No one is this user, so nothing is granted by mistake.
+                        uid: peer.map_or(u32::MAX, |peer| peer.uid()),
+                        pid: peer.and_then(|peer| peer.pid()),
+                    };
+                    self.take(LenientAuthority::new(stream), via);
+                }
+                Err(error) => pause(&error).await,
+            }
+        }
+    }
+
+    async fn accept_tcp(self, listener: TcpListener) {
+        let stop = self.supervisor.token(Phase::Ingress);
+        while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+            match accepted {
+                Ok((stream, peer)) => {
+                    // Answers are small; waiting to fill a segment only delays them.
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%error, "Cannot switch Nagle's algorithm off: {error}");
+                    }
+                    self.take(stream, Via::Tcp { peer_port: peer.port() });
+                }
+                Err(error) => pause(&error).await,
+            }
+        }
+    }
+
+    /// Serves a connection, or closes it when there are too many.
+    fn take<I>(&self, io: I, via: Via)
+    where
+        I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let Ok(place) = Arc::clone(&self.connections).try_acquire_owned() else {
+            tracing::warn!(transport = via.name(), "Closed a new connection over {}: too many are open", via.name());
+            return;
+        };
+        let server = self.clone();
+        self.supervisor.spawn(TaskKind::Connection, "connection", async move {
+            let stop = server.supervisor.token(Phase::Streams);
+            let first = stop.run_until_cancelled(first_bytes::wait(io, FIRST_BYTES)).await;
+            if let Some(Some(io)) = first {
+                server.connection(io, via).await;
+            }
+            drop(place);
+        });
+    }
+
+    async fn connection<I>(self, io: I, via: Via)
+    where
+        I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let stop = self.supervisor.token(Phase::Streams);
+        let (router, source) = (self.router, via.clone());
+        let service = service_fn(move |request: Request<Incoming>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(source.clone());
+            // A router is always ready.
+            router.clone().call(request)
+        });
+        let builder = builder(Tasks(self.supervisor));
+        let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(io), service));
+        let result = tokio::select! {
+            result = connection.as_mut() => result,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        // Clients that leave are no news.
+        if let Err(error) = result {
+            tracing::debug!(transport = via.name(), %error, "A connection over {} ended: {error}", via.name());
+        }
+    }
+}
+
+fn builder(tasks: Tasks) -> Builder<Tasks> {
+    let mut builder = Builder::new(tasks);
+    // Without a timer the limits below do nothing.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Some(PING.0))
+        .keep_alive_timeout(PING.1)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .max_header_list_size(HEADERS)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(STREAM_WINDOW);
+    builder
+}
+
+async fn pause(error: &std::io::Error) {
+    tracing::warn!(%error, "Cannot accept a connection: {error}; trying again");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+// === impl Tasks ===
+
+impl<F> Executor<F> for Tasks
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, request: F) {
+        self.0.spawn(TaskKind::Stream, "http request", request);
+    }
+}

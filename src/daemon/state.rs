@@ -1,0 +1,167 @@
+//! The files of a state directory, from the lock to the databases.
+
+use std::path::Path;
+
+use sea_orm_migration::MigratorTrait;
+
+use super::Error;
+use crate::config::daemon::{DaemonConfig, TEMPLATE};
+use crate::config::paths::{Root, StateDir};
+use crate::db::connect::Sqlite;
+use crate::db::integrity::{Depth, Integrity, integrity_check, quarantine};
+use crate::db::migrate;
+use crate::domain::ids::{MemberId, MeshId};
+use crate::identity::host::{self, HostFacts};
+use crate::identity::{Identity, keystore};
+use crate::membership::config_json::{ConfigJson, MeshEntry};
+use crate::runtime::clock::Clock;
+use crate::runtime::ids::IdSource;
+use crate::runtime::instance_lock::{InstanceLock, LockError};
+use crate::runtime::private_file::{self, PRIVATE, PUBLIC};
+use crate::{membership, outbox};
+
+/// Version of both databases' schema together (R20).
+pub const SCHEMA_VERSION: u32 = 1;
+/// Read-only connections of a database.
+const READERS: u32 = 4;
+/// Pause before a send that a crash interrupted goes out again.
+const RECOVER_PAUSE_MS: i64 = 500;
+
+/// The two databases of a daemon.
+#[derive(Debug)]
+pub(super) struct Databases {
+    pub(super) outbox: Sqlite,
+    pub(super) inbox: Sqlite,
+}
+
+/// Makes the directory and takes its lock; nothing else is touched before.
+pub(super) fn lock(state: &StateDir, mesh: &str) -> Result<InstanceLock, Error> {
+    private_file::create_dir(state.path())?;
+    match InstanceLock::acquire(&state.lock()) {
+        Ok(lock) => Ok(lock),
+        Err(LockError::Held { .. }) => {
+            let pid = private_file::read_optional(&state.pid())?.and_then(|text| text.trim().parse().ok());
+            Err(Error::AlreadyRunning { mesh: mesh.to_owned(), pid })
+        }
+        Err(error) => Err(Error::Lock(error)),
+    }
+}
+
+/// What every start writes: pid, hooks directory, an example of the settings.
+pub(super) fn lay_out(state: &StateDir) -> Result<DaemonConfig, Error> {
+    // What a killed daemon left behind says nothing about this one.
+    private_file::remove_if_there(&state.http_port())?;
+    private_file::write_atomic(&state.pid(), std::process::id().to_string().as_bytes(), PRIVATE)?;
+    private_file::create_dir(&state.hooks())?;
+    if private_file::read_optional(&state.config())?.is_none() {
+        private_file::write_atomic(&state.config(), TEMPLATE.as_bytes(), PUBLIC)?;
+    }
+    Ok(DaemonConfig::load(&state.config())?)
+}
+
+/// The member that this mesh was joined as.
+pub(super) fn joined(root: &Root, mesh: &str) -> Result<MeshEntry, Error> {
+    let config = ConfigJson::load(root)?;
+    match config.mesh(mesh)? {
+        Some(entry) => Ok(entry),
+        None => {
+            let joined = config.meshes()?.into_iter().map(|entry| entry.slug).collect();
+            Err(Error::NotJoined { mesh: mesh.to_owned(), joined })
+        }
+    }
+}
+
+/// The member's key. The first start copies it from the joined mesh; from then
+/// on the key file leads.
+pub(super) fn identity(state: &StateDir, entry: &MeshEntry) -> Result<Identity, Error> {
+    let path = state.keypair();
+    if keystore::load(&path)?.is_none() {
+        let mesh_id = MeshId::parse(entry.mesh_id.as_str());
+        let member_id = MemberId::parse(entry.member_id.as_str());
+        let (Ok(mesh_id), Ok(member_id)) = (mesh_id, member_id) else {
+            return Err(membership::Error::Id("id in config.json").into());
+        };
+        keystore::create(&path, &mesh_id, &member_id, &entry.secret()?)?;
+    }
+    let damaged = || crate::identity::Error::Damaged { path: path.clone(), detail: "it vanished".to_owned() };
+    let identity = keystore::load(&path)?.ok_or_else(damaged)?;
+    if identity.member_id().as_str() != entry.member_id || identity.mesh_id().as_str() != entry.mesh_id {
+        let found = identity.member_id().to_string();
+        let expected = entry.member_id.clone();
+        return Err(crate::identity::Error::OtherMember { path, found, expected }.into());
+    }
+    Ok(identity)
+}
+
+/// The persistent id of this directory, told to the broker.
+pub(super) fn instance_id(state: &StateDir, ids: &IdSource) -> Result<String, Error> {
+    if let Some(id) = private_file::read_optional(&state.instance())?.map(|text| text.trim().to_owned())
+        && ulid::Ulid::from_string(&id).is_ok()
+    {
+        return Ok(id);
+    }
+    let id = ids.ulid();
+    private_file::write_atomic(&state.instance(), id.as_bytes(), PRIVATE)?;
+    Ok(id)
+}
+
+/// What ties the key to this host.
+pub(super) fn host_fingerprint(state: &StateDir, ids: &IdSource, clock: &Clock) -> Result<(), Error> {
+    let facts = HostFacts::read();
+    if facts == HostFacts::default() {
+        tracing::warn!("fingerprint_unavailable: this host tells neither an id nor a hardware address");
+    }
+    Ok(host::write_once(&state.host_fingerprint(), &facts, &ids.ulid(), clock.now())?)
+}
+
+/// Refuses a directory that a newer version has written.
+pub(super) fn check_schema_version(state: &StateDir) -> Result<(), Error> {
+    let Some(text) = private_file::read_optional(&state.schema_version())? else { return Ok(()) };
+    let found = text.trim();
+    match found.parse::<u32>() {
+        Ok(version) if version <= SCHEMA_VERSION => Ok(()),
+        _ => Err(Error::SchemaNewer {
+            path: state.schema_version().display().to_string(),
+            found: found.chars().take(40).collect(),
+            known: SCHEMA_VERSION,
+        }),
+    }
+}
+
+/// Checks, opens and migrates both databases, and puts back what a crash left
+/// on its way. A damaged outbox stops the start, since sends that were answered
+/// may be in it; a damaged inbox is set aside, since the broker's history and
+/// the peers have its messages (R186, R187).
+pub(super) async fn open_databases(state: &StateDir, mesh: &str, clock: &Clock) -> Result<Databases, Error> {
+    let outbox_path = state.outbox_db();
+    if let Integrity::Damaged(complaint) = integrity_check(&outbox_path, Depth::Full).await? {
+        let path = outbox_path.display().to_string();
+        return Err(Error::OutboxCorrupt { path, complaint, mesh: mesh.to_owned() });
+    }
+    let inbox_path = state.inbox_db();
+    if let Integrity::Damaged(complaint) = integrity_check(&inbox_path, Depth::Full).await? {
+        let kept = quarantine(&inbox_path, clock.now())?;
+        tracing::error!(
+            complaint,
+            kept = %kept.display(),
+            "inbox_corruption_recovered: the inbox was damaged; it is kept as {} and a new one is begun",
+            kept.display()
+        );
+    }
+    let outbox = open::<claudemesh_migrations::OutboxMigrator>(&outbox_path).await?;
+    let inbox = open::<claudemesh_migrations::InboxMigrator>(&inbox_path).await?;
+    private_file::write_atomic(&state.schema_version(), SCHEMA_VERSION.to_string().as_bytes(), PUBLIC)?;
+    let recovered = outbox::repo::recover(outbox.writer(), clock.now(), RECOVER_PAUSE_MS)
+        .await
+        .map_err(|source| outbox.error("put interrupted sends back", source))?;
+    if recovered > 0 {
+        tracing::info!(sends = recovered, "{recovered} sends were on their way at the last end and go out again");
+    }
+    Ok(Databases { outbox, inbox })
+}
+
+async fn open<M: MigratorTrait>(path: &Path) -> Result<Sqlite, Error> {
+    let database = Sqlite::open(path, READERS).await?;
+    migrate::migrate::<M>(database.writer(), &path.display().to_string()).await?;
+    Ok(database)
+}

@@ -19,6 +19,7 @@ use super::Context;
 use super::discovery::{self, Address, DaemonArgs};
 use super::exit_code;
 use super::failure::Failure;
+use super::running;
 use crate::domain::error_code::ErrorCode;
 use crate::proto::admin::lifecycle_service_client::LifecycleServiceClient;
 use crate::proto::pb::control_service_client::ControlServiceClient;
@@ -99,12 +100,14 @@ impl Client {
 
     async fn over_tcp(authority: &str, token_file: &Path) -> Result<Self, Failure> {
         let token = private_file::read_optional(token_file)?.map(Zeroizing::new).ok_or_else(|| {
-            Failure::new(ErrorCode::ConfigInvalid, format!("CLAUDEMESH_TOKEN_FILE={} does not exist", token_file.display()))
+            Failure::new(
+                ErrorCode::ConfigInvalid,
+                format!("CLAUDEMESH_TOKEN_FILE={} does not exist", token_file.display()),
+            )
         })?;
         let value = Zeroizing::new(format!("Bearer {}", token.trim()));
-        let mut token = MetadataValue::try_from(value.as_str()).map_err(|_| {
-            Failure::new(ErrorCode::ConfigInvalid, format!("{} holds no token", token_file.display()))
-        })?;
+        let mut token = MetadataValue::try_from(value.as_str())
+            .map_err(|_| Failure::new(ErrorCode::ConfigInvalid, format!("{} holds no token", token_file.display())))?;
         token.set_sensitive(true);
         let refused = |detail: String| {
             Failure::new(ErrorCode::DaemonNotRunning, format!("no daemon answers at {authority}: {detail}"))
@@ -181,6 +184,14 @@ fn io_error(error: tonic::transport::Error) -> io::Error {
     io::Error::other(error.to_string())
 }
 
+/// What is said of a daemon that lives and does not serve its socket.
+pub fn no_answer(mesh: &str, socket: &Path, error: &io::Error) -> Failure {
+    let what = format!("the daemon of mesh {mesh:?} runs but does not answer at {}: {error}", socket.display());
+    Failure::new(ErrorCode::DeadlineExceeded, what)
+        .next(format!("see what it does: claudemesh daemon logs --mesh {mesh}"))
+        .next(format!("or start it anew: claudemesh daemon restart --mesh {mesh}"))
+}
+
 fn socket_failure(context: &Context, path: &Path, mesh: Option<&str>, error: &io::Error) -> Failure {
     match (error.kind(), mesh) {
         (io::ErrorKind::PermissionDenied, _) => {
@@ -188,6 +199,7 @@ fn socket_failure(context: &Context, path: &Path, mesh: Option<&str>, error: &io
                 .next("a daemon serves only the user who started it")
         }
         (io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused, Some(mesh)) => match context.root() {
+            Ok(root) if running::is_running(&root.state_dir(mesh)).unwrap_or(false) => no_answer(mesh, path, error),
             Ok(root) => discovery::not_running(&root, mesh),
             Err(failure) => failure,
         },

@@ -10,24 +10,26 @@
 //! asked for.
 
 mod broker;
-mod client;
+pub mod client;
 mod daemon;
-mod discovery;
+pub mod discovery;
 mod events;
-mod exit_code;
-mod failure;
+pub mod exit_code;
+pub mod failure;
 mod inbox;
 mod join;
 mod mesh;
-mod output;
+pub mod output;
 mod peer;
 mod process;
-mod running;
+pub mod running;
 mod send;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use self::failure::Failure;
 use self::output::Output;
@@ -55,7 +57,6 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 daemon not running, 4 already
 running, 5 refused, 10 wrong configuration, 11 to 18 why a daemon ended for good,
 70 a defect.";
 
-/// Messages between AI sessions, scripts and services of a mesh
 #[derive(Debug, Parser)]
 #[command(name = "claudemesh", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
 struct Cli {
@@ -85,6 +86,14 @@ enum Verb {
     /// Serve meshes to their members
     #[command(subcommand)]
     Broker(broker::Verb),
+    /// Print a script that completes commands in your shell
+    Completions(CompletionsArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct CompletionsArgs {
+    /// The shell
+    shell: clap_complete::Shell,
 }
 
 /// What every command needs.
@@ -148,6 +157,11 @@ fn dispatch(verb: Verb, context: &Context, output: &mut Output) -> Result<u8, Fa
         Verb::Mesh(verb) => mesh::run(verb, context, output).map(ok),
         Verb::Daemon(verb) => daemon::run(verb, context, output),
         Verb::Broker(verb) => broker::run(verb, context, output),
+        Verb::Completions(args) => {
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "claudemesh", &mut script);
+            output.line(String::from_utf8_lossy(&script)).map(ok)
+        }
     }
 }
 
@@ -176,16 +190,4 @@ fn client_runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(ErrorCode::InternalError, format!("cannot start: {error}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
 }

@@ -49,7 +49,7 @@ impl Output {
     /// Prints a table; cells must be [`safe`].
     pub fn table<const N: usize>(&mut self, header: [&str; N], rows: Vec<[String; N]>) -> Result<(), Failure> {
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_header(header).add_rows(rows);
+        table.load_style(presets::NOTHING).set_header(header).add_rows(rows);
         for column in table.column_iter_mut() {
             column.set_padding((0, 2));
         }
@@ -110,7 +110,7 @@ pub(super) mod tests {
 
     /// Both streams in memory.
     #[derive(Clone, Default)]
-    pub struct Captured(Arc<Mutex<Vec<u8>>>);
+    pub(in crate::cli) struct Captured(Arc<Mutex<Vec<u8>>>);
 
     impl Write for Captured {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -122,10 +122,10 @@ pub(super) mod tests {
     }
 
     impl Captured {
-        pub fn output(&self) -> Output {
+        pub(in crate::cli) fn output(&self) -> Output {
             Output { stdout: Box::new(self.clone()), stderr: Box::new(self.clone()) }
         }
-        pub fn text(&self) -> String {
+        pub(in crate::cli) fn text(&self) -> String {
             String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
         }
     }

@@ -42,8 +42,11 @@ pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> R
     let mesh = running_or_joined(args.mesh.as_deref(), context, &root)?;
     let mut log = Log::open(root.state_dir(&mesh).log()).map_err(|error| {
         if error.source.kind() == io::ErrorKind::NotFound {
-            return Failure::new(ErrorCode::DaemonNotRunning, format!("no daemon of mesh {mesh:?} has logged anything"))
-                .next(format!("start it: claudemesh daemon up --mesh {mesh}"));
+            return Failure::new(
+                ErrorCode::DaemonNotRunning,
+                format!("no daemon of mesh {mesh:?} has logged anything"),
+            )
+            .next(format!("start it: claudemesh daemon up --mesh {mesh}"));
         }
         error.into()
     })?;
@@ -52,13 +55,15 @@ pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> R
     for line in &lines[lines.len().saturating_sub(args.lines)..] {
         output.line(shown(line, args.json))?;
     }
-    while args.follow {
+    if !args.follow {
+        return Ok(());
+    }
+    loop {
         tokio::time::sleep(LOOK).await;
         for line in log.new_lines()? {
             output.line(shown(&line, args.json))?;
         }
     }
-    Ok(())
 }
 
 /// A log file that grows, and may be moved away and begun anew.
@@ -134,14 +139,18 @@ fn shown(line: &str, json: bool) -> String {
         return line.to_owned();
     }
     let Ok(mut fields) = serde_json::from_str::<Map<String, Value>>(line) else { return safe(line) };
-    let mut text = |key: &str| fields.remove(key).and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
+    let mut text =
+        |key: &str| fields.remove(key).and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
     let time = text("timestamp");
     let time = DateTime::parse_from_rfc3339(&time)
         .map_or(time, |time| time.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S%.3f").to_string());
     let (level, message, _) = (text("level"), text("message"), text("target"));
     let mut shown = format!("{} {level:5} {}", safe(&time), safe(&message));
     for (key, value) in fields {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let value = match value.as_str() {
+            Some(text) if !text.contains(char::is_whitespace) => text.to_owned(),
+            _ => value.to_string(),
+        };
         shown.push_str(&safe(&format!("  {key}={value}")));
     }
     shown
@@ -155,8 +164,8 @@ mod tests {
 
     #[test]
     fn a_line_is_time_level_message_and_fields() {
-        let line = r#"{"timestamp":"t","level":"INFO","message":"Ready\u001b","mesh":"demo","pid":7,"target":"x"}"#;
-        assert_eq!(shown(line, false), "t INFO  Ready\u{FFFD}  mesh=demo  pid=7");
+        let line = r#"{"timestamp":"t","level":"INFO","message":"Ready\u001b","mesh":"demo","pid":7,"reason":"a call","target":"x"}"#;
+        assert_eq!(shown(line, false), "t INFO  Ready\u{FFFD}  mesh=demo  pid=7  reason=\"a call\"");
         assert_eq!(shown(line, true), line);
         assert_eq!(shown("panicked\u{7}", false), "panicked\u{FFFD}");
     }

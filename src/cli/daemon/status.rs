@@ -2,7 +2,6 @@
 //! of other versions.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -10,14 +9,14 @@ use serde_json::json;
 use tonic::Code;
 
 use super::all_joined;
-use crate::cli::client::{Client, answer, call_within};
+use crate::cli::client::{Client, answer, call_within, no_answer};
 use crate::cli::discovery::{named_mesh, not_running};
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, safe, time};
 use crate::cli::{Context, exit_code, running};
 use crate::config::paths::Root;
 use crate::daemon::LastExit;
-use crate::domain::error_code::{ErrorCode, exit};
+use crate::domain::error_code::exit;
 use crate::proto::admin::{
     GetStatusRequest, GetStatusResponse, IdentityStatus, LinkState, LinkStatus, OutboxSummary, ProcessStatus,
 };
@@ -118,7 +117,7 @@ async fn look(root: &Root, mesh: String) -> Result<Row, Failure> {
             Ok(status) => row.status = Some(status),
             Err(failure) => row.failure = Some(failure),
         },
-        Err(error) => row.failure = Some(silent(root, &row.mesh, &error)),
+        Err(error) => row.failure = Some(no_answer(&row.mesh, &state.sock(), &error)),
     }
     Ok(row)
 }
@@ -151,16 +150,6 @@ async fn ask(client: &Client) -> Result<GetStatusResponse, Failure> {
         outbox: Some(OutboxSummary { pending: health.queue_depth, inflight: health.inflight, ..Default::default() }),
         ..Default::default()
     })
-}
-
-fn silent(root: &Root, mesh: &str, error: &io::Error) -> Failure {
-    let socket = root.state_dir(mesh).sock();
-    Failure::new(
-        ErrorCode::DeadlineExceeded,
-        format!("the daemon of mesh {mesh:?} runs but does not answer at {}: {error}", socket.display()),
-    )
-    .next(format!("see what it does: claudemesh daemon logs --mesh {mesh}"))
-    .next(format!("or start it anew: claudemesh daemon restart --mesh {mesh}"))
 }
 
 fn table(rows: &[Row], output: &mut Output) -> Result<(), Failure> {
@@ -252,7 +241,11 @@ fn ended(last: &LastExit) -> String {
         ("", detail) => format!(": {}", safe(detail)),
         (code, detail) => format!(": {} ({})", safe(detail), safe(code)),
     };
-    format!("the last daemon ended with exit code {} at {}{why}", last.exit_code, time(Some(&Timestamp::from_unix_ms(last.at))))
+    format!(
+        "the last daemon ended with exit code {} at {}{why}",
+        last.exit_code,
+        time(Some(&Timestamp::from_unix_ms(last.at)))
+    )
 }
 
 /// A time span in its largest unit, and the next one.

@@ -68,9 +68,8 @@ async fn serve(config: BrokerConfig, clock: Clock, output: &mut Output) -> Resul
     let serving = prepared.run(stop.clone(), |address| {
         let version = env!("CARGO_PKG_VERSION");
         // The broker does its work whether or not somebody reads this.
-        let _ = output.line(format_args!(
-            "claudemesh broker {version} listens on ws://{address}/ws (database {database})"
-        ));
+        let _ =
+            output.line(format_args!("claudemesh broker {version} listens on ws://{address}/ws (database {database})"));
     });
     tokio::pin!(serving);
     loop {

@@ -99,12 +99,14 @@ impl Client {
 
     async fn over_tcp(authority: &str, token_file: &Path) -> Result<Self, Failure> {
         let token = private_file::read_optional(token_file)?.map(Zeroizing::new).ok_or_else(|| {
-            Failure::new(ErrorCode::ConfigInvalid, format!("CLAUDEMESH_TOKEN_FILE={} does not exist", token_file.display()))
+            Failure::new(
+                ErrorCode::ConfigInvalid,
+                format!("CLAUDEMESH_TOKEN_FILE={} does not exist", token_file.display()),
+            )
         })?;
         let value = Zeroizing::new(format!("Bearer {}", token.trim()));
-        let mut token = MetadataValue::try_from(value.as_str()).map_err(|_| {
-            Failure::new(ErrorCode::ConfigInvalid, format!("{} holds no token", token_file.display()))
-        })?;
+        let mut token = MetadataValue::try_from(value.as_str())
+            .map_err(|_| Failure::new(ErrorCode::ConfigInvalid, format!("{} holds no token", token_file.display())))?;
         token.set_sensitive(true);
         let refused = |detail: String| {
             Failure::new(ErrorCode::DaemonNotRunning, format!("no daemon answers at {authority}: {detail}"))

@@ -122,7 +122,8 @@ fn the_only_running(root: &Root) -> Result<String, Failure> {
         0 => Err(match joined_mesh(root, None, &crate::config::source::MapSource::default(), Path::new("/")) {
             Ok(mesh) => not_running(root, &mesh),
             Err(failure) if failure.code() == ErrorCode::MeshRequired.name() => {
-                Failure::new(ErrorCode::DaemonNotRunning, "no daemon runs").next("start one: claudemesh daemon up --mesh <MESH>")
+                Failure::new(ErrorCode::DaemonNotRunning, "no daemon runs")
+                    .next("start one: claudemesh daemon up --mesh <MESH>")
             }
             Err(failure) => failure,
         }),

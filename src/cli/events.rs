@@ -13,9 +13,7 @@ use super::inbox;
 use super::output::{Output, safe, time};
 use crate::domain::error_code::ErrorCode;
 use crate::proto::pb::stream_events_response::Event;
-use crate::proto::pb::{
-    DeliveryStatus, EventType, ListMessagesRequest, StreamEventsRequest, StreamEventsResponse,
-};
+use crate::proto::pb::{DeliveryStatus, EventType, ListMessagesRequest, StreamEventsRequest, StreamEventsResponse};
 
 /// Pauses between attempts to reach a daemon that restarts.
 const RETRY: [Duration; 4] =

@@ -123,7 +123,12 @@ fn create(args: CreateArgs, context: &Context, output: &mut Output) -> Result<()
         return output.json(&join::result_json(&entry, already));
     }
     let what = if already { "already created" } else { "created" };
-    output.line(format_args!("{what}  {}  you are {} ({})", entry.slug, join::name(&entry), safe(&entry.broker_url)))?;
+    output.line(format_args!(
+        "{what}  {}  you are {} ({})",
+        entry.slug,
+        join::name(&entry),
+        safe(&entry.broker_url)
+    ))?;
     output.note(format_args!("invite others: claudemesh mesh invite {}", entry.slug));
     join::next_steps(&entry, context, output)
 }

@@ -49,7 +49,7 @@ impl Output {
     /// Prints a table; cells must be [`safe`].
     pub fn table<const N: usize>(&mut self, header: [&str; N], rows: Vec<[String; N]>) -> Result<(), Failure> {
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_header(header).add_rows(rows);
+        table.load_style(presets::NOTHING).set_header(header).add_rows(rows);
         for column in table.column_iter_mut() {
             column.set_padding((0, 2));
         }

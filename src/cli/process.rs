@@ -37,9 +37,7 @@ pub(super) fn spawn_self(args: &[String], root: &Root, output: &Path) -> Result<
         .stdout(file)
         .stderr(second)
         .spawn()
-        .map_err(|error| {
-            Failure::new(ErrorCode::InternalError, format!("cannot start {}: {error}", exe.display()))
-        })
+        .map_err(|error| Failure::new(ErrorCode::InternalError, format!("cannot start {}: {error}", exe.display())))
 }
 
 /// Leaves the session of the terminal, so that its end does not end this process.

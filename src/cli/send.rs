@@ -125,7 +125,12 @@ fn report(args: &Args, response: &SendResponse, output: &mut Output) -> Result<(
     let name = response.recipient.as_ref().map(|recipient| recipient.name.as_str()).unwrap_or_default();
     let name = if name.is_empty() || !args.to.starts_with(|c: char| c.is_alphanumeric()) { &args.to } else { name };
     let known = if response.duplicate { "  (the same send as before)" } else { "" };
-    output.line(format_args!("{}  {}  to {}{known}", word(response.status()), response.client_message_id, safe(name)))?;
+    output.line(format_args!(
+        "{}  {}  to {}{known}",
+        word(response.status()),
+        response.client_message_id,
+        safe(name)
+    ))?;
     if !response.degraded.is_empty() {
         let lost = response.degraded.join(", ");
         output.note(format_args!("note: {} runs an older version and will not see: {}", safe(name), safe(&lost)));

@@ -42,8 +42,11 @@ pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> R
     let mesh = running_or_joined(args.mesh.as_deref(), context, &root)?;
     let mut log = Log::open(root.state_dir(&mesh).log()).map_err(|error| {
         if error.source.kind() == io::ErrorKind::NotFound {
-            return Failure::new(ErrorCode::DaemonNotRunning, format!("no daemon of mesh {mesh:?} has logged anything"))
-                .next(format!("start it: claudemesh daemon up --mesh {mesh}"));
+            return Failure::new(
+                ErrorCode::DaemonNotRunning,
+                format!("no daemon of mesh {mesh:?} has logged anything"),
+            )
+            .next(format!("start it: claudemesh daemon up --mesh {mesh}"));
         }
         error.into()
     })?;
@@ -134,7 +137,8 @@ fn shown(line: &str, json: bool) -> String {
         return line.to_owned();
     }
     let Ok(mut fields) = serde_json::from_str::<Map<String, Value>>(line) else { return safe(line) };
-    let mut text = |key: &str| fields.remove(key).and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
+    let mut text =
+        |key: &str| fields.remove(key).and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
     let time = text("timestamp");
     let time = DateTime::parse_from_rfc3339(&time)
         .map_or(time, |time| time.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S%.3f").to_string());

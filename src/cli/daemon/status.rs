@@ -252,7 +252,11 @@ fn ended(last: &LastExit) -> String {
         ("", detail) => format!(": {}", safe(detail)),
         (code, detail) => format!(": {} ({})", safe(detail), safe(code)),
     };
-    format!("the last daemon ended with exit code {} at {}{why}", last.exit_code, time(Some(&Timestamp::from_unix_ms(last.at))))
+    format!(
+        "the last daemon ended with exit code {} at {}{why}",
+        last.exit_code,
+        time(Some(&Timestamp::from_unix_ms(last.at)))
+    )
 }
 
 /// A time span in its largest unit, and the next one.

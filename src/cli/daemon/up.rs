@@ -82,9 +82,9 @@ pub(super) fn run(args: Args, context: &Context, output: &mut Output) -> Result<
 async fn all(args: &Args, context: &Context, root: &Root, output: &mut Output) -> Result<u8, Failure> {
     let meshes = all_joined(root)?;
     if meshes.is_empty() {
-        return Err(joined_mesh(root, None, context.source.as_ref(), &context.cwd).err().unwrap_or_else(|| {
-            Failure::new(ErrorCode::MeshNotJoined, "no mesh is joined")
-        }));
+        return Err(joined_mesh(root, None, context.source.as_ref(), &context.cwd)
+            .err()
+            .unwrap_or_else(|| Failure::new(ErrorCode::MeshNotJoined, "no mesh is joined")));
     }
     let mut each = Each::new();
     for mesh in meshes {
@@ -116,7 +116,8 @@ pub(super) async fn start(context: &Context, root: &Root, mesh: &str, name: Opti
     private_file::create_dir(state.path())?;
     // Not the log: its lines are JSON, and what comes here is not.
     let printed = state.path().join("stderr.log");
-    let mut arguments: Vec<String> = ["daemon", "up", "--foreground", "--detached", "--mesh", mesh].map(str::to_owned).to_vec();
+    let mut arguments: Vec<String> =
+        ["daemon", "up", "--foreground", "--detached", "--mesh", mesh].map(str::to_owned).to_vec();
     arguments.extend(name.map(|name| format!("--name={name}")));
     let mut child = process::spawn_self(&arguments, root, &printed)?;
     let pid = child.id();
@@ -156,8 +157,11 @@ fn check(root: &Root, mesh: &str) -> Result<(), Failure> {
     let allowed = Fleet::load(root)?.max_daemons;
     let count = running::running(root)?.len();
     if count >= allowed as usize {
-        return Err(Failure::new(ErrorCode::ConfigInvalid, format!("{count} daemons run, and max_daemons is {allowed}"))
-            .next(format!("raise [fleet] max_daemons in {}", root.daemons_dir().join("config.toml").display())));
+        return Err(Failure::new(
+            ErrorCode::ConfigInvalid,
+            format!("{count} daemons run, and max_daemons is {allowed}"),
+        )
+        .next(format!("raise [fleet] max_daemons in {}", root.daemons_dir().join("config.toml").display())));
     }
     Ok(())
 }
@@ -165,9 +169,9 @@ fn check(root: &Root, mesh: &str) -> Result<(), Failure> {
 /// The failure of a daemon that has ended instead of starting: its own words and
 /// its own exit code.
 fn ended(child: &mut Child, mesh: &str, printed: &std::path::Path) -> Result<Option<Failure>, Failure> {
-    let status = child.try_wait().map_err(|error| {
-        Failure::new(ErrorCode::InternalError, format!("cannot watch the new daemon: {error}"))
-    })?;
+    let status = child
+        .try_wait()
+        .map_err(|error| Failure::new(ErrorCode::InternalError, format!("cannot watch the new daemon: {error}")))?;
     let Some(status) = status else { return Ok(None) };
     let code = status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != exit::OK);
     let words = process::written(printed);

@@ -1,8 +1,11 @@
 //! Builds every part in the order of dependence, one paragraph each.
 
-use tokio::net::{TcpListener, UnixListener};
+use std::sync::Arc;
 
-use super::{Error, LastExit, Options, reload, state};
+use tokio::net::TcpListener;
+
+use super::settings::Settings;
+use super::{Error, LastExit, Options, state};
 use crate::broker_client::{self, End, LinkState};
 use crate::config::daemon::DaemonConfig;
 use crate::config::paths::StateDir;
@@ -13,6 +16,8 @@ use crate::events::Hub;
 use crate::identity::Identity;
 use crate::identity::token::LocalToken;
 use crate::membership::config_json::MeshEntry;
+use crate::proto::admin;
+use crate::proto::wkt::Timestamp;
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
 use crate::runtime::listen;
@@ -26,13 +31,8 @@ use crate::{api, inbox, outbox, peers};
 /// Everything, built and bound.
 #[derive(Debug)]
 pub(super) struct Parts {
-    options: Options,
-    token: LocalToken,
-    facts: LinkFacts,
-    config: DaemonConfig,
-    state: StateDir,
     databases: state::Databases,
-    log: logging::Control,
+    settings: Arc<Settings>,
     identity: Identity,
     ids: IdSource,
     metrics: Metrics,
@@ -42,25 +42,16 @@ pub(super) struct Parts {
     peers: peers::Parts,
     outbox: outbox::Parts,
     inbox: inbox::Parts,
-    unix: UnixListener,
-    tcp: Option<TcpListener>,
-    http_address: String,
-    clock: Clock,
-}
-
-/// What the joined mesh says about the link.
-#[derive(Debug)]
-struct LinkFacts {
-    url: String,
-    display_name: String,
+    api: api::Parts,
+    listeners: api::Listeners,
 }
 
 /// What is needed while everything runs.
 pub(super) struct Running {
     link: tokio::sync::watch::Receiver<LinkState>,
     databases: [Sqlite; 2],
+    settings: Arc<Settings>,
     api: api::Handle,
-    reload: api::Reload,
 }
 
 /// Builds every part.
@@ -70,6 +61,7 @@ pub(super) async fn parts(
     entry: MeshEntry,
     clock: &Clock,
     supervisor: &Supervisor,
+    stop: &StopRequest,
 ) -> Result<Parts, Error> {
     let ids = IdSource::new(clock.clone());
     let config = state::lay_out(state)?;
@@ -130,16 +122,32 @@ pub(super) async fn parts(
 
     let unix = listen::unix(&state.sock(), config.ipc.socket_mode()?)?;
     let tcp = bind_tcp(&config, state).await?;
-    let http_address = tcp.as_ref().and_then(|tcp| tcp.local_addr().ok()).map(|at| at.to_string()).unwrap_or_default();
-    let link_config = LinkFacts { url: entry.broker_url, display_name: entry.display_name.unwrap_or_default() };
-    Ok(Parts {
-        options: options.clone(),
+    let settings = Arc::new(Settings::new(state.config(), config.clone(), log));
+    let reload = Arc::clone(&settings);
+    let api_deps = api::Deps {
+        mesh: options.mesh.clone(),
+        identity: identity.clone(),
         token,
-        facts: link_config,
-        config,
-        state: state.clone(),
+        outbox: outbox.handle(),
+        inbox: inbox.handle(),
+        peers: peers.handle(),
+        link: link.handle(),
+        metrics: metrics.clone(),
+        supervisor: supervisor.clone(),
+        clock: clock.clone(),
+        ids: ids.clone(),
+        stop: stop.clone(),
+        reload: Arc::new(move || reload.reload()),
+        ipc: config.ipc.clone(),
+        limits: config.limits.clone(),
+        required_features: config.features.require.clone(),
+        schema_version: state::SCHEMA_VERSION,
+        facts: facts(options, state, &entry, clock, tcp.as_ref()),
+    };
+    let api = api::prepare(api_deps).await?;
+    Ok(Parts {
         databases,
-        log,
+        settings,
         identity,
         ids,
         metrics,
@@ -149,11 +157,39 @@ pub(super) async fn parts(
         peers,
         outbox,
         inbox,
-        unix,
-        tcp,
-        http_address,
-        clock: clock.clone(),
+        api,
+        listeners: api::Listeners { unix, tcp },
     })
+}
+
+/// What `daemon status` shows of the process.
+fn facts(
+    options: &Options,
+    state: &StateDir,
+    entry: &MeshEntry,
+    clock: &Clock,
+    tcp: Option<&TcpListener>,
+) -> api::Facts {
+    let text = |path: std::path::PathBuf| path.display().to_string();
+    let address = tcp.and_then(|listener| listener.local_addr().ok());
+    let last_exit = LastExit::read(&state.last_exit()).map(|last| admin::LastExit {
+        exit_code: last.exit_code.into(),
+        reason: last.code,
+        detail: last.detail,
+        at: Some(Timestamp::from_unix_ms(last.at)),
+    });
+    api::Facts {
+        started_at: clock.now(),
+        display_name: options.display_name.clone().or_else(|| entry.display_name.clone()).unwrap_or_default(),
+        state_dir: state.path().display().to_string(),
+        socket_path: text(state.sock()),
+        http_address: address.map_or_else(String::new, |address| address.to_string()),
+        config_path: text(state.config()),
+        log_path: text(state.log()),
+        broker_url: entry.broker_url.clone(),
+        insecure_link: entry.broker_url.starts_with("ws://"),
+        last_exit,
+    }
 }
 
 /// Binds the loopback port and writes it down. A port that is taken does not
@@ -182,47 +218,15 @@ impl Parts {
     }
 
     /// Starts every part, the lowest rank first.
-    pub(super) async fn start(self, supervisor: &Supervisor, stop: &StopRequest) -> Result<Running, Error> {
+    pub(super) fn start(self, supervisor: &Supervisor) -> Running {
         let link = self.link.handle();
-        let reload = reload::reload(&self.state, &self.config, self.log);
-        let deps = api::Deps {
-            mesh: self.options.mesh.clone(),
-            identity: self.identity.clone(),
-            token: self.token,
-            outbox: self.outbox.handle(),
-            inbox: self.inbox.handle(),
-            peers: self.peers.handle(),
-            link: link.clone(),
-            metrics: self.metrics.clone(),
-            supervisor: supervisor.clone(),
-            clock: self.clock.clone(),
-            ids: self.ids.clone(),
-            stop: stop.clone(),
-            reload: reload.clone(),
-            ipc: self.config.ipc.clone(),
-            limits: self.config.limits.clone(),
-            required_features: self.config.features.require.clone(),
-            schema_version: state::SCHEMA_VERSION,
-            facts: api::Facts {
-                started_at: self.clock.now(),
-                display_name: self.options.display_name.unwrap_or(self.facts.display_name),
-                state_dir: self.state.path().display().to_string(),
-                socket_path: self.state.sock().display().to_string(),
-                http_address: self.http_address,
-                config_path: self.state.config().display().to_string(),
-                log_path: self.state.log().display().to_string(),
-                insecure_link: self.facts.url.starts_with("ws://"),
-                broker_url: self.facts.url,
-                last_exit: LastExit::read(&self.state.last_exit()).map(LastExit::into_proto),
-            },
-        };
-
-        let (peers, streams) = (self.peers.handle(), self.link.spawn(supervisor));
+        let peers_handle = self.peers.handle();
+        let streams = self.link.spawn(supervisor);
         self.peers.spawn(streams.news, supervisor);
         let sender = outbox::SenderDeps {
             link: link.clone(),
             statuses: streams.statuses,
-            peers,
+            peers: peers_handle,
             identity: self.identity,
             ids: self.ids,
             hub: self.hub,
@@ -231,9 +235,13 @@ impl Parts {
         };
         self.outbox.spawn(supervisor, sender);
         self.inbox.spawn(streams.deliveries, supervisor);
-        let api = api::spawn(deps, api::Listeners { unix: self.unix, tcp: self.tcp }).await?;
-        let databases = [self.databases.outbox, self.databases.inbox];
-        Ok(Running { link: link.state(), databases, api, reload })
+        let api = self.api.spawn(self.listeners, supervisor);
+        Running {
+            link: link.state(),
+            databases: [self.databases.outbox, self.databases.inbox],
+            settings: self.settings,
+            api,
+        }
     }
 }
 
@@ -252,11 +260,10 @@ impl Running {
         }
     }
 
-    /// Reads the settings again; what is wrong with them goes to the log.
+    /// Reads the settings again, as SIGHUP asks for.
     pub(super) fn reload(&self) {
-        if let Err(error) = (self.reload)() {
-            tracing::warn!(error = %error, "The settings were not read again: {error}");
-        }
+        // What is wrong is in the log by then.
+        let _ = self.settings.reload();
     }
 
     /// Tells health checks that this daemon goes.

@@ -11,10 +11,8 @@
 mod assemble;
 mod error;
 mod exit;
-mod reload;
+mod settings;
 mod state;
-
-use std::path::Path;
 
 use crate::config::paths::{Root, StateDir};
 use crate::domain::ids::MemberKey;
@@ -59,7 +57,7 @@ struct Files {
 }
 
 /// Runs a daemon until it ends. `ready` is called when the sockets answer.
-pub async fn run(options: Options, ready: impl FnOnce(&Path)) -> Result<ExitReason, Error> {
+pub async fn run(options: Options, ready: impl FnOnce(&Prepared)) -> Result<ExitReason, Error> {
     // Before anything else, so that a signal during the start is not lost.
     let system = |action| move |source| Error::System { action, source };
     let mut signals = StopSignals::listen().map_err(system("listen for signals"))?;
@@ -67,16 +65,9 @@ pub async fn run(options: Options, ready: impl FnOnce(&Path)) -> Result<ExitReas
     let prepared = Prepared::prepare(options).await?;
     let supervisor = prepared.supervisor.clone();
     let stop = prepared.stop.clone();
-    let socket = prepared.socket();
+    ready(&prepared);
     let Prepared { parts, files, clock, .. } = prepared;
-    let mut running = match parts.start(&supervisor, &stop).await {
-        Ok(running) => running,
-        Err(error) => {
-            shutdown::stop_in_order(&supervisor).await;
-            return Err(error);
-        }
-    };
-    ready(&socket);
+    let mut running = parts.start(&supervisor);
     tracing::info!(pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "The daemon is ready");
 
     let reason = loop {
@@ -126,7 +117,7 @@ impl Prepared {
         let entry = state::joined(&options.root, &options.mesh)?;
         let lock = state::lock(&state, &options.mesh)?;
         let files = Files { state: state.clone(), _lock: lock };
-        let parts = assemble::parts(&options, &state, entry, &clock, &supervisor).await?;
+        let parts = assemble::parts(&options, &state, entry, &clock, &supervisor, &stop).await?;
         Ok(Self { parts, files, supervisor, stop, clock })
     }
 

@@ -11,8 +11,9 @@ use crate::domain::error_code::ErrorCode;
 pub(super) fn run(root: Root, mesh: String, name: Option<String>, output: &mut Output) -> Result<u8, Failure> {
     let runtime = server_runtime()?;
     let options = Options { root, mesh: mesh.clone(), display_name: name };
-    let daemon = daemon::run(options, |socket| {
+    let daemon = daemon::run(options, |prepared| {
         let version = env!("CARGO_PKG_VERSION");
+        let socket = prepared.socket();
         let line = format!("claudemesh daemon {version} ready: mesh {mesh}, socket {}", socket.display());
         // The daemon does its work whether or not somebody reads this.
         let _ = output.line(line);

@@ -7,12 +7,12 @@ use serde_json::json;
 
 use super::Context;
 use super::failure::Failure;
-use super::output::{Output, safe};
+use super::output::{Output, safe, time};
 use super::{join, running};
 use crate::membership::config_json::ConfigJson;
 use crate::membership::invite::{self, Terms};
 use crate::membership::{create, owner};
-use crate::wire::text::to_iso;
+use crate::proto::wkt::Timestamp;
 
 const CREATE_EXAMPLES: &str = "\
 Examples:
@@ -145,7 +145,8 @@ fn invite(args: &InviteArgs, context: &Context, output: &mut Output) -> Result<(
     };
     let terms = Terms { role, uses: args.uses, lifetime: args.expires };
     let made = invite::make(&env, &owner, &terms, args.allow_insecure)?;
-    let until = to_iso(made.expires_at);
+    let expires_at = Timestamp::from_unix_ms(made.expires_at.0);
+    let until = time(Some(&expires_at));
     if args.json {
         return output.json(&json!({
             "mesh": owner.slug,
@@ -153,7 +154,7 @@ fn invite(args: &InviteArgs, context: &Context, output: &mut Output) -> Result<(
             "invite_id": made.invite_id,
             "role": role.as_str(),
             "uses": args.uses,
-            "expires_at": until,
+            "expires_at": expires_at,
         }));
     }
     output.line(&made.link)?;

@@ -1,4 +1,10 @@
 //! `claudemesh daemon`: one daemon a mesh.
+//!
+//! What it is for: starting, stopping, watching and reading the log of daemons.
+//! What runs here: one command; the daemon itself with `up --foreground`.
+//! What it guarantees: a daemon is up when it answers and gone when its lock is
+//! free; both hold for daemons of other versions, too.
+//! What it must not do: touch the files of a daemon that runs.
 
 mod down;
 mod foreground;

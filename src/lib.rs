@@ -23,6 +23,7 @@
 //! | 8 | `api` | gRPC, REST and SSE on the local sockets |
 //! | 8 | `broker` | the broker |
 //! | 9 | `daemon` | puts the daemon together |
+//! | 10 | `cli` | the command line |
 //!
 //! Cargo features: `postgres` (on by default) lets the broker keep its tables in
 //! PostgreSQL; `failpoints` adds named points at which a test stops the process
@@ -31,6 +32,7 @@
 pub mod api;
 pub mod broker;
 pub mod broker_client;
+pub mod cli;
 pub mod config;
 pub mod crypto;
 pub mod daemon;

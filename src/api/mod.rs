@@ -1,12 +1,186 @@
-//! The local interface: gRPC and REST on one Unix socket and one loopback port.
+//! The local interface: gRPC, REST and event streams on one Unix socket and one
+//! loopback port.
+//!
+//! What it is for: whoever runs on this host sends, reads and follows through
+//! it, in the protocol that suits it.
+//! What runs here: one task for each listener, connection and request
+//! (`server.rs`), one that remembers what was seen of the link (`link.rs`).
+//! What it guarantees: both protocols and both sockets answer alike; every
+//! request passes the gate (`gate.rs`), every failure leaves it with a stable
+//! code; nothing is served without a token over TCP.
+//! What it must not do: decide what is sent or stored; it hands calls on.
 
 pub mod auth;
 pub mod call;
+pub mod convert;
 pub mod deadline;
 pub mod first_bytes;
 pub mod gate;
+pub mod grpc;
 pub mod guard;
 pub mod lenient;
 pub mod limits;
+pub mod link;
+pub mod rest;
 pub mod server;
+pub mod service;
 pub mod status;
+pub mod stream;
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+
+use self::gate::Gate;
+use self::guard::Guard;
+use self::limits::Limits;
+pub use self::limits::MAX_GRPC_MESSAGE;
+pub use self::server::Listeners;
+use self::service::Services;
+use crate::config::ConfigError;
+use crate::config::ipc;
+use crate::domain::time::UnixMillis;
+use crate::identity::Identity;
+use crate::identity::token::LocalToken;
+use crate::proto::admin;
+use crate::runtime::clock::Clock;
+use crate::runtime::ids::IdSource;
+use crate::runtime::shutdown::StopRequest;
+use crate::runtime::supervisor::Supervisor;
+use crate::runtime::task_kind::Phase;
+use crate::telemetry::metrics::Metrics;
+use crate::{broker_client, inbox, outbox, peers};
+
+/// Reads the settings again and says which keys changed.
+pub type Reload = Arc<dyn Fn() -> Result<admin::ReloadResponse, ConfigError> + Send + Sync>;
+
+/// What the local interface works with.
+#[derive(Clone)]
+pub struct Deps {
+    /// The mesh's slug.
+    pub mesh: String,
+    /// Who this daemon is.
+    pub identity: Identity,
+    /// The bearer token of TCP.
+    pub token: LocalToken,
+    /// Takes sends.
+    pub outbox: outbox::Handle,
+    /// Has what came.
+    pub inbox: inbox::Handle,
+    /// Who is in the mesh.
+    pub peers: peers::Handle,
+    /// The link to the broker; only its state is read.
+    pub link: broker_client::Handle,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Runs the tasks.
+    pub supervisor: Supervisor,
+    /// Now.
+    pub clock: Clock,
+    /// Request ids.
+    pub ids: IdSource,
+    /// Ends the daemon.
+    pub stop: StopRequest,
+    /// Reads the settings again.
+    pub reload: Reload,
+    /// `[ipc]`.
+    pub ipc: ipc::Ipc,
+    /// `[limits]`.
+    pub limits: ipc::Limits,
+    /// `[features] require`.
+    pub required_features: Vec<String>,
+    /// Version of both databases' schema.
+    pub schema_version: u32,
+    /// What does not change while the daemon runs.
+    pub facts: Facts,
+}
+
+/// What `daemon status` shows and does not change while the daemon runs.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// When the process started.
+    pub started_at: UnixMillis,
+    /// The member's name when it was started.
+    pub display_name: String,
+    /// The state directory.
+    pub state_dir: String,
+    /// The Unix socket.
+    pub socket_path: String,
+    /// Address of the TCP listener; empty without one.
+    pub http_address: String,
+    /// The settings file.
+    pub config_path: String,
+    /// The log file; empty when it logs to the terminal.
+    pub log_path: String,
+    /// URL of the broker.
+    pub broker_url: String,
+    /// The link is not encrypted.
+    pub insecure_link: bool,
+    /// How the process before this one ended.
+    pub last_exit: Option<admin::LastExit>,
+}
+
+/// The running interface. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    health: grpc::HealthReporter,
+}
+
+/// Serves on the listeners until the supervisor stops its phases.
+pub async fn spawn(deps: Deps, listeners: Listeners) -> Result<Handle, Error> {
+    let supervisor = deps.supervisor.clone();
+    let connections = deps.limits.connections;
+    let (router, handle) = build_router(deps).await?;
+    server::serve(router, listeners, connections, &supervisor);
+    Ok(handle)
+}
+
+/// The router behind all listeners, and the handle of what it serves.
+async fn build_router(deps: Deps) -> Result<(Router, Handle), Error> {
+    let limits = Limits::new(&deps.limits);
+    let link = link::follow(deps.link.clone(), deps.clock.clone(), &deps.supervisor);
+    let gate = Gate {
+        guard: Guard { origins: deps.ipc.allowed_origins.clone(), bound_host: deps.ipc.http_bind.to_string() },
+        token: deps.token.clone(),
+        public_health: deps.ipc.public_health_check,
+        limits: limits.clone(),
+        stopping: deps.supervisor.token(Phase::Ingress),
+        metrics: deps.metrics.clone(),
+        clock: deps.clock.clone(),
+        ids: deps.ids.clone(),
+    };
+    let services = Services::new(deps, limits, link);
+    let (grpc, health) = grpc::router(services.clone()).await?;
+    // The REST routes have no fallback: two routers with one refuse to merge.
+    let router = rest::router(services).merge(grpc).fallback(grpc::unknown).layer(from_fn_with_state(gate, gate::pass));
+    Ok((router, Handle { health }))
+}
+
+/// The interface could not be put together: a defect of the build.
+#[derive(Debug, thiserror::Error)]
+#[error("the descriptors of the API cannot be served: {0}")]
+pub struct Error(#[from] tonic_reflection::server::Error);
+
+// === impl Handle ===
+
+impl Handle {
+    /// Tells health checks that this daemon goes. Comes first in a shutdown, so
+    /// that callers turn away before calls are refused.
+    pub async fn not_serving(&self) {
+        grpc::set_not_serving(&self.health).await;
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Handle")
+    }
+}
+
+impl fmt::Debug for Deps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Deps({})", self.mesh)
+    }
+}

@@ -113,11 +113,6 @@ impl Failure {
         self.0.code
     }
 
-    /// Its text for people.
-    pub fn message(&self) -> &str {
-        &self.0.message
-    }
-
     /// As a gRPC status with details.
     pub fn to_status(&self) -> Status {
         let Inner { code, message, metadata, violations, retry_after } = &*self.0;

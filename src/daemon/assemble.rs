@@ -2,7 +2,7 @@
 
 use tokio::net::{TcpListener, UnixListener};
 
-use super::{Error, Options, state};
+use super::{Error, LastExit, Options, reload, state};
 use crate::broker_client::{self, End, LinkState};
 use crate::config::daemon::DaemonConfig;
 use crate::config::paths::StateDir;
@@ -21,11 +21,14 @@ use crate::runtime::shutdown::StopRequest;
 use crate::runtime::supervisor::Supervisor;
 use crate::telemetry::logging;
 use crate::telemetry::metrics::Metrics;
-use crate::{inbox, outbox, peers};
+use crate::{api, inbox, outbox, peers};
 
 /// Everything, built and bound.
 #[derive(Debug)]
 pub(super) struct Parts {
+    options: Options,
+    token: LocalToken,
+    facts: LinkFacts,
     config: DaemonConfig,
     state: StateDir,
     databases: state::Databases,
@@ -41,15 +44,23 @@ pub(super) struct Parts {
     inbox: inbox::Parts,
     unix: UnixListener,
     tcp: Option<TcpListener>,
+    http_address: String,
     clock: Clock,
+}
+
+/// What the joined mesh says about the link.
+#[derive(Debug)]
+struct LinkFacts {
+    url: String,
+    display_name: String,
 }
 
 /// What is needed while everything runs.
 pub(super) struct Running {
     link: tokio::sync::watch::Receiver<LinkState>,
     databases: [Sqlite; 2],
-    state: StateDir,
-    log: logging::Control,
+    api: api::Handle,
+    reload: api::Reload,
 }
 
 /// Builds every part.
@@ -59,7 +70,6 @@ pub(super) async fn parts(
     entry: MeshEntry,
     clock: &Clock,
     supervisor: &Supervisor,
-    stop: &StopRequest,
 ) -> Result<Parts, Error> {
     let ids = IdSource::new(clock.clone());
     let config = state::lay_out(state)?;
@@ -120,8 +130,12 @@ pub(super) async fn parts(
 
     let unix = listen::unix(&state.sock(), config.ipc.socket_mode()?)?;
     let tcp = bind_tcp(&config, state).await?;
-    drop((token, stop));
+    let http_address = tcp.as_ref().and_then(|tcp| tcp.local_addr().ok()).map(|at| at.to_string()).unwrap_or_default();
+    let link_config = LinkFacts { url: entry.broker_url, display_name: entry.display_name.unwrap_or_default() };
     Ok(Parts {
+        options: options.clone(),
+        token,
+        facts: link_config,
         config,
         state: state.clone(),
         databases,
@@ -137,6 +151,7 @@ pub(super) async fn parts(
         inbox,
         unix,
         tcp,
+        http_address,
         clock: clock.clone(),
     })
 }
@@ -167,15 +182,47 @@ impl Parts {
     }
 
     /// Starts every part, the lowest rank first.
-    pub(super) fn start(self, supervisor: &Supervisor) -> Running {
+    pub(super) async fn start(self, supervisor: &Supervisor, stop: &StopRequest) -> Result<Running, Error> {
         let link = self.link.handle();
-        let (peers_handle, outbox_handle) = (self.peers.handle(), self.outbox.handle());
-        let streams = self.link.spawn(supervisor);
+        let reload = reload::reload(&self.state, &self.config, self.log);
+        let deps = api::Deps {
+            mesh: self.options.mesh.clone(),
+            identity: self.identity.clone(),
+            token: self.token,
+            outbox: self.outbox.handle(),
+            inbox: self.inbox.handle(),
+            peers: self.peers.handle(),
+            link: link.clone(),
+            metrics: self.metrics.clone(),
+            supervisor: supervisor.clone(),
+            clock: self.clock.clone(),
+            ids: self.ids.clone(),
+            stop: stop.clone(),
+            reload: reload.clone(),
+            ipc: self.config.ipc.clone(),
+            limits: self.config.limits.clone(),
+            required_features: self.config.features.require.clone(),
+            schema_version: state::SCHEMA_VERSION,
+            facts: api::Facts {
+                started_at: self.clock.now(),
+                display_name: self.options.display_name.unwrap_or(self.facts.display_name),
+                state_dir: self.state.path().display().to_string(),
+                socket_path: self.state.sock().display().to_string(),
+                http_address: self.http_address,
+                config_path: self.state.config().display().to_string(),
+                log_path: self.state.log().display().to_string(),
+                insecure_link: self.facts.url.starts_with("ws://"),
+                broker_url: self.facts.url,
+                last_exit: LastExit::read(&self.state.last_exit()).map(LastExit::into_proto),
+            },
+        };
+
+        let (peers, streams) = (self.peers.handle(), self.link.spawn(supervisor));
         self.peers.spawn(streams.news, supervisor);
         let sender = outbox::SenderDeps {
             link: link.clone(),
             statuses: streams.statuses,
-            peers: peers_handle,
+            peers,
             identity: self.identity,
             ids: self.ids,
             hub: self.hub,
@@ -184,13 +231,9 @@ impl Parts {
         };
         self.outbox.spawn(supervisor, sender);
         self.inbox.spawn(streams.deliveries, supervisor);
-        drop((outbox_handle, self.unix, self.tcp, self.config, self.clock));
-        Running {
-            link: link.state(),
-            databases: [self.databases.outbox, self.databases.inbox],
-            state: self.state,
-            log: self.log,
-        }
+        let api = api::spawn(deps, api::Listeners { unix: self.unix, tcp: self.tcp }).await?;
+        let databases = [self.databases.outbox, self.databases.inbox];
+        Ok(Running { link: link.state(), databases, api, reload })
     }
 }
 
@@ -209,20 +252,17 @@ impl Running {
         }
     }
 
-    /// Reads the settings again and applies what may change while running. Bad
-    /// settings change nothing.
+    /// Reads the settings again; what is wrong with them goes to the log.
     pub(super) fn reload(&self) {
-        match DaemonConfig::load(&self.state.config()) {
-            Ok(config) => match self.log.set_level(&config.daemon.log_level) {
-                Ok(()) => tracing::info!(log_level = config.daemon.log_level, "The settings were read again"),
-                Err(error) => tracing::warn!(error = %error, "The log level was not changed: {error}"),
-            },
-            Err(error) => tracing::warn!(error = %error, "The settings were not read again: {error}"),
+        if let Err(error) = (self.reload)() {
+            tracing::warn!(error = %error, "The settings were not read again: {error}");
         }
     }
 
     /// Tells health checks that this daemon goes.
-    pub(super) async fn not_serving(&self) {}
+    pub(super) async fn not_serving(&self) {
+        self.api.not_serving().await;
+    }
 
     /// Moves the logs into the databases and closes them.
     pub(super) async fn close(&self) {

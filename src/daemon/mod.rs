@@ -11,7 +11,10 @@
 mod assemble;
 mod error;
 mod exit;
+mod reload;
 mod state;
+
+use std::path::Path;
 
 use crate::config::paths::{Root, StateDir};
 use crate::domain::ids::MemberKey;
@@ -56,7 +59,7 @@ struct Files {
 }
 
 /// Runs a daemon until it ends. `ready` is called when the sockets answer.
-pub async fn run(options: Options, ready: impl FnOnce(&Prepared)) -> Result<ExitReason, Error> {
+pub async fn run(options: Options, ready: impl FnOnce(&Path)) -> Result<ExitReason, Error> {
     // Before anything else, so that a signal during the start is not lost.
     let system = |action| move |source| Error::System { action, source };
     let mut signals = StopSignals::listen().map_err(system("listen for signals"))?;
@@ -64,9 +67,16 @@ pub async fn run(options: Options, ready: impl FnOnce(&Prepared)) -> Result<Exit
     let prepared = Prepared::prepare(options).await?;
     let supervisor = prepared.supervisor.clone();
     let stop = prepared.stop.clone();
-    ready(&prepared);
+    let socket = prepared.socket();
     let Prepared { parts, files, clock, .. } = prepared;
-    let mut running = parts.start(&supervisor);
+    let mut running = match parts.start(&supervisor, &stop).await {
+        Ok(running) => running,
+        Err(error) => {
+            shutdown::stop_in_order(&supervisor).await;
+            return Err(error);
+        }
+    };
+    ready(&socket);
     tracing::info!(pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "The daemon is ready");
 
     let reason = loop {
@@ -116,7 +126,7 @@ impl Prepared {
         let entry = state::joined(&options.root, &options.mesh)?;
         let lock = state::lock(&state, &options.mesh)?;
         let files = Files { state: state.clone(), _lock: lock };
-        let parts = assemble::parts(&options, &state, entry, &clock, &supervisor, &stop).await?;
+        let parts = assemble::parts(&options, &state, entry, &clock, &supervisor).await?;
         Ok(Self { parts, files, supervisor, stop, clock })
     }
 

@@ -199,7 +199,8 @@ impl Error {
             }
             Self::Unreachable { .. } => "check the address and that the broker runs; repeating the command is safe",
             Self::UnexpectedAnswer { .. } => "check that this is a claudemesh broker; repeating the command is safe",
-            Self::JoinRefused { .. } | Self::InviteRefused { .. } => "ask the mesh's owner for a new link",
+            Self::JoinRefused { .. } => "ask the mesh's owner for a new link",
+            Self::InviteRefused { .. } => "check this host's clock, and that this is the broker that has the mesh",
             Self::AdminTokenMissing { .. } => {
                 "only the broker's operator creates meshes; pass --admin-token-file <broker directory>/admin_token"
             }

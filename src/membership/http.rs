@@ -101,7 +101,7 @@ impl Answer {
     /// What the broker said about a failure, fit for a terminal.
     pub(super) fn reason(&self) -> String {
         let document: Option<serde_json::Value> = self.json();
-        let text = ["detail", "error", "title"]
+        let text = ["message", "error", "detail"]
             .iter()
             .find_map(|key| document.as_ref()?.get(key)?.as_str())
             .unwrap_or(&self.body);

@@ -66,7 +66,7 @@ impl Draft {
         let file = match read(&path)? {
             Some(file) => File { broker_url: broker_url.to_owned(), ..file },
             None => {
-                let secret = MemberSecret::from_seed(&*Zeroizing::new(env.ids.random::<32>()?));
+                let secret = MemberSecret::from_seed(&Zeroizing::new(env.ids.random::<32>()?));
                 File {
                     mesh_id: None,
                     slug: slug.to_owned(),

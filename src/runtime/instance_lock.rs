@@ -9,6 +9,10 @@ use std::path::Path;
 
 use super::private_file::{self, FileError};
 
+/// Whoever asks [`InstanceLock::is_held`] has the lock for some microseconds. A
+/// process that starts at that moment tries again so often.
+const ATTEMPTS: u32 = 100;
+
 /// Held for the life of the process. Dropping it releases the directory.
 #[derive(Debug)]
 pub struct InstanceLock {
@@ -35,10 +39,17 @@ impl InstanceLock {
     /// Takes the lock at `path`, or says that another process has it.
     pub fn acquire(path: &Path) -> Result<Self, LockError> {
         let file = private_file::open(path, private_file::PRIVATE)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(LockError::Held { path: path.display().to_string() }),
-            Err(TryLockError::Error(source)) => Err(FileError { action: "lock", path: path.to_owned(), source }.into()),
+        let mut attempts = ATTEMPTS;
+        loop {
+            attempts -= 1;
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(TryLockError::WouldBlock) if attempts > 0 => std::thread::yield_now(),
+                Err(TryLockError::WouldBlock) => return Err(LockError::Held { path: path.display().to_string() }),
+                Err(TryLockError::Error(source)) => {
+                    return Err(FileError { action: "lock", path: path.to_owned(), source }.into());
+                }
+            }
         }
     }
 
@@ -50,7 +61,9 @@ impl InstanceLock {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             Err(source) => return Err(FileError { action: "open", path: path.to_owned(), source }),
         };
-        match file.try_lock() {
+        // Shared: two that ask at the same time must not take each other for the
+        // owner.
+        match file.try_lock_shared() {
             Ok(()) => Ok(false),
             Err(TryLockError::WouldBlock) => Ok(true),
             Err(TryLockError::Error(source)) => Err(FileError { action: "lock", path: path.to_owned(), source }),
@@ -73,5 +86,14 @@ mod tests {
         drop(first);
         assert!(!InstanceLock::is_held(&path).unwrap());
         InstanceLock::acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn those_who_ask_are_not_taken_for_the_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let asking = File::create(&path).unwrap();
+        asking.lock_shared().unwrap();
+        assert!(!InstanceLock::is_held(&path).unwrap());
     }
 }

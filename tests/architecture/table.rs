@@ -250,6 +250,7 @@ pub(crate) const FOLDERS: &[Folder] = &[
             "telemetry",
             "identity",
             "events",
+            "broker_client",
             "peers",
             "topics",
             "outbox",
@@ -258,7 +259,7 @@ pub(crate) const FOLDERS: &[Folder] = &[
             "hooks",
         ],
         must_not_use: NO_SQL,
-        reason: "the API translates calls into handles; it holds no SQL and no link of its own",
+        reason: "the API translates calls into handles; it holds no SQL, and of the link it reads only the state",
     },
     Folder {
         name: "broker",

@@ -15,6 +15,7 @@ use std::time::Duration;
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -164,6 +165,7 @@ impl Link<'_> {
         self.ping.at = Some(self.shared.clock.monotonic());
         let opened_at = self.shared.clock.monotonic();
         if !self.pusher.is_held() {
+            // What waited for this member is pushed now, not at the next scan.
             self.peer.look.notify_one();
         }
         loop {
@@ -354,6 +356,12 @@ async fn finish(socket: &mut Socket, end: &End, explain: bool) {
         let reason = Utf8Bytes::from(close::fit_reason(&end.reason));
         socket.close(Some(CloseFrame { code: code.into(), reason })).await?;
         while let Some(Ok(_)) = socket.next().await {}
+        if code == close::TOO_LARGE {
+            // The rest of the frame is still on its way. A socket that is closed
+            // over unread bytes is reset, and the client would never see why.
+            let mut rest = vec![0; 16 * 1024];
+            while socket.get_mut().read(&mut rest).await? > 0 {}
+        }
         Ok::<_, tungstenite::Error>(())
     };
     // Whoever does not shake hands in time is gone anyway.

@@ -75,7 +75,7 @@ pub async fn member(shared: &Shared, hello: Hello) -> Result<Authenticated> {
     if !statement.is_ok_and(|statement| statement.verify(key, &signature)) {
         return refuse("bad_signature", "the hello is not signed by its pubkey");
     }
-    let (mesh, member) = look_up(shared, &hello.mesh_id, &hello.pubkey).await?;
+    let (mesh, member) = look_up(shared, &hello.mesh_id, &hello.pubkey, hello.instance_id.is_some()).await?;
     if member.id != hello.member_id {
         return refuse("unauthorized", "memberId is not the id of the member with this pubkey");
     }
@@ -144,7 +144,7 @@ pub async fn session(shared: &Shared, hello: SessionHello) -> Result<Authenticat
     if !statement.is_ok_and(|statement| statement.verify(session, &signature)) {
         return refuse("bad_signature", "the hello is not signed by the session key");
     }
-    let (mesh, member) = look_up(shared, &hello.mesh_id, &hello.parent_member_pubkey).await?;
+    let (mesh, member) = look_up(shared, &hello.mesh_id, &hello.parent_member_pubkey, false).await?;
     if hello.parent_member_id.as_deref().is_some_and(|id| !id.is_empty() && id != member.id) {
         return refuse("parent_member_id_mismatch", "parentMemberId is not the id of the member with this key");
     }
@@ -199,7 +199,9 @@ fn check_skew(shared: &Shared, timestamp: i64) -> Result<()> {
     Ok(())
 }
 
-async fn look_up(shared: &Shared, mesh_id: &str, pubkey: &str) -> Result<(Arc<Mesh>, Arc<Member>)> {
+/// The member with that key. `ours` says that the client knows the close codes
+/// that legacy clients do not.
+async fn look_up(shared: &Shared, mesh_id: &str, pubkey: &str, ours: bool) -> Result<(Arc<Mesh>, Arc<Member>)> {
     let mesh = match shared.roster.mesh(mesh_id).await {
         Ok(mesh) => mesh,
         Err(error) => {
@@ -212,17 +214,19 @@ async fn look_up(shared: &Shared, mesh_id: &str, pubkey: &str) -> Result<(Arc<Me
         return refuse("unauthorized", "no member of this mesh has this key");
     };
     if member.revoked_at.is_some() {
+        let close = if ours { close::REVOKED } else { close::BANNED };
         return Err(HelloRefused {
             code: "revoked",
             message: "this member was revoked".to_owned(),
-            close: close::BANNED,
-            reason: close::reason(close::BANNED),
+            close,
+            reason: close::reason(close),
         });
     }
     Ok((mesh, member))
 }
 
-fn is_signed(mesh_id: &str, key: MemberKey, statement: &CapabilityStatement) -> bool {
+/// Whether the member has signed its capability statement.
+pub fn is_signed(mesh_id: &str, key: MemberKey, statement: &CapabilityStatement) -> bool {
     let names = statement.capabilities.iter().map(String::as_str);
     let Some(signature) = text::signature_from_hex(&statement.signature) else { return false };
     statement.capabilities.len() <= MAX_GROUPS

@@ -13,8 +13,7 @@ async fn a_frame_over_the_limit_closes_with_1009() {
     let mesh = RawMesh::start().await;
     let (_, mut raw) = mesh.connected("alice").await;
     raw.send_text(&format!("{{\"type\": \"list_peers\", \"pad\": \"{}\"}}", "x".repeat(4 << 20))).await;
-    let frames = raw.next().await;
-    assert!(matches!(frames, crate::support::raw::Seen::Closed(1009, _)), "{frames:?}");
+    raw.expect_close(1009, "").await;
 }
 
 #[tokio::test]

@@ -24,15 +24,24 @@ impl Broker {
 
     /// Starts one with settings, such as `("member_rate_per_s", "5")`.
     pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
-        let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let mut broker = Self {
-            root: process::directory(),
-            process: None,
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            settings,
-        };
+        let mut broker = Self::idle();
+        broker.settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         broker.run().await;
         broker
+    }
+
+    /// Starts one with this `broker.toml`.
+    pub(crate) async fn configured(toml: &str) -> Self {
+        let mut broker = Self::idle();
+        std::fs::create_dir(broker.dir()).expect("the broker's directory");
+        std::fs::write(broker.dir().join("broker.toml"), toml).expect("broker.toml");
+        broker.run().await;
+        broker
+    }
+
+    fn idle() -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { root: process::directory(), process: None, address, settings: Vec::new() }
     }
 
     /// Starts the process on the address of the run before (any port the first

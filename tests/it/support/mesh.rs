@@ -1,5 +1,7 @@
 //! Meshes and members, made over the broker's HTTP side by hand.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use serde_json::{Value, json};
 
 use super::broker::Broker;
@@ -66,7 +68,10 @@ impl Mesh {
 
     /// An invite for `uses` members, registered at the broker.
     pub(crate) async fn invite(&self, broker: &Broker, uses: u32) -> Invite {
-        self.invite_until(broker, uses, now_ms() / 1000 + 3600).await
+        // An invite holds nothing random: two of one second would be the same.
+        static NUMBER: AtomicI64 = AtomicI64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        self.invite_until(broker, uses, now_ms() / 1000 + 3600 + number * 3600).await
     }
 
     /// An invite that ends at a second of one's choice.
@@ -80,14 +85,16 @@ impl Mesh {
 
     /// Registers an invite with a request signed by `signer`.
     pub(crate) async fn register(&self, broker: &Broker, invite: &Invite, uses: u32, signer: &Key) -> Response {
-        let mut body = json!({
+        use sha2::Digest as _;
+        let (token, now) = (hex::encode(sha2::Sha256::digest(&invite.token)), now_ms());
+        let signed = format!("claudemesh-invite-register|v1|{}|{token}|{uses}|{now}", self.id);
+        let body = json!({
             "token": invite.token,
             "payload": invite.payload,
             "max_uses": uses,
-            "ts": now_ms(),
+            "ts": now,
+            "signature": signer.sign(&signed),
         });
-        let canonical = serde_jcs::to_string(&body).expect("JSON has a canonical form");
-        body["signature"] = json!(signer.sign(&canonical));
         broker.http().post(&format!("/v1/meshes/{}/invites", self.id), &body).send().await
     }
 
@@ -126,7 +133,15 @@ impl RawMesh {
 
     /// With settings of the broker.
     pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
-        let broker = Broker::with(settings).await;
+        Self::on(Broker::with(settings).await).await
+    }
+
+    /// With the broker's `broker.toml`.
+    pub(crate) async fn configured(toml: &str) -> Self {
+        Self::on(Broker::configured(toml).await).await
+    }
+
+    async fn on(broker: Broker) -> Self {
         let mesh = Mesh::create(&broker, "demo").await;
         Self { broker, mesh }
     }

@@ -1,11 +1,12 @@
 //! A client of the broker link written from the protocol alone: frames are JSON
 //! values, signatures are made by hand.
 
+use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::keys::{self, Key, now_ms};
@@ -90,10 +91,44 @@ pub(crate) enum Seen {
     Closed(u16, String),
 }
 
-/// One WebSocket.
+/// One WebSocket. A task of its own reads it, so that pings are answered while
+/// the test looks elsewhere.
 pub(crate) struct Raw {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    sink: SplitSink<Socket, Message>,
+    seen: mpsc::Receiver<Seen>,
+    reader: tokio::task::JoinHandle<()>,
     requests: u32,
+}
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Dropping it ends the TCP connection without a close frame.
+impl Drop for Raw {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+async fn read(mut socket: SplitStream<Socket>, seen: mpsc::Sender<Seen>) {
+    loop {
+        let next = match socket.next().await {
+            Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
+                Ok(frame) => Seen::Frame(frame),
+                Err(error) => Seen::Closed(0, format!("the broker sent no JSON: {error}: {text}")),
+            },
+            Some(Ok(Message::Close(Some(close)))) => Seen::Closed(close.code.into(), close.reason.to_string()),
+            Some(Ok(Message::Close(None))) => Seen::Closed(1005, String::new()),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+            Some(Ok(other)) => Seen::Closed(0, format!("the broker sent {other:?}")),
+            Some(Err(_)) | None => Seen::Closed(1006, String::new()),
+        };
+        let ended = matches!(next, Seen::Closed(..));
+        if seen.send(next).await.is_err() || ended {
+            // The other side's close frame is answered by reading on.
+            while let Some(Ok(_)) = socket.next().await {}
+            return;
+        }
+    }
 }
 
 impl Raw {
@@ -104,7 +139,10 @@ impl Raw {
 
     pub(crate) async fn try_connect(url: &str) -> Result<Self, tokio_tungstenite::tungstenite::Error> {
         let (socket, _) = wait::soon("the WebSocket", tokio_tungstenite::connect_async(url)).await?;
-        Ok(Self { socket, requests: 0 })
+        let (sink, stream) = socket.split();
+        let (sender, seen) = mpsc::channel(100_000);
+        let reader = tokio::spawn(read(stream, sender));
+        Ok(Self { sink, seen, reader, requests: 0 })
     }
 
     /// Connects and says this hello; the `hello_ack` is the second value.
@@ -128,8 +166,9 @@ impl Raw {
         hello["bootId"] = json!(boot);
         hello["daemonVersion"] = json!("0.9.0");
         let (mut raw, _) = Self::hello(url, &hello).await;
-        let answer =
-            raw.negotiate(&["client_message_id_dedupe", "concurrent_connection_policy"], &["delivery_ack"]).await;
+        let answer = raw
+            .negotiate(&["client_message_id_dedupe", "concurrent_connection_policy"], &["delivery_ack", "max_payload"])
+            .await;
         (raw, answer)
     }
 
@@ -144,35 +183,13 @@ impl Raw {
     }
 
     pub(crate) async fn send_text(&mut self, text: &str) {
-        self.socket.send(Message::text(text)).await.expect("the socket takes a frame");
+        self.sink.send(Message::text(text)).await.expect("the socket takes a frame");
     }
 
-    /// The next frame, or the end. Pings are answered on the way.
+    /// The next frame, or the end.
     pub(crate) async fn next(&mut self) -> Seen {
-        wait::soon("a frame", self.read()).await
-    }
-
-    /// [`Self::next`] without a deadline.
-    pub(crate) async fn read_unbounded(&mut self) -> Seen {
-        self.read().await
-    }
-
-    async fn read(&mut self) -> Seen {
-        loop {
-            match self.socket.next().await {
-                Some(Ok(Message::Text(text))) => {
-                    let frame = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-                    return Seen::Frame(frame);
-                }
-                Some(Ok(Message::Close(Some(close)))) => {
-                    return Seen::Closed(close.code.into(), close.reason.to_string());
-                }
-                Some(Ok(Message::Close(None))) => return Seen::Closed(1005, String::new()),
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(other)) => panic!("the broker sent {other:?}"),
-                Some(Err(_)) | None => return Seen::Closed(1006, String::new()),
-            }
-        }
+        let next = wait::soon("a frame", self.seen.recv()).await;
+        next.unwrap_or_else(|| Seen::Closed(1006, "it had ended before".into()))
     }
 
     /// The next frame, which must exist.
@@ -283,16 +300,9 @@ impl Raw {
 
     /// A normal close.
     pub(crate) async fn close(mut self) {
-        let _ = self.socket.close(None).await;
-    }
-
-    /// A close with a code of one's own.
-    pub(crate) async fn close_with(&mut self, code: u16, reason: &str) {
-        let frame = tokio_tungstenite::tungstenite::protocol::CloseFrame {
-            code: CloseCode::from(code),
-            reason: reason.to_owned().into(),
-        };
-        let _ = self.socket.close(Some(frame)).await;
+        let _ = self.sink.close().await;
+        // Until the broker has closed as well, or gone.
+        let _ = tokio::time::timeout(wait::DEADLINE, &mut self.reader).await;
     }
 }
 

@@ -1,0 +1,228 @@
+//! Between the API's types and the daemon's own.
+
+use crate::domain::event::{MeshEvent, MessageKind, SendState, StoredMessage};
+use crate::domain::ids::ClientMessageId;
+use crate::domain::message::{Meta, Priority, SendRequest};
+use crate::domain::time::UnixMillis;
+use crate::events::Timed;
+use crate::inbox;
+use crate::outbox::{Accepted, AcceptedState};
+use crate::proto::pb;
+use crate::proto::pb::stream_events_response::Event;
+use crate::proto::wkt::Timestamp;
+
+use super::status::Failure;
+use crate::domain::error_code::ErrorCode;
+
+/// A time of a database as the API writes it.
+pub fn timestamp(at: UnixMillis) -> Timestamp {
+    Timestamp::from_unix_ms(at.0)
+}
+
+/// A time as the databases write it; `field` names it in the failure.
+pub fn unix_millis(field: &str, time: Timestamp) -> Result<UnixMillis, Failure> {
+    time.to_unix_ms().map(UnixMillis).ok_or_else(|| Failure::field(field, "it is not a time in the years 1 to 9999"))
+}
+
+/// A limit of a list: 0 means the default, more than the greatest is refused
+/// nowhere and means the greatest.
+pub fn limit(given: u32) -> u32 {
+    if given == 0 { inbox::DEFAULT_PAGE } else { given.min(inbox::MAX_PAGE) }
+}
+
+/// A send as the outbox takes it. `key` is the Idempotency-Key, which wins over
+/// the field (R143, R144).
+pub fn send_request(request: pb::SendRequest, key: Option<String>) -> Result<SendRequest, Failure> {
+    let priority = priority(request.priority)?;
+    let client_message_id = match key {
+        Some(key) => Some(client_message_id("idempotency-key", key)?),
+        None if request.client_message_id.is_empty() => None,
+        None => Some(client_message_id("client_message_id", request.client_message_id)?),
+    };
+    Ok(SendRequest {
+        client_message_id,
+        to: request.to,
+        body: request.message,
+        priority,
+        meta: request.meta.map(meta).transpose()?.flatten(),
+        reply_to_id: Some(request.reply_to_id).filter(|id| !id.is_empty()),
+        mentions: Vec::new(),
+        allow_unencrypted: request.allow_unencrypted,
+        auto_hops: 0,
+    })
+}
+
+fn client_message_id(field: &'static str, text: String) -> Result<ClientMessageId, Failure> {
+    ClientMessageId::parse(text).map_err(|error| {
+        let text = format!("`{field}`: {error}; an id is 1 to 128 visible ASCII characters");
+        Failure::new(ErrorCode::IdempotencyKeyInvalid, text).violation(field, error.to_string())
+    })
+}
+
+fn priority(number: i32) -> Result<Priority, Failure> {
+    match pb::Priority::try_from(number) {
+        Ok(pb::Priority::Unspecified | pb::Priority::Next) => Ok(Priority::Next),
+        Ok(pb::Priority::Now) => Ok(Priority::Now),
+        Ok(pb::Priority::Low) => Ok(Priority::Low),
+        Err(_) => Err(Failure::field("priority", format!("{number} is none of now (1), next (2) and low (3)"))),
+    }
+}
+
+fn meta(given: pbjson_types::Struct) -> Result<Option<Meta>, Failure> {
+    let wrong = |reason: String| Failure::field("meta", reason);
+    let value = serde_json::to_value(&given).map_err(|error| wrong(error.to_string()))?;
+    let serde_json::Value::Object(object) = value else { return Err(wrong("it is not a JSON object".to_owned())) };
+    Meta::from_object(&object).map_err(|error| match error {
+        crate::domain::message::MessageError::Invalid { reason, .. } => wrong(reason),
+        other => wrong(other.to_string()),
+    })
+}
+
+/// Stored metadata as the API shows it. It was canonical JSON when it was
+/// stored; what cannot be read is left out.
+fn meta_struct(canonical: &str) -> Option<pbjson_types::Struct> {
+    serde_json::from_str(canonical).ok()
+}
+
+/// The answer to a send. `kind` is the destination's.
+pub fn send_response(accepted: Accepted, kind: pb::MessageKind, online: Option<bool>) -> pb::SendResponse {
+    let status = match accepted.state {
+        AcceptedState::Queued => pb::SendStatus::Queued,
+        AcceptedState::Inflight => pb::SendStatus::Inflight,
+        AcceptedState::Duplicate => pb::SendStatus::Accepted,
+    };
+    let is_direct = kind == pb::MessageKind::Direct;
+    let (member_id, topic_id) = match kind {
+        pb::MessageKind::Direct => (accepted.target_id, String::new()),
+        pb::MessageKind::Topic => (String::new(), accepted.target_id),
+        _ => (String::new(), String::new()),
+    };
+    pb::SendResponse {
+        client_message_id: accepted.client_message_id,
+        status: status.into(),
+        duplicate: accepted.state == AcceptedState::Duplicate,
+        broker_message_id: accepted.broker_message_id.unwrap_or_default(),
+        history_id: accepted.history_id.unwrap_or_default(),
+        degraded: accepted.degraded,
+        accepted_at: Some(timestamp(accepted.accepted_at)),
+        recipient: Some(pb::Recipient {
+            kind: kind.into(),
+            member_id,
+            pubkey: accepted.target_key.filter(|_| is_direct).unwrap_or_default(),
+            name: accepted.target_name.unwrap_or_default(),
+            topic_id,
+        }),
+        recipient_online: online.filter(|_| is_direct),
+    }
+}
+
+fn kind(kind: MessageKind) -> pb::MessageKind {
+    match kind {
+        MessageKind::Direct => pb::MessageKind::Direct,
+        MessageKind::Topic => pb::MessageKind::Topic,
+        MessageKind::Broadcast => pb::MessageKind::Broadcast,
+        MessageKind::Group => pb::MessageKind::Group,
+        MessageKind::File => pb::MessageKind::File,
+    }
+}
+
+/// A stored message.
+pub fn inbox_message(message: &StoredMessage) -> pb::InboxMessage {
+    let priority = match message.priority {
+        Priority::Now => pb::Priority::Now,
+        Priority::Next => pb::Priority::Next,
+        Priority::Low => pb::Priority::Low,
+    };
+    pb::InboxMessage {
+        id: message.id.clone(),
+        event_id: message.event_id.to_string(),
+        client_message_id: message.client_message_id.clone(),
+        broker_message_id: message.broker_message_id.clone(),
+        history_id: message.history_id.clone().unwrap_or_default(),
+        mesh: message.mesh.clone(),
+        kind: kind(message.kind).into(),
+        topic: message.topic.clone().unwrap_or_default(),
+        sender_member_id: message.sender_member_id.to_string(),
+        sender_pubkey: message.sender_key.to_hex(),
+        sender_name: message.sender_name.clone(),
+        body: message.body.clone(),
+        meta: message.meta.as_deref().and_then(meta_struct),
+        reply_to_id: message.reply_to_id.clone().unwrap_or_default(),
+        mentions: message.mentions.clone(),
+        priority: priority.into(),
+        sent_at: message.sent_at.map(timestamp),
+        received_at: Some(timestamp(message.received_at)),
+        unencrypted: message.unencrypted,
+        stale: message.stale,
+        auto_hops: message.auto_hops,
+        file_id: String::new(),
+    }
+}
+
+/// An event of a stream.
+pub fn event(timed: &Timed) -> pb::StreamEventsResponse {
+    let event = match &*timed.event {
+        MeshEvent::Message(message) if message.kind == MessageKind::File => {
+            Event::FileShared(pb::FileShared { message: Some(inbox_message(message)), file: None })
+        }
+        MeshEvent::Message(message) => Event::Message(inbox_message(message)),
+        MeshEvent::PeerJoin(peer) => Event::PeerJoin(pb::PeerJoin {
+            member_id: String::new(),
+            pubkey: peer.key.to_hex(),
+            display_name: peer.display_name.clone(),
+        }),
+        MeshEvent::PeerLeave(peer) => Event::PeerLeave(pb::PeerLeave {
+            member_id: String::new(),
+            pubkey: peer.key.to_hex(),
+            display_name: peer.display_name.clone(),
+        }),
+        MeshEvent::DaemonDisconnect { reason } => {
+            Event::DaemonDisconnect(pb::DaemonDisconnect { reason: reason.clone(), close_code: 0 })
+        }
+        MeshEvent::DaemonReconnect { away_ms } => {
+            let away_ms = u32::try_from(*away_ms).unwrap_or(u32::MAX);
+            Event::DaemonReconnect(pb::DaemonReconnect { away_ms })
+        }
+        MeshEvent::FeatureNegotiationFailed { feature, detail } => {
+            Event::FeatureNegotiationFailed(pb::FeatureNegotiationFailed {
+                feature: feature.clone(),
+                detail: detail.clone(),
+                missing_required: vec![feature.clone()],
+            })
+        }
+        MeshEvent::DeliveryStatus(status) => Event::DeliveryStatus(pb::DeliveryStatus {
+            client_message_id: status.client_message_id.clone(),
+            status: match status.state {
+                SendState::Accepted => pb::SendStatus::Accepted,
+                SendState::Delivered => pb::SendStatus::Delivered,
+                SendState::Expired => pb::SendStatus::Expired,
+                SendState::Dead => pb::SendStatus::Dead,
+            }
+            .into(),
+            broker_message_id: status.broker_message_id.clone().unwrap_or_default(),
+            history_id: String::new(),
+            recipient: None,
+            error: status.detail.clone().map(|message| pb::ErrorDetail { message, ..pb::ErrorDetail::default() }),
+        }),
+        MeshEvent::MemberKeyChanged { member_id, display_name, pinned, shown } => {
+            Event::MemberKeyChanged(pb::MemberKeyChanged {
+                member_id: member_id.to_string(),
+                display_name: display_name.clone(),
+                pinned_pubkey: pinned.to_hex(),
+                shown_pubkey: shown.to_hex(),
+            })
+        }
+        MeshEvent::NameBindingChanged { name, bound_to, claimed_by } => {
+            Event::NameBindingChanged(pb::NameBindingChanged {
+                name: name.clone(),
+                bound_member_id: bound_to.to_string(),
+                claiming_member_id: claimed_by.to_string(),
+            })
+        }
+    };
+    pb::StreamEventsResponse {
+        event_id: timed.event.id().map(ToString::to_string).unwrap_or_default(),
+        time: Some(timestamp(timed.at)),
+        event: Some(event),
+    }
+}

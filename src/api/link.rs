@@ -1,0 +1,95 @@
+//! What is known of the link to the broker, also while it is down.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::broker_client::{self, LinkState, Session};
+use crate::domain::time::UnixMillis;
+use crate::runtime::clock::Clock;
+use crate::runtime::supervisor::Supervisor;
+use crate::runtime::task_kind::{Phase, TaskKind};
+
+/// The link as callers are shown it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct LinkView {
+    handle: broker_client::Handle,
+    seen: watch::Receiver<Seen>,
+}
+
+/// What was seen of the link so far.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Its state.
+    pub state: LinkState,
+    /// When that began.
+    pub since: UnixMillis,
+    /// The newest connection, up or not.
+    pub last_session: Option<Arc<Session>>,
+    /// The last failure and its time.
+    pub last_failure: Option<(String, UnixMillis)>,
+}
+
+/// Follows the link from now on.
+pub fn follow(handle: broker_client::Handle, clock: Clock, supervisor: &Supervisor) -> LinkView {
+    let mut states = handle.state();
+    let first = states.borrow_and_update().clone();
+    let (seen_tx, seen) = watch::channel(Seen::first(first, clock.now()));
+    let stop = supervisor.token(Phase::Workers);
+    supervisor.spawn(TaskKind::Maintenance, "link view", async move {
+        while let Some(Ok(())) = stop.run_until_cancelled(states.changed()).await {
+            let state = states.borrow_and_update().clone();
+            seen_tx.send_modify(|seen| seen.note(state, clock.now()));
+        }
+        // The link ends with the daemon, after this; what was seen last stays.
+        stop.cancelled().await;
+    });
+    LinkView { handle, seen }
+}
+
+// === impl LinkView ===
+
+impl LinkView {
+    /// What was seen so far.
+    pub fn seen(&self) -> Seen {
+        self.seen.borrow().clone()
+    }
+
+    /// Whether there is a link now.
+    pub fn is_up(&self) -> bool {
+        self.handle.session().is_some()
+    }
+
+    /// The last round trip in milliseconds; 0 before the first.
+    pub fn lag_ms(&self) -> f64 {
+        let us = self.handle.stats().round_trip_us.load(std::sync::atomic::Ordering::Relaxed);
+        // Far below 2^53 microseconds.
+        us as f64 / 1000.0
+    }
+
+    /// Times that the link came back since the start.
+    pub fn reconnects(&self) -> u64 {
+        self.handle.stats().reconnects.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+// === impl Seen ===
+
+impl Seen {
+    fn first(state: LinkState, now: UnixMillis) -> Self {
+        let mut seen = Self { state: LinkState::Connecting, since: now, last_session: None, last_failure: None };
+        seen.note(state, now);
+        seen
+    }
+
+    fn note(&mut self, state: LinkState, now: UnixMillis) {
+        match &state {
+            LinkState::Ready(session) => self.last_session = Some(Arc::clone(session)),
+            LinkState::Waiting { reason, .. } => self.last_failure = Some((reason.clone(), now)),
+            LinkState::Ended(end) => self.last_failure = Some((end.to_string(), now)),
+            LinkState::Connecting => {}
+        }
+        self.state = state;
+        self.since = now;
+    }
+}

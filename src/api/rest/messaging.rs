@@ -1,0 +1,23 @@
+//! `MessagingService` over REST.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderMap, StatusCode};
+
+use super::json::{Body, key_of};
+use crate::api::service::Services;
+use crate::api::status::Failure;
+use crate::proto::pb;
+
+/// `POST /v1/send` (R75, R76): 202 when queued or in flight, 200 when the broker
+/// has it already.
+pub async fn send(
+    State(services): State<Services>,
+    headers: HeaderMap,
+    Body(request): Body<pb::SendRequest>,
+) -> Result<Response, Failure> {
+    let response = services.send(request, key_of(&headers)?).await?;
+    let status = if response.duplicate { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(response)).into_response())
+}

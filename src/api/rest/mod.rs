@@ -1,0 +1,75 @@
+//! The REST form of the services: the same messages as JSON.
+//!
+//! The table of routes is here; a file is named as its service. Failures are
+//! problem documents, which the gate writes.
+
+pub mod control;
+pub mod events;
+pub mod inbox;
+pub mod json;
+pub mod messaging;
+pub mod peers;
+
+use axum::Router;
+use axum::routing::{get, post};
+
+pub use self::json::idempotency_key;
+use super::service::Services;
+use super::status::Failure;
+use crate::domain::error_code::ErrorCode;
+
+/// Routes of the API that this version does not serve, and what they belong to.
+const NOT_SERVED: [(&str, &str); 8] = [
+    ("/v1/topic/post", "topics"),
+    ("/v1/topic/subscribe", "topics"),
+    ("/v1/topic/unsubscribe", "topics"),
+    ("/v1/topic/list", "topics"),
+    ("/v1/profile", "profiles"),
+    ("/v1/file/share", "files"),
+    ("/v1/file/get", "files"),
+    ("/v1/file/list", "files"),
+];
+
+/// Routes behind a capability that is off, by what they begin with (R82, R103 to
+/// R105).
+const GATED: [(&str, &str); 9] = [
+    ("/v1/state/", "state"),
+    ("/v1/memory/", "memory"),
+    ("/v1/vector/", "vector"),
+    ("/v1/graph/", "graph"),
+    ("/v1/task/", "tasks"),
+    ("/v1/scheduling/", "scheduling"),
+    ("/v1/mcp/", "mcp_host"),
+    ("/v1/skill/", "skill_share"),
+    ("/v1/inbox/search", "inbox_fts"),
+];
+
+/// The routes that are served.
+pub fn router(services: Services) -> Router {
+    Router::new()
+        .route("/v1/send", post(messaging::send))
+        .route("/v1/inbox", get(inbox::list))
+        .route("/v1/events", get(events::stream))
+        .route("/v1/peers", get(peers::list))
+        .route("/v1/health", get(control::health))
+        .route("/v1/metrics", get(control::metrics))
+        .route("/metrics", get(control::metrics))
+        .route("/v1/version", get(control::version))
+        .route("/v1/compat", get(control::compat))
+        .route("/v1/heartbeat", post(control::heartbeat))
+        .route("/healthz", get(control::alive))
+        .route("/readyz", get(control::ready))
+        .with_state(services)
+}
+
+/// The failure of a path that no route takes.
+pub fn unknown(path: &str) -> Failure {
+    if let Some((_, what)) = NOT_SERVED.iter().find(|(route, _)| *route == path) {
+        return Failure::not_served(what);
+    }
+    if let Some((_, gate)) = GATED.iter().find(|(begin, _)| path.starts_with(begin)) {
+        let text = format!("{path} belongs to the capability `{gate}`, which is off");
+        return Failure::new(ErrorCode::CapabilityDisabled, text).with("capability", *gate);
+    }
+    Failure::new(ErrorCode::RouteNotFound, format!("there is no {path}"))
+}

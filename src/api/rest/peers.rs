@@ -1,0 +1,20 @@
+//! `PeerService` over REST.
+
+use axum::Json;
+use axum::extract::State;
+use http::HeaderMap;
+
+use super::json::{Parameters, page};
+use crate::api::service::Services;
+use crate::api::status::Failure;
+use crate::proto::pb;
+
+/// `GET /v1/peers` (R83).
+pub async fn list(
+    State(services): State<Services>,
+    parameters: Parameters,
+) -> Result<(HeaderMap, Json<pb::ListPeersResponse>), Failure> {
+    let response = services.list_peers(parameters.into_request(&["include_offline"], &["roles"])?)?;
+    let token = response.next_page_token.clone();
+    Ok(page(&parameters, response, &token))
+}

@@ -1,0 +1,114 @@
+//! `ControlService`: health, metrics and versions.
+
+use super::Services;
+use crate::api::status::crate_version;
+use crate::outbox::repo::Depth;
+use crate::proto::{API_VERSION, pb};
+use crate::telemetry::metrics::{OPENMETRICS_TEXT, Observed, PROMETHEUS_TEXT};
+
+/// What this version serves (R407). A name appears when every call behind it is
+/// served.
+const FEATURES: [&str; 4] = ["send", "peers", "events", "health"];
+
+// === impl Services ===
+
+impl Services {
+    /// How the daemon is (R98).
+    pub async fn health(&self) -> pb::GetHealthResponse {
+        let deps = &self.0.deps;
+        let depth = self.depth().await;
+        let state = if self.is_stopping() { pb::HealthState::Stopping } else { pb::HealthState::Ready };
+        let session = self.0.link.seen().last_session;
+        pb::GetHealthResponse {
+            connected: self.0.link.is_up(),
+            lag_ms: self.0.link.lag_ms(),
+            queue_depth: saturated(depth.pending),
+            inflight: saturated(depth.inflight),
+            mesh: deps.mesh.clone(),
+            member_pubkey: deps.identity.key().to_hex(),
+            uptime_s: saturated(deps.clock.monotonic().as_secs()),
+            schema_version: deps.schema_version,
+            daemon_version: crate_version().to_owned(),
+            broker_version: session.map(|session| session.broker_version.clone()).unwrap_or_default(),
+            state: state.into(),
+        }
+    }
+
+    /// The metrics, in the older text format unless the newer one is asked for.
+    pub async fn metrics(&self, openmetrics: bool) -> pb::GetMetricsResponse {
+        let observed = self.observe().await;
+        let metrics = &self.0.deps.metrics;
+        let (text, content_type) = if openmetrics {
+            (metrics.openmetrics_text(&observed), OPENMETRICS_TEXT)
+        } else {
+            (metrics.prometheus_text(&observed), PROMETHEUS_TEXT)
+        };
+        pb::GetMetricsResponse { text, content_type: content_type.to_owned() }
+    }
+
+    /// What this daemon is (R407).
+    pub fn version(&self) -> pb::GetVersionResponse {
+        let session = self.0.link.seen().last_session;
+        pb::GetVersionResponse {
+            daemon_version: crate_version().to_owned(),
+            ipc_api: API_VERSION.to_owned(),
+            ipc_features: FEATURES.map(str::to_owned).to_vec(),
+            schema_version: self.0.deps.schema_version,
+            broker_features_negotiated: session.map(|session| session.negotiated.supported.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// What it works with (R409).
+    pub fn compat(&self) -> pb::GetCompatResponse {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let sdk = || ">=0.9.0,<1.0.0".to_owned();
+        pb::GetCompatResponse {
+            daemon: crate_version().to_owned(),
+            compatible_brokers: owned(&["0.7.x", "0.8.x", "0.9.x"]),
+            required_broker_features: self.0.deps.required_features.clone(),
+            compatible_clis: owned(&["0.9.x"]),
+            compatible_sdks: Some(pb::CompatibleSdks { python: sdk(), go: sdk(), ts: sdk() }),
+        }
+    }
+
+    /// Notes that a caller is alive (R101).
+    pub fn heartbeat(&self) -> pb::HeartbeatResponse {
+        pb::HeartbeatResponse {}
+    }
+
+    /// Rows of the outbox now; as last known when they cannot be counted.
+    pub(super) async fn depth(&self) -> Depth {
+        let outbox = &self.0.deps.outbox;
+        match outbox.count().await {
+            Ok(depth) => depth,
+            Err(error) => {
+                tracing::warn!(%error, "The outbox could not be counted: {error}");
+                outbox.depth().borrow().clone()
+            }
+        }
+    }
+
+    async fn observe(&self) -> Observed {
+        let deps = &self.0.deps;
+        let depth = self.depth().await;
+        let inbox = deps.inbox.size();
+        let age = depth.oldest_pending.map(|oldest| deps.clock.now().since(oldest));
+        Observed {
+            connected: self.0.link.is_up(),
+            reconnects: self.0.link.reconnects(),
+            lag_ms: self.0.link.lag_ms(),
+            outbox_pending: depth.pending,
+            outbox_inflight: depth.inflight,
+            outbox_dead: depth.dead,
+            outbox_age_seconds: age.map_or(0.0, |age| age.as_secs_f64()),
+            duplicates_out: deps.outbox.duplicates(),
+            inbox_rows: inbox.rows,
+            inbox_bytes: inbox.bytes,
+        }
+    }
+}
+
+/// A count as the API writes it.
+pub(super) fn saturated(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,159 @@
+//! `LifecycleService`: the daemon's state for operators, and its end.
+
+use super::Services;
+use super::control::saturated;
+use crate::api::convert::timestamp;
+use crate::api::status::{Failure, crate_version};
+use crate::broker_client::LinkState;
+use crate::domain::error_code::ErrorCode;
+use crate::proto::{admin, pb};
+
+// === impl Services ===
+
+impl Services {
+    /// Everything that `daemon status` prints.
+    pub async fn status(&self) -> admin::GetStatusResponse {
+        let deps = &self.0.deps;
+        let facts = &deps.facts;
+        let depth = self.depth().await;
+        let inbox = deps.inbox.size();
+        let age = depth.oldest_pending.map(|oldest| deps.clock.now().since(oldest).as_secs_f64());
+        let seen = self.0.link.seen();
+        let session = seen.last_session.clone();
+        let mut warnings = Vec::new();
+        if facts.insecure_link {
+            warnings.push(admin::StatusWarning {
+                code: "insecure_link".to_owned(),
+                message: format!("the link to {} is not encrypted", facts.broker_url),
+            });
+        }
+        let state = if self.is_stopping() { pb::HealthState::Stopping } else { pb::HealthState::Ready };
+        admin::GetStatusResponse {
+            state: state.into(),
+            degraded_reasons: Vec::new(),
+            identity: Some(admin::IdentityStatus {
+                mesh: deps.mesh.clone(),
+                mesh_id: deps.identity.mesh_id().to_string(),
+                member_id: deps.identity.member_id().to_string(),
+                pubkey: deps.identity.key().to_hex(),
+                display_name: self.own_name(),
+                mode: admin::IdentityMode::Persistent.into(),
+                host_accepted: true,
+                ..admin::IdentityStatus::default()
+            }),
+            process: Some(admin::ProcessStatus {
+                pid: std::process::id(),
+                version: crate_version().to_owned(),
+                started_at: Some(timestamp(facts.started_at)),
+                uptime_s: saturated(deps.clock.monotonic().as_secs()),
+                state_dir: facts.state_dir.clone(),
+                socket_path: facts.socket_path.clone(),
+                http_address: facts.http_address.clone(),
+                config_path: facts.config_path.clone(),
+                log_path: facts.log_path.clone(),
+                schema_version: deps.schema_version,
+                rss_bytes: 0,
+            }),
+            environment: None,
+            link: Some(self.link_status(&seen)),
+            features: self.features(),
+            clock: Some(admin::ClockStatus {
+                offset_ms: session.as_ref().map_or(0.0, |session| session.clock_offset_ms as f64),
+                trusted: true,
+            }),
+            outbox: Some(admin::OutboxSummary {
+                pending: saturated(depth.pending),
+                inflight: saturated(depth.inflight),
+                dead: saturated(depth.dead),
+                oldest_pending_s: age.unwrap_or_default(),
+                ..admin::OutboxSummary::default()
+            }),
+            inbox: Some(admin::InboxSummary {
+                rows: saturated(inbox.rows),
+                database_bytes: inbox.bytes,
+                ..admin::InboxSummary::default()
+            }),
+            hooks: None,
+            last_exit: facts.last_exit.clone(),
+            warnings,
+        }
+    }
+
+    /// Reads the settings again.
+    pub fn reload(&self) -> Result<admin::ReloadResponse, Failure> {
+        match (self.0.deps.reload)() {
+            Ok(reloaded) => Ok(reloaded),
+            Err(error) => Err(Failure::new(ErrorCode::ConfigInvalid, error.to_string())),
+        }
+    }
+
+    /// Asks for an orderly stop.
+    pub async fn shutdown(&self) -> admin::ShutdownResponse {
+        let depth = self.depth().await;
+        tracing::info!("A caller asked the daemon to stop");
+        self.0.deps.stop.request();
+        admin::ShutdownResponse { pid: std::process::id(), undelivered: saturated(depth.pending + depth.inflight) }
+    }
+
+    /// Notes this host as the home of the key.
+    pub fn accept_host(&self) -> Result<admin::AcceptHostResponse, Failure> {
+        Err(Failure::not_served("AcceptHost"))
+    }
+
+    fn own_name(&self) -> String {
+        let own = self.0.deps.identity.member_id();
+        let members = self.0.deps.peers.members();
+        let found = members.iter().find(|member| member.member_id == *own);
+        found.map_or_else(|| self.0.deps.facts.display_name.clone(), |member| member.display_name.clone())
+    }
+
+    fn link_status(&self, seen: &crate::api::link::Seen) -> admin::LinkStatus {
+        let facts = &self.0.deps.facts;
+        let (state, attempt, next_attempt_at) = match &seen.state {
+            LinkState::Connecting => (admin::LinkState::Connecting, 0, None),
+            LinkState::Ready(_) => (admin::LinkState::Connected, 0, None),
+            LinkState::Waiting { attempt, pause, .. } => {
+                (admin::LinkState::Backoff, *attempt, Some(timestamp(seen.since.plus(*pause))))
+            }
+            LinkState::Ended(_) => (admin::LinkState::Closed, 0, None),
+        };
+        let code = match &seen.state {
+            LinkState::Ended(end) => end.code(),
+            _ => ErrorCode::BrokerUnreachable,
+        };
+        let session = seen.last_session.as_ref();
+        admin::LinkStatus {
+            state: state.into(),
+            broker_url: facts.broker_url.clone(),
+            broker_version: session.map(|session| session.broker_version.clone()).unwrap_or_default(),
+            insecure: facts.insecure_link,
+            since: Some(timestamp(seen.since)),
+            lag_ms: self.0.link.lag_ms(),
+            reconnects: saturated(self.0.link.reconnects()),
+            last_error: seen.last_failure.as_ref().map(|(text, _)| Failure::new(code, text.as_str()).to_detail()),
+            last_error_at: seen.last_failure.as_ref().map(|(_, at)| timestamp(*at)),
+            attempt,
+            next_attempt_at,
+            yields: false,
+        }
+    }
+
+    /// The bits that are required or granted, required ones first.
+    fn features(&self) -> Vec<admin::NegotiatedFeature> {
+        let required = &self.0.deps.required_features;
+        let session = self.0.link.seen().last_session;
+        let granted = session.as_ref().map(|session| session.negotiated.supported.as_slice()).unwrap_or_default();
+        let others = granted.iter().filter(|name| !required.contains(name));
+        let parameters = |name: &String| {
+            let value = session.as_ref()?.negotiated.params.get(name)?;
+            serde_json::from_value(value.clone()).ok()
+        };
+        let feature = |name: &String| admin::NegotiatedFeature {
+            name: name.clone(),
+            required: required.contains(name),
+            granted: granted.contains(name),
+            parameters: parameters(name),
+        };
+        required.iter().chain(others).map(feature).collect()
+    }
+}

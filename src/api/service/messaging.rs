@@ -1,0 +1,175 @@
+//! `MessagingService`: sends.
+
+use std::collections::HashSet;
+use std::pin::Pin;
+
+use futures_util::stream::FuturesUnordered;
+use futures_util::{Stream, StreamExt as _};
+
+use super::Services;
+use crate::api::convert;
+use crate::api::deadline::Deadline;
+use crate::api::limits::{STREAM_WINDOW, StreamPermit};
+use crate::api::status::Failure;
+use crate::api::stream::bounded;
+use crate::domain::ids::MemberKey;
+use crate::domain::message::Destination;
+use crate::outbox::AcceptedState;
+use crate::proto::pb;
+use crate::proto::pb::send_stream_response::Result as Outcome;
+
+type Answer = Pin<Box<dyn Future<Output = pb::SendStreamResponse> + Send>>;
+
+/// A stream of sends under way.
+struct SendFlow<S> {
+    services: Services,
+    requests: S,
+    /// The caller sends no more.
+    ended: bool,
+    /// Indexes that await their answer.
+    open: HashSet<u32>,
+    answers: FuturesUnordered<Answer>,
+    _place: StreamPermit,
+}
+
+// === impl Services ===
+
+impl Services {
+    /// Queues one message. `key` is the Idempotency-Key.
+    pub async fn send(&self, request: pb::SendRequest, key: Option<String>) -> Result<pb::SendResponse, Failure> {
+        let kind = kind_of(&request.to);
+        let answer = self.queue(request, key, kind).await;
+        let status = match &answer {
+            Ok(response) if response.duplicate => "duplicate",
+            Ok(response) if response.status == i32::from(pb::SendStatus::Inflight) => "inflight",
+            Ok(_) => "queued",
+            Err(failure) => failure.code().name(),
+        };
+        self.0.deps.metrics.sent(name_of(kind), status);
+        answer
+    }
+
+    /// Queues one message to a topic.
+    pub fn post_topic(&self, _request: pb::PostTopicRequest) -> Result<pb::PostTopicResponse, Failure> {
+        Err(Failure::not_served("topics"))
+    }
+
+    /// Queues messages as they come and answers each with its index. It reads on
+    /// while fewer than [`STREAM_WINDOW`] sends await their answer.
+    pub fn send_stream<S>(
+        &self,
+        requests: S,
+        deadline: Option<Deadline>,
+    ) -> Result<impl Stream<Item = Result<pb::SendStreamResponse, Failure>> + Send + use<S>, Failure>
+    where
+        S: Stream<Item = Result<pb::SendStreamRequest, Failure>> + Send + Unpin + 'static,
+    {
+        let flow = SendFlow {
+            services: self.clone(),
+            requests,
+            ended: false,
+            open: HashSet::new(),
+            answers: FuturesUnordered::new(),
+            _place: self.0.limits.open_stream()?,
+        };
+        let answers = futures_util::stream::unfold(Some(flow), |flow| async {
+            let mut flow = flow?;
+            match flow.next().await? {
+                Ok(answer) => Some((Ok(answer), Some(flow))),
+                // The caller has to start again; nothing follows.
+                Err(failure) => Some((Err(failure), None)),
+            }
+        });
+        Ok(bounded(Box::pin(answers), self.streams_stop(), deadline))
+    }
+
+    async fn queue(
+        &self,
+        request: pb::SendRequest,
+        key: Option<String>,
+        kind: pb::MessageKind,
+    ) -> Result<pb::SendResponse, Failure> {
+        let accepted = self.0.deps.outbox.accept(convert::send_request(request, key)?).await?;
+        debug_assert!(accepted.state != AcceptedState::Duplicate || accepted.broker_message_id.is_some());
+        // Without a link the last roster says nothing about now.
+        let key = accepted.target_key.as_deref().filter(|_| self.0.link.is_up());
+        let online = key.and_then(|key| MemberKey::parse(key).ok()).map(|key| self.0.deps.peers.is_online(key));
+        Ok(convert::send_response(accepted, kind, online))
+    }
+}
+
+// === impl SendFlow ===
+
+impl<S: Stream<Item = Result<pb::SendStreamRequest, Failure>> + Unpin> SendFlow<S> {
+    async fn next(&mut self) -> Option<Result<pb::SendStreamResponse, Failure>> {
+        loop {
+            let reads = !self.ended && self.open.len() < STREAM_WINDOW;
+            tokio::select! {
+                biased;
+                Some(answer) = self.answers.next() => {
+                    self.open.remove(&answer.index);
+                    return Some(Ok(answer));
+                }
+                request = self.requests.next(), if reads => match request {
+                    None => self.ended = true,
+                    Some(Err(failure)) => return Some(Err(failure)),
+                    Some(Ok(request)) => {
+                        if let Err(failure) = self.begin(request) {
+                            return Some(Err(failure));
+                        }
+                    }
+                },
+                else => return None,
+            }
+        }
+    }
+
+    fn begin(&mut self, request: pb::SendStreamRequest) -> Result<(), Failure> {
+        let index = request.index;
+        if !self.open.insert(index) {
+            return Err(Failure::field("index", format!("{index} is used by a send that awaits its answer")));
+        }
+        let services = self.services.clone();
+        self.answers.push(Box::pin(async move {
+            let given = request.send.as_ref().map(|send| send.client_message_id.clone()).unwrap_or_default();
+            let result = match request.send {
+                Some(send) => services.send(send, None).await,
+                None => Err(Failure::field("send", "it is missing or empty")),
+            };
+            let outcome = result.map_or_else(
+                |failure| {
+                    let mut detail = failure.to_detail();
+                    if !given.is_empty() {
+                        detail.metadata.entry("client_message_id".to_owned()).or_insert(given);
+                    }
+                    Outcome::Error(detail)
+                },
+                Outcome::Accepted,
+            );
+            pb::SendStreamResponse { index, result: Some(outcome) }
+        }));
+        Ok(())
+    }
+}
+
+fn kind_of(to: &str) -> pb::MessageKind {
+    match Destination::parse(to) {
+        Ok(Destination::Key(_) | Destination::NameOrPrefix(_)) => pb::MessageKind::Direct,
+        Ok(Destination::Topic(_)) => pb::MessageKind::Topic,
+        Ok(Destination::Everyone) => pb::MessageKind::Broadcast,
+        Ok(Destination::Group(_)) => pb::MessageKind::Group,
+        Err(_) => pb::MessageKind::Unspecified,
+    }
+}
+
+/// The kind in the metrics.
+fn name_of(kind: pb::MessageKind) -> &'static str {
+    match kind {
+        pb::MessageKind::Direct => "direct",
+        pb::MessageKind::Topic => "topic",
+        pb::MessageKind::Broadcast => "broadcast",
+        pb::MessageKind::Group => "group",
+        pb::MessageKind::File => "file",
+        pb::MessageKind::Unspecified => "unknown",
+    }
+}

@@ -1,0 +1,144 @@
+//! `PeerService`: who is in the mesh.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+use super::Services;
+use crate::api::convert;
+use crate::api::status::Failure;
+use crate::domain::error_code::ErrorCode;
+use crate::domain::roster::PinnedMember;
+use crate::identity::ENVELOPE;
+use crate::peers::Presence;
+use crate::proto::pb;
+
+/// Where a peer stands in the list: by name, then by id.
+type Place = (String, String);
+
+// === impl Services ===
+
+impl Services {
+    /// A page of members.
+    pub fn list_peers(&self, request: pb::ListPeersRequest) -> Result<pb::ListPeersResponse, Failure> {
+        let deps = &self.0.deps;
+        if !request.mesh.is_empty() && request.mesh != deps.mesh {
+            let text = format!("this daemon serves mesh {}, not {}", deps.mesh, request.mesh);
+            return Err(Failure::new(ErrorCode::MeshNotFound, text).with("mesh", &deps.mesh));
+        }
+        if let Some(number) = request.roles.iter().find(|number| pb::PeerRole::try_from(**number).is_err()) {
+            return Err(Failure::field("roles", format!("{number} is no role")));
+        }
+        let after = match request.page_token.as_str() {
+            "" => None,
+            token => Some(
+                read_token(token)
+                    .ok_or_else(|| Failure::field("page_token", "it is not the next_page_token of a page before"))?,
+            ),
+        };
+        let (members, presence) = (deps.peers.members(), deps.peers.presence());
+        let mut peers: Vec<pb::Peer> = members.iter().map(|member| self.peer(member, &presence)).collect();
+        peers.retain(|peer| {
+            (peer.online || request.include_offline)
+                && (request.roles.is_empty() || request.roles.contains(&peer.role))
+                && after.as_ref().is_none_or(|after| place(peer) > *after)
+        });
+        peers.sort_by_cached_key(place);
+        let limit = convert::limit(request.limit) as usize;
+        let more = peers.len() > limit;
+        peers.truncate(limit);
+        let next_page_token = peers.last().filter(|_| more).map(|last| token(&place(last))).unwrap_or_default();
+        Ok(pb::ListPeersResponse { peers, next_page_token, presence_as_of: None })
+    }
+
+    /// Changes what others see of this member.
+    pub fn set_profile(&self, _request: pb::SetProfileRequest) -> Result<pb::SetProfileResponse, Failure> {
+        Err(Failure::not_served("profiles"))
+    }
+
+    fn peer(&self, member: &PinnedMember, presence: &[Presence]) -> pb::Peer {
+        let is_own = |one: &&Presence| one.member_key == member.key || Some(one.member_key) == member.changed_key;
+        let live: Vec<&Presence> = presence.iter().filter(is_own).collect();
+        let sessions: Vec<pb::PeerSession> = live.iter().map(|one| session(one)).collect();
+        let busiest = [pb::PeerStatus::Working, pb::PeerStatus::Dnd, pb::PeerStatus::Idle];
+        let roles = [pb::PeerRole::Session, pb::PeerRole::Service, pb::PeerRole::ControlPlane];
+        let has = |status: &pb::PeerStatus| sessions.iter().any(|session| session.status() == *status);
+        let status = busiest.into_iter().find(has).unwrap_or_default();
+        let has = |role: &pb::PeerRole| sessions.iter().any(|session| session.role() == *role);
+        let role = roles.into_iter().find(has).unwrap_or_default();
+        let first = |text: fn(&pb::PeerSession) -> &String| {
+            sessions.iter().map(text).find(|text| !text.is_empty()).cloned().unwrap_or_default()
+        };
+        let mut groups: Vec<pb::PeerGroup> = Vec::new();
+        for group in sessions.iter().flat_map(|session| &session.groups) {
+            if !groups.contains(group) {
+                groups.push(group.clone());
+            }
+        }
+        let pin_state = match member {
+            PinnedMember { revoked: true, .. } => pb::PinState::Revoked,
+            PinnedMember { changed_key: Some(_), .. } => pb::PinState::KeyChanged,
+            _ => pb::PinState::Pinned,
+        };
+        pb::Peer {
+            member_id: member.member_id.to_string(),
+            pubkey: member.key.to_hex(),
+            display_name: member.display_name.clone(),
+            status: status.into(),
+            summary: first(|session| &session.summary),
+            online: !live.is_empty(),
+            role: role.into(),
+            hostname: first(|session| &session.hostname),
+            sessions,
+            capabilities: member.capabilities.clone(),
+            pin_state: pin_state.into(),
+            groups,
+            visible: live.is_empty() || live.iter().any(|one| one.visible),
+            is_self: member.member_id == *self.0.deps.identity.member_id(),
+            legacy: !member.capabilities.iter().any(|one| one == ENVELOPE),
+            last_seen_at: None,
+        }
+    }
+}
+
+fn session(one: &Presence) -> pb::PeerSession {
+    let status = match one.status.as_str() {
+        "idle" => pb::PeerStatus::Idle,
+        "working" => pb::PeerStatus::Working,
+        "dnd" => pb::PeerStatus::Dnd,
+        _ => pb::PeerStatus::Unspecified,
+    };
+    let role = match one.role.as_str() {
+        "control-plane" => pb::PeerRole::ControlPlane,
+        "session" => pb::PeerRole::Session,
+        "service" => pb::PeerRole::Service,
+        _ => pb::PeerRole::Unspecified,
+    };
+    pb::PeerSession {
+        session_id: one.session_id.clone(),
+        pubkey: one.key.to_hex(),
+        role: role.into(),
+        display_name: one.display_name.clone(),
+        status: status.into(),
+        summary: one.summary.clone().unwrap_or_default(),
+        hostname: one.hostname.clone().unwrap_or_default(),
+        cwd: String::new(),
+        groups: one.groups.iter().map(|name| pb::PeerGroup { name: name.clone(), role: String::new() }).collect(),
+        // The broker's word; what is no time is left out.
+        connected_at: one.connected_at.parse().ok(),
+    }
+}
+
+fn place(peer: &pb::Peer) -> Place {
+    (peer.display_name.clone(), peer.member_id.clone())
+}
+
+fn token((name, id): &Place) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(format!("{id}\n{name}"))
+}
+
+fn read_token(token: &str) -> Option<Place> {
+    let text = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
+    // Ids are visible ASCII, so the first line break ends the id.
+    let (id, name) = text.split_once('\n')?;
+    Some((name.to_owned(), id.to_owned()))
+}

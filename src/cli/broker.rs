@@ -1,0 +1,93 @@
+//! `claudemesh broker`.
+
+use std::path::PathBuf;
+
+use tokio_util::sync::CancellationToken;
+
+use super::failure::Failure;
+use super::output::Output;
+use super::{Context, server_runtime};
+use crate::broker::{Broker, error};
+use crate::config::broker::BrokerConfig;
+use crate::domain::error_code::{ErrorCode, exit};
+use crate::runtime::clock::Clock;
+use crate::runtime::signals::StopSignals;
+use crate::telemetry::logging;
+
+const EXAMPLES: &str = "\
+Examples:
+  claudemesh broker serve
+  claudemesh broker serve --dir /srv/mesh --listen 0.0.0.0:7900
+
+The directory holds the database, the admin token that creates meshes
+(admin_token), and the settings (broker.toml, optional). It listens without TLS:
+put a proxy that ends TLS before it when members connect over a network.";
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Verb {
+    /// Run a broker until it is stopped by a signal
+    Serve(ServeArgs),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ServeArgs {
+    /// The broker's directory; broker/ below the root directory if left out
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// The address to listen on; port 0 lets the system choose
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// How much to log: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log_level: String,
+}
+
+pub(super) fn run(verb: Verb, context: &Context, output: &mut Output) -> Result<u8, Failure> {
+    let Verb::Serve(args) = verb;
+    let dir = match args.dir {
+        Some(dir) => context.cwd.join(dir),
+        None => context.root()?.broker_dir(),
+    };
+    let config = BrokerConfig::load(&dir, args.listen.as_deref(), context.source.as_ref())?;
+    logging::init(&logging::Output::Stderr, &args.log_level)
+        .map_err(|error| Failure::new(ErrorCode::UsageError, error.to_string()))?;
+    let runtime = server_runtime()?;
+    let result = runtime.block_on(Box::pin(serve(config, context.clock.clone(), output)));
+    // What still blocks a thread must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(config: BrokerConfig, clock: Clock, output: &mut Output) -> Result<u8, Failure> {
+    let mut signals = StopSignals::listen()
+        .map_err(|error| Failure::new(ErrorCode::InternalError, format!("cannot listen for signals: {error}")))?;
+    let prepared = Broker::prepare(config, clock).await.map_err(|error| failure(&error))?;
+    let database = prepared.database();
+    let stop = CancellationToken::new();
+    let serving = prepared.run(stop.clone(), |address| {
+        let version = env!("CARGO_PKG_VERSION");
+        // The broker does its work whether or not somebody reads this.
+        let _ =
+            output.line(format_args!("claudemesh broker {version} listens on ws://{address}/ws (database {database})"));
+    });
+    tokio::pin!(serving);
+    loop {
+        tokio::select! {
+            result = &mut serving => return result.map(|()| exit::OK).map_err(|error| failure(&error)),
+            name = signals.next() => {
+                // The second one means now; what is committed stays.
+                if stop.is_cancelled() {
+                    tracing::warn!("A second signal ({name}) ends the broker at once");
+                    return Ok(exit::OTHER);
+                }
+                tracing::info!("The broker stops ({name})");
+                stop.cancel();
+            }
+        }
+    }
+}
+
+fn failure(error: &error::Error) -> Failure {
+    Failure::new(error.code(), error.to_string())
+}

@@ -1,0 +1,44 @@
+//! `claudemesh daemon up --foreground`: this process is the daemon.
+
+use crate::cli::failure::Failure;
+use crate::cli::output::Output;
+use crate::cli::server_runtime;
+use crate::config::paths::Root;
+use crate::daemon::{self, Options};
+use crate::domain::error_code::ErrorCode;
+
+/// Runs the daemon until it ends; its exit code tells why.
+pub(super) fn run(root: Root, mesh: String, name: Option<String>, output: &mut Output) -> Result<u8, Failure> {
+    let runtime = server_runtime()?;
+    let options = Options { root, mesh: mesh.clone(), display_name: name };
+    let daemon = daemon::run(options, |socket| {
+        let version = env!("CARGO_PKG_VERSION");
+        let line = format!("claudemesh daemon {version} ready: mesh {mesh}, socket {}", socket.display());
+        // The daemon does its work whether or not somebody reads this.
+        let _ = output.line(line);
+    });
+    let result = runtime.block_on(Box::pin(daemon));
+    // What still blocks a thread must not hold up the end.
+    runtime.shutdown_background();
+    let reason = result.map_err(|error| Failure::new(error.code(), error.to_string()))?;
+    match reason.code() {
+        None => Ok(reason.exit_code()),
+        Some(code) => Err(Failure::new(code, format!("the daemon of mesh {mesh:?} ended: {}", reason.detail()))
+            .with_exit(reason.exit_code())
+            .next(advice(code))),
+    }
+}
+
+/// What helps against the ends that a restart does not cure.
+fn advice(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::ReplacedByNewerConnection | ErrorCode::MemberAlreadyConnected => {
+            "the same key is used on another host; stop the other daemon, or join again here with an own invite"
+        }
+        ErrorCode::MemberRevoked => "ask an admin of the mesh; joining again needs a new invite",
+        ErrorCode::FeatureUnavailable => {
+            "update the broker, or take the feature out of [features] require in config.toml"
+        }
+        _ => "the log has more: claudemesh daemon logs",
+    }
+}

@@ -1,0 +1,143 @@
+//! `claudemesh daemon`: one daemon a mesh.
+
+mod down;
+mod foreground;
+mod logs;
+mod status;
+mod up;
+
+use serde_json::json;
+
+use super::client::{Client, answer, call};
+use super::discovery::{DaemonArgs, joined_mesh, named_mesh};
+use super::failure::Failure;
+use super::output::{Output, safe};
+use super::{Context, client_runtime, ok, running};
+use crate::config::paths::Root;
+use crate::domain::error_code::{ErrorCode, exit};
+use crate::membership::config_json::ConfigJson;
+use crate::proto::admin::ReloadRequest;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Verb {
+    /// Start a daemon in the background
+    Up(up::Args),
+    /// Stop a daemon; what is queued goes out after the next start
+    Down(down::Args),
+    /// Stop a daemon if it runs, and start it
+    Restart(RestartArgs),
+    /// Show all daemons, or one
+    #[command(alias = "ps")]
+    Status(status::Args),
+    /// Let a daemon read its config.toml again
+    Reload(ReloadArgs),
+    /// Show a daemon's log
+    Logs(logs::Args),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RestartArgs {
+    /// The mesh; the only running daemon's if left out
+    #[arg(long, value_name = "MESH")]
+    mesh: Option<String>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ReloadArgs {
+    /// Print the daemon's answer as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+pub(super) fn run(verb: Verb, context: &Context, output: &mut Output) -> Result<u8, Failure> {
+    match verb {
+        Verb::Up(args) => up::run(args, context, output),
+        Verb::Down(args) => client_runtime()?.block_on(down::run(args, context, output)),
+        Verb::Restart(args) => client_runtime()?.block_on(restart(args, context, output)).map(ok),
+        Verb::Status(args) => client_runtime()?.block_on(status::run(args, context, output)),
+        Verb::Reload(args) => client_runtime()?.block_on(reload(args, context, output)).map(ok),
+        Verb::Logs(args) => client_runtime()?.block_on(logs::run(args, context, output)).map(ok),
+    }
+}
+
+async fn restart(args: RestartArgs, context: &Context, output: &mut Output) -> Result<(), Failure> {
+    let root = context.root()?;
+    let mesh = running_or_joined(args.mesh.as_deref(), context, &root)?;
+    if running::is_running(&root.state_dir(&mesh))? {
+        down::stop(context, &root, &mesh, output).await?;
+    }
+    let started = up::start(context, &root, &mesh, None).await?;
+    up::report(&started, args.json, output)
+}
+
+async fn reload(args: ReloadArgs, context: &Context, output: &mut Output) -> Result<(), Failure> {
+    let client = Client::find(context, &args.daemon).await?;
+    let response = answer(client.lifecycle().reload(call(ReloadRequest {})).await)?;
+    if args.json {
+        return output.json(&response);
+    }
+    match response.applied.as_slice() {
+        [] => output.line("reloaded  nothing changed that applies at once")?,
+        keys => output.line(format_args!("reloaded  in force: {}", safe(&keys.join(", "))))?,
+    }
+    if !response.restart_required.is_empty() {
+        output.note(format_args!(
+            "note: after the next start only: {} (claudemesh daemon restart)",
+            safe(&response.restart_required.join(", "))
+        ));
+    }
+    Ok(())
+}
+
+/// The mesh of a command that works on a daemon whether it runs or not: named,
+/// the only running one, or the only joined one.
+fn running_or_joined(explicit: Option<&str>, context: &Context, root: &Root) -> Result<String, Failure> {
+    if let Some(mesh) = named_mesh(explicit, context.source.as_ref(), &context.cwd)? {
+        return Ok(mesh);
+    }
+    let mut running = running::running(root)?;
+    match running.len() {
+        0 => joined_mesh(root, None, context.source.as_ref(), &context.cwd),
+        1 => Ok(running.remove(0)),
+        _ => Err(Failure::new(ErrorCode::MeshRequired, "several daemons run")
+            .next(format!("name a mesh with --mesh: {}", running.join(", ")))),
+    }
+}
+
+/// Does something for each mesh, prints each failure, and gives the exit code of
+/// the first.
+struct Each {
+    exit: u8,
+}
+
+// === impl Each ===
+
+impl Each {
+    fn new() -> Self {
+        Self { exit: exit::OK }
+    }
+
+    fn note(&mut self, mesh: &str, failure: &Failure, output: &mut Output) {
+        output.note(format_args!("{mesh}: {failure}"));
+        if self.exit == exit::OK {
+            self.exit = failure.exit();
+        }
+    }
+}
+
+/// All joined meshes, by name.
+fn all_joined(root: &Root) -> Result<Vec<String>, Failure> {
+    let mut meshes: Vec<String> = ConfigJson::load(root)?.meshes()?.into_iter().map(|entry| entry.slug).collect();
+    meshes.sort();
+    Ok(meshes)
+}
+
+/// A daemon that was started or stopped, for `--json`.
+fn process_json(mesh: &str, pid: Option<u32>, state: &str) -> serde_json::Value {
+    json!({ "mesh": mesh, "pid": pid, "state": state })
+}

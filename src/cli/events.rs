@@ -1,0 +1,257 @@
+//! `claudemesh events`.
+
+use std::time::Duration;
+
+use tonic::{Code, Request, Status};
+
+use super::Context;
+use super::client::{Client, answer, call};
+use super::discovery::DaemonArgs;
+use super::exit_code;
+use super::failure::Failure;
+use super::inbox;
+use super::output::{Output, safe, time};
+use crate::domain::error_code::ErrorCode;
+use crate::proto::pb::stream_events_response::Event;
+use crate::proto::pb::{DeliveryStatus, EventType, ListMessagesRequest, StreamEventsRequest, StreamEventsResponse};
+
+/// Pauses between attempts to reach a daemon that restarts.
+const RETRY: [Duration; 4] =
+    [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(600), Duration::from_secs(1)];
+/// Messages asked for at once.
+const PAGE: u32 = 500;
+
+const EXAMPLES: &str = "\
+Examples:
+  claudemesh events                      stored messages so far, oldest first
+  claudemesh events -f                   what happens from now on
+  claudemesh events -f --after 01JX-42   everything since that event, then live
+  claudemesh events -f --json --type message --type peer_join
+
+Stored messages have an id; with --after nothing is missed and nothing repeats,
+also when the daemon restarts in between.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// Go on with what happens, until interrupted
+    #[arg(short, long)]
+    follow: bool,
+    /// Only what came after this event
+    #[arg(long, value_name = "EVENT_ID")]
+    after: Option<String>,
+    /// Only events of this type, such as message; can be repeated
+    #[arg(long = "type", value_name = "TYPE", value_parser = parse_type, requires = "follow")]
+    types: Vec<EventType>,
+    /// Print one event a line as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> Result<(), Failure> {
+    let client = Client::find(context, &args.daemon).await?;
+    if args.follow { follow(&args, context, client, output).await } else { stored(&args, &client, output).await }
+}
+
+/// What the inbox holds; ends at its end.
+async fn stored(args: &Args, client: &Client, output: &mut Output) -> Result<(), Failure> {
+    let mut page_token = String::new();
+    loop {
+        let request = ListMessagesRequest {
+            after: args.after.clone().unwrap_or_default(),
+            limit: PAGE,
+            page_token,
+            ..ListMessagesRequest::default()
+        };
+        let page = answer(client.inbox().list_messages(call(request)).await)?;
+        for message in page.messages {
+            let event = StreamEventsResponse {
+                event_id: message.event_id.clone(),
+                time: message.received_at,
+                event: Some(Event::Message(message)),
+            };
+            show(args, &event, output)?;
+        }
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+/// Follows, over restarts of the daemon: what was stored meanwhile is replayed.
+async fn follow(args: &Args, context: &Context, first: Client, output: &mut Output) -> Result<(), Failure> {
+    let mut after = args.after.clone().unwrap_or_default();
+    let mut client = Some(first);
+    let mut failures = 0_usize;
+    loop {
+        let result = match client.take() {
+            Some(client) => stream(args, &client, &mut after, &mut failures, output).await?,
+            None => match Client::find(context, &args.daemon).await {
+                Ok(found) => {
+                    client = Some(found);
+                    continue;
+                }
+                // Not back yet.
+                Err(failure) if failure.code() == ErrorCode::DaemonNotRunning.name() => None,
+                Err(failure) => return Err(failure),
+            },
+        };
+        if let Some(status) = result
+            && !is_restart(&status)
+        {
+            return Err(exit_code::of_status(&status));
+        }
+        if failures == 0 {
+            output.note("note: the daemon stopped; waiting for it to come back");
+        }
+        tokio::time::sleep(RETRY[failures.min(RETRY.len() - 1)]).await;
+        failures += 1;
+    }
+}
+
+/// One connection's events. Returns why it ended; `None` when the daemon closed
+/// it in order.
+async fn stream(
+    args: &Args,
+    client: &Client,
+    after: &mut String,
+    failures: &mut usize,
+    output: &mut Output,
+) -> Result<Option<Status>, Failure> {
+    let request = StreamEventsRequest {
+        after: after.clone(),
+        types: args.types.iter().map(|one| i32::from(*one)).collect(),
+        ..StreamEventsRequest::default()
+    };
+    let mut events = match client.events().stream_events(Request::new(request)).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => return Ok(Some(status)),
+    };
+    *failures = 0;
+    loop {
+        match events.message().await {
+            Ok(Some(event)) => {
+                show(args, &event, output)?;
+                if !event.event_id.is_empty() {
+                    after.clone_from(&event.event_id);
+                }
+            }
+            Ok(None) => return Ok(None),
+            Err(status) => return Ok(Some(status)),
+        }
+    }
+}
+
+/// Whether a stream ended because the daemon did, and not because of the request.
+fn is_restart(status: &Status) -> bool {
+    let broken = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled);
+    let code = exit_code::of_status(status);
+    code.code() == ErrorCode::DaemonShuttingDown.name() || (broken && code.code() == ErrorCode::DaemonNotRunning.name())
+}
+
+fn show(args: &Args, event: &StreamEventsResponse, output: &mut Output) -> Result<(), Failure> {
+    if args.json {
+        return output.json_line(event);
+    }
+    match describe(event) {
+        Some(line) => output.line(line),
+        // A kind of event that came after this program.
+        None => Ok(()),
+    }
+}
+
+fn describe(event: &StreamEventsResponse) -> Option<String> {
+    let text = match event.event.as_ref()? {
+        Event::Message(message) => return Some(inbox::entry(message)),
+        Event::FileShared(shared) => return shared.message.as_ref().map(inbox::entry),
+        Event::PeerJoin(peer) => format!("{} connected", safe(&peer.display_name)),
+        Event::PeerLeave(peer) => format!("{} is gone", safe(&peer.display_name)),
+        Event::DaemonDisconnect(lost) => format!("the link to the broker was lost: {}", safe(&lost.reason)),
+        Event::DaemonReconnect(back) => format!("the link to the broker is back after {} ms", back.away_ms),
+        Event::HookExecuted(run) => match run.exit_code {
+            Some(code) => format!("hook {} ended with exit code {code}", safe(&run.hook)),
+            None => format!("hook {} did not run to its end", safe(&run.hook)),
+        },
+        Event::FeatureNegotiationFailed(failed) => {
+            format!("the broker lacks {}: {}", safe(&failed.feature), safe(&failed.detail))
+        }
+        Event::Gap(gap) => format!("events are missing here ({})", short(&gap.reason())),
+        Event::DeliveryStatus(status) => return Some(delivery(event, status)),
+        Event::OutboxPressureHigh(pressure) => {
+            format!("the outbox is filling up: {:.0} % ({})", pressure.used_pct, safe(&pressure.measure))
+        }
+        Event::OutboxPressureCleared(_) => "the outbox has room again".to_owned(),
+        Event::MemberKeyChanged(changed) => {
+            format!("the broker shows another key for {}; sends to it are refused", safe(&changed.display_name))
+        }
+        Event::NameBindingChanged(changed) => {
+            format!("another member claims the name {}", safe(&changed.name))
+        }
+        Event::MemberKeypairRotated(rotated) => format!("{} has a new key", safe(&rotated.display_name)),
+        Event::MemberRenamed(renamed) => format!("{} is now {}", safe(&renamed.old_name), safe(&renamed.new_name)),
+        Event::MemberRevoked(revoked) => format!("{} was removed from the mesh", safe(&revoked.display_name)),
+        Event::PeerFeatureDowngrade(peer) => {
+            format!("{} is shown without {}", safe(&peer.display_name), safe(&peer.missing_capabilities.join(", ")))
+        }
+    };
+    Some(format!("{}  {text}", time(event.time.as_ref())))
+}
+
+fn delivery(event: &StreamEventsResponse, status: &DeliveryStatus) -> String {
+    let to = status.recipient.as_ref().map(|recipient| format!("  to {}", safe(&recipient.name))).unwrap_or_default();
+    let why = status.error.as_ref().map(|error| format!(": {}", safe(&error.message))).unwrap_or_default();
+    let when = time(event.time.as_ref());
+    format!("{when}  {}  {}{to}{why}", short(&status.status()), safe(&status.client_message_id))
+}
+
+/// An enum's short name, as in JSON.
+fn short(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn parse_type(text: &str) -> Result<EventType, String> {
+    match serde_json::from_value(text.into()) {
+        Ok(EventType::Unspecified) => Err("no type of event".to_owned()),
+        Ok(known) => Ok(known),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::pb::{PeerJoin, SendStatus};
+
+    #[test]
+    fn types_are_named_as_in_json() {
+        assert_eq!(parse_type("peer_join"), Ok(EventType::PeerJoin));
+        assert!(parse_type("peer").unwrap_err().contains("`message`"));
+        assert!(parse_type("unspecified").is_err());
+    }
+
+    #[test]
+    fn events_are_one_line_each() {
+        let join = PeerJoin { display_name: "bob\n".to_owned(), ..PeerJoin::default() };
+        let event = StreamEventsResponse { event: Some(Event::PeerJoin(join)), ..StreamEventsResponse::default() };
+        assert_eq!(describe(&event).unwrap(), "-  bob\u{FFFD} connected");
+        let status = DeliveryStatus {
+            client_message_id: "id-1".to_owned(),
+            status: SendStatus::Delivered.into(),
+            ..DeliveryStatus::default()
+        };
+        let event = StreamEventsResponse { event: Some(Event::DeliveryStatus(status)), ..event };
+        assert_eq!(describe(&event).unwrap(), "-  delivered  id-1");
+        assert_eq!(describe(&StreamEventsResponse::default()), None);
+    }
+
+    #[test]
+    fn only_the_daemons_end_is_waited_for() {
+        assert!(is_restart(&Status::unavailable("broken pipe")));
+        assert!(is_restart(&Status::unknown("transport error")));
+        assert!(!is_restart(&Status::invalid_argument("after")));
+        assert!(!is_restart(&Status::unimplemented("x")));
+    }
+}

@@ -1,0 +1,130 @@
+//! `claudemesh inbox`.
+
+use std::time::Duration;
+
+use super::Context;
+use super::client::{Client, answer, call};
+use super::discovery::DaemonArgs;
+use super::failure::Failure;
+use super::output::{Output, safe, safe_lines, time};
+use crate::domain::error_code::ErrorCode;
+use crate::domain::time::UnixMillis;
+use crate::proto::pb::{InboxMessage, ListMessagesRequest, MessageKind, MessageOrder, Priority};
+use crate::proto::wkt::Timestamp;
+
+const EXAMPLES: &str = "\
+Examples:
+  claudemesh inbox                       the newest 20 messages, newest last
+  claudemesh inbox --since 2h --from bob
+  claudemesh inbox --topic ops --limit 100
+  claudemesh inbox --json | jq -r '.messages[].body'";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// How many of the newest messages to show
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// Only messages that came since then: 2h, 30min, 2026-11-23T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Only messages of this member: name, key, or first 16 or more digits of it
+    #[arg(long, value_name = "MEMBER")]
+    from: Option<String>,
+    /// Only messages of this topic
+    #[arg(long, value_name = "TOPIC")]
+    topic: Option<String>,
+    /// Print the daemon's answer as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> Result<(), Failure> {
+    let since = args.since.as_deref().map(|since| parse_since(since, context.clock.now())).transpose()?;
+    let client = Client::find(context, &args.daemon).await?;
+    let request = ListMessagesRequest {
+        since,
+        topic: args.topic.unwrap_or_default(),
+        from_peer: args.from.unwrap_or_default(),
+        limit: args.limit,
+        order: MessageOrder::NewestFirst.into(),
+        ..ListMessagesRequest::default()
+    };
+    let mut page = answer(client.inbox().list_messages(call(request)).await)?;
+    // Asked for from the new end, shown in the order in which they came.
+    page.messages.reverse();
+    if args.json {
+        return output.json(&page);
+    }
+    for message in &page.messages {
+        output.line(entry(message))?;
+    }
+    if page.messages.is_empty() {
+        output.note("no messages");
+    }
+    Ok(())
+}
+
+/// One message as people read it: time, sender, where it was sent to, text.
+pub(super) fn entry(message: &InboxMessage) -> String {
+    let to = match message.kind() {
+        MessageKind::Topic => format!(" to #{}", safe(&message.topic)),
+        MessageKind::Broadcast => " to everyone".to_owned(),
+        MessageKind::Group => " to a group".to_owned(),
+        MessageKind::File => " shares a file".to_owned(),
+        MessageKind::Direct | MessageKind::Unspecified => String::new(),
+    };
+    let sender = if message.sender_name.is_empty() {
+        message.sender_pubkey.chars().take(16).collect()
+    } else {
+        safe(&message.sender_name)
+    };
+    let urgent = if message.priority() == Priority::Now { " (now)" } else { "" };
+    let open = if message.unencrypted { " (unencrypted)" } else { "" };
+    let when = time(message.received_at.as_ref());
+    format!("{when}  {sender}{to}{urgent}{open}: {}", safe_lines(&message.body))
+}
+
+/// A point in time, or a span before now.
+fn parse_since(text: &str, now: UnixMillis) -> Result<Timestamp, Failure> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time);
+    }
+    let span: Duration = humantime::parse_duration(text).map_err(|_| {
+        Failure::new(ErrorCode::UsageError, format!("--since {text} is no time"))
+            .next("use a span such as 90s, 2h or 7d, or a time such as 2026-11-23T12:00:00Z")
+    })?;
+    let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+    Ok(Timestamp::from_unix_ms(now.0.saturating_sub(span).max(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_is_a_span_or_a_time() {
+        let now = UnixMillis(1_800_000_000_000);
+        assert_eq!(parse_since("2h", now).unwrap().to_unix_ms(), Some(now.0 - 7_200_000));
+        assert_eq!(parse_since("1970-01-01T00:00:01Z", now).unwrap().to_unix_ms(), Some(1000));
+        assert_eq!(parse_since("9999y", now).unwrap().to_unix_ms(), Some(0));
+        assert_eq!(parse_since("yesterday", now).unwrap_err().exit(), 2);
+    }
+
+    #[test]
+    fn an_entry_tells_who_to_whom_and_how_safely() {
+        let message = InboxMessage {
+            sender_name: "bob\u{1b}".to_owned(),
+            body: "one\ntwo".to_owned(),
+            kind: MessageKind::Topic.into(),
+            topic: "ops".to_owned(),
+            unencrypted: true,
+            ..InboxMessage::default()
+        };
+        assert_eq!(entry(&message), "-  bob\u{FFFD} to #ops (unencrypted): one\n  two");
+        let unnamed = InboxMessage { sender_pubkey: "ab".repeat(32), ..InboxMessage::default() };
+        assert_eq!(entry(&unnamed), "-  abababababababab: ");
+    }
+}

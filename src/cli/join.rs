@@ -1,0 +1,89 @@
+//! `claudemesh join`.
+
+use serde_json::json;
+
+use super::Context;
+use super::failure::Failure;
+use super::output::{Output, safe};
+use crate::config::broker_url::BrokerUrl;
+use crate::membership::config_json::MeshEntry;
+use crate::membership::join;
+
+const EXAMPLES: &str = "\
+Examples:
+  claudemesh join 'ic://join/eyJ2Ijox...'
+  claudemesh join 'https://mesh.example/join/eyJ2Ijox...' --display-name build-host
+
+The link is checked before anything is sent. Running it again is safe: a mesh
+that is joined already stays as it is.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// The invite link, in quotes
+    link: String,
+    /// Your name in the mesh; the host's name if left out
+    #[arg(long, value_name = "NAME")]
+    display_name: Option<String>,
+    /// Accept an unencrypted broker (ws://) on another host
+    #[arg(long)]
+    allow_insecure: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: Args, context: &Context, output: &mut Output) -> Result<(), Failure> {
+    let options = join::Options { display_name: args.display_name, allow_insecure: args.allow_insecure };
+    let (entry, already) = match join::join(&context.membership()?, &args.link, &options)? {
+        join::Outcome::Joined(entry) => (entry, false),
+        join::Outcome::AlreadyJoined(entry) => (entry, true),
+    };
+    if args.json {
+        return output.json(&result_json(&entry, already));
+    }
+    if already {
+        output.line(format_args!("already joined  {}  as {}", entry.slug, name(&entry)))?;
+    } else {
+        output.line(format_args!("joined  {}  as {}", entry.slug, name(&entry)))?;
+    }
+    next_steps(&entry, context, output)
+}
+
+/// The entry, and whether it was there before.
+pub(super) fn result_json(entry: &MeshEntry, already: bool) -> serde_json::Value {
+    let mut object = json_of(entry);
+    object["already_joined"] = already.into();
+    object
+}
+
+/// The entry without its secret key.
+pub(super) fn json_of(entry: &MeshEntry) -> serde_json::Value {
+    json!({
+        "mesh": entry.slug,
+        "mesh_id": entry.mesh_id,
+        "member_id": entry.member_id,
+        "pubkey": entry.pubkey,
+        "display_name": entry.display_name,
+        "role": entry.role,
+        "broker_url": entry.broker_url,
+    })
+}
+
+pub(super) fn name(entry: &MeshEntry) -> String {
+    entry.display_name.as_deref().map_or_else(|| entry.pubkey.chars().take(16).collect(), safe)
+}
+
+/// What makes the mesh usable.
+pub(super) fn next_steps(entry: &MeshEntry, context: &Context, output: &mut Output) -> Result<(), Failure> {
+    if BrokerUrl::parse(&entry.broker_url, true).is_ok_and(|url| !url.is_protected()) {
+        let config = context.root()?.state_dir(&entry.slug).config();
+        output.note(format_args!(
+            "note: the link to {} is not encrypted; the daemon uses it only with\n  [broker]\n  allow_insecure = true\n  in {}",
+            safe(&entry.broker_url),
+            config.display()
+        ));
+    }
+    output.note(format_args!("next: claudemesh daemon up --mesh {}", entry.slug));
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! `claudemesh peer`.
+
+use super::Context;
+use super::client::{Client, answer, call};
+use super::discovery::DaemonArgs;
+use super::failure::Failure;
+use super::output::{Output, safe, time};
+use crate::proto::pb::{ListPeersRequest, ListPeersResponse, Peer, PeerStatus, PinState};
+
+/// Members asked for at once: the most that a page holds.
+const PAGE: u32 = 1000;
+
+const EXAMPLES: &str = "\
+Examples:
+  claudemesh peer list
+  claudemesh peer list --online --json | jq -r '.peers[].display_name'
+
+Any member can be sent to, offline ones too: the message waits.";
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Verb {
+    /// List the members of the mesh
+    List(ListArgs),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ListArgs {
+    /// Only members that are connected now
+    #[arg(long)]
+    online: bool,
+    /// Print the daemon's answer as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+pub(super) async fn run(verb: Verb, context: &Context, output: &mut Output) -> Result<(), Failure> {
+    match verb {
+        Verb::List(args) => list(args, context, output).await,
+    }
+}
+
+async fn list(args: ListArgs, context: &Context, output: &mut Output) -> Result<(), Failure> {
+    let client = Client::find(context, &args.daemon).await?;
+    let all = all_pages(&client, args.online).await?;
+    if args.json {
+        return output.json(&all);
+    }
+    let rows = all.peers.iter().map(row).collect();
+    output.table(["NAME", "KEY", "STATUS", "LAST SEEN", "DOING"], rows)?;
+    if all.presence_as_of.is_none() {
+        output.note("note: who is online is not known, the broker has not said yet");
+    }
+    Ok(())
+}
+
+async fn all_pages(client: &Client, online: bool) -> Result<ListPeersResponse, Failure> {
+    let mut all = ListPeersResponse::default();
+    loop {
+        let request = ListPeersRequest {
+            include_offline: !online,
+            limit: PAGE,
+            page_token: std::mem::take(&mut all.next_page_token),
+            ..ListPeersRequest::default()
+        };
+        let page = answer(client.peers().list_peers(call(request)).await)?;
+        all.peers.extend(page.peers);
+        all.presence_as_of = page.presence_as_of;
+        if page.next_page_token.is_empty() {
+            return Ok(all);
+        }
+        all.next_page_token = page.next_page_token;
+    }
+}
+
+fn row(peer: &Peer) -> [String; 5] {
+    let own = if peer.is_self { " (you)" } else { "" };
+    [
+        format!("{}{own}", safe(&peer.display_name)),
+        // As many digits as `send` takes for a member.
+        peer.pubkey.chars().take(16).collect(),
+        status(peer).to_owned(),
+        if peer.online { "now".to_owned() } else { time(peer.last_seen_at.as_ref()) },
+        safe(&peer.summary),
+    ]
+}
+
+/// What matters most about a member: trouble with its key, then presence.
+fn status(peer: &Peer) -> &'static str {
+    match peer.pin_state() {
+        PinState::KeyChanged => return "key changed",
+        PinState::Revoked => return "removed",
+        PinState::Pinned | PinState::Verified | PinState::Unspecified => {}
+    }
+    match peer.status() {
+        _ if !peer.online => "offline",
+        PeerStatus::Working => "working",
+        PeerStatus::Dnd => "dnd",
+        PeerStatus::Idle => "idle",
+        PeerStatus::Unspecified => "online",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_shows_trouble_before_presence() {
+        let peer = Peer {
+            display_name: "bob".to_owned(),
+            pubkey: "ab".repeat(32),
+            online: true,
+            status: PeerStatus::Working.into(),
+            ..Peer::default()
+        };
+        assert_eq!(row(&peer), ["bob", "abababababababab", "working", "now", ""]);
+        let offline = Peer { online: false, is_self: true, ..peer.clone() };
+        assert_eq!(row(&offline), ["bob (you)", "abababababababab", "offline", "-", ""]);
+        let changed = Peer { pin_state: PinState::KeyChanged.into(), ..peer };
+        assert_eq!(status(&changed), "key changed");
+    }
+}

@@ -1,0 +1,235 @@
+//! `claudemesh send`.
+
+use std::io::Read as _;
+
+use tonic::Code;
+
+use super::Context;
+use super::client::{Client, answer, call};
+use super::discovery::DaemonArgs;
+use super::failure::Failure;
+use super::output::{Output, safe};
+use crate::domain::error_code::ErrorCode;
+use crate::proto::pb::{Priority, SendRequest, SendResponse, SendStatus};
+
+/// Greatest text that is read from standard input, in bytes: what a message may
+/// have, and one more to notice that it has too many.
+const MAX_INPUT: u64 = (1 << 20) + 1;
+
+const EXAMPLES: &str = "\
+Examples:
+  claudemesh send bob 'the build is green'
+  claudemesh send '#ops' 'deploying now' --priority now
+  git diff | claudemesh send bob -
+  claudemesh send bob hi --id release-42    repeating it sends it once
+
+The receiver is a member's name, its key (64 hex digits) or the first 16 or more
+digits of it, `#topic`, `@group`, or `*` for everyone.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// Who gets it
+    to: String,
+    /// The text; `-` reads it from standard input
+    message: String,
+    /// How urgent it is for the receiver
+    #[arg(long, value_enum, default_value_t = PriorityArg::Next)]
+    priority: PriorityArg,
+    /// The id of this send: a second send with it is the same message
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// The id of the message that this one answers
+    #[arg(long, value_name = "ID")]
+    reply_to: Option<String>,
+    /// Data for the receiver, a JSON object
+    #[arg(long, value_name = "JSON")]
+    meta: Option<String>,
+    /// Let the text leave this host unencrypted where it cannot be sealed
+    #[arg(long)]
+    allow_unencrypted: bool,
+    /// Print the daemon's answer as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum PriorityArg {
+    /// Interrupts the receiver
+    Now,
+    /// Read at the next opportunity
+    Next,
+    /// Read when there is nothing else to do
+    Low,
+}
+
+pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> Result<(), Failure> {
+    let request = request(&args, context)?;
+    let client = Client::find(context, &args.daemon).await?;
+    let response = send(&client, &request).await?;
+    report(&args, &response, output)
+}
+
+fn request(args: &Args, context: &Context) -> Result<SendRequest, Failure> {
+    let message = if args.message == "-" { read_input()? } else { args.message.clone() };
+    let meta = args.meta.as_deref().map(serde_json::from_str::<pbjson_types::Struct>).transpose().map_err(|error| {
+        Failure::new(ErrorCode::UsageError, format!("--meta is not a JSON object: {error}"))
+            .next("such as --meta '{\"ticket\": 42}'")
+    })?;
+    let priority = match args.priority {
+        PriorityArg::Now => Priority::Now,
+        PriorityArg::Next => Priority::Next,
+        PriorityArg::Low => Priority::Low,
+    };
+    Ok(SendRequest {
+        to: args.to.clone(),
+        message,
+        priority: priority.into(),
+        meta,
+        reply_to_id: args.reply_to.clone().unwrap_or_default(),
+        // Minted here, so that a repeat after a broken connection is the same
+        // message and not a second one.
+        client_message_id: args.id.clone().unwrap_or_else(|| context.ids.ulid()),
+        allow_unencrypted: args.allow_unencrypted,
+    })
+}
+
+/// Sends, and repeats once when the connection broke on the way: the id makes
+/// that safe.
+async fn send(client: &Client, request: &SendRequest) -> Result<SendResponse, Failure> {
+    let first = client.messaging().send(call(request.clone())).await;
+    let result = match first {
+        Err(status) if status.code() == Code::Unavailable && status.details().is_empty() => {
+            client.messaging().send(call(request.clone())).await
+        }
+        other => other,
+    };
+    let unknown = |code: Code| matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled);
+    let is_unknown = result.as_ref().is_err_and(|status| unknown(status.code()) && status.details().is_empty());
+    answer(result).map_err(|failure| {
+        if is_unknown {
+            let id = &request.client_message_id;
+            failure.next(format!("it may be queued; repeat the command with --id {id}, which cannot send it twice"))
+        } else {
+            failure
+        }
+    })
+}
+
+fn report(args: &Args, response: &SendResponse, output: &mut Output) -> Result<(), Failure> {
+    if args.json {
+        return output.json(response);
+    }
+    let name = response.recipient.as_ref().map(|recipient| recipient.name.as_str()).unwrap_or_default();
+    let name = if name.is_empty() || !args.to.starts_with(|c: char| c.is_alphanumeric()) { &args.to } else { name };
+    let known = if response.duplicate { "  (the same send as before)" } else { "" };
+    output.line(format_args!(
+        "{}  {}  to {}{known}",
+        word(response.status()),
+        response.client_message_id,
+        safe(name)
+    ))?;
+    if !response.degraded.is_empty() {
+        let lost = response.degraded.join(", ");
+        output.note(format_args!("note: {} runs an older version and will not see: {}", safe(name), safe(&lost)));
+    }
+    if response.recipient_online == Some(false) {
+        output.note(format_args!("note: {} is offline; the message waits for it", safe(name)));
+    }
+    Ok(())
+}
+
+/// The promise that holds, in one word.
+fn word(status: SendStatus) -> &'static str {
+    match status {
+        SendStatus::Inflight => "inflight",
+        SendStatus::Accepted => "accepted",
+        SendStatus::Delivered => "delivered",
+        SendStatus::Expired => "expired",
+        SendStatus::Dead => "dead",
+        SendStatus::Aborted => "aborted",
+        SendStatus::Queued | SendStatus::Unspecified => "queued",
+    }
+}
+
+fn read_input() -> Result<String, Failure> {
+    let mut text = String::new();
+    std::io::stdin().take(MAX_INPUT).read_to_string(&mut text).map_err(|error| {
+        Failure::new(ErrorCode::UsageError, format!("standard input cannot be read as UTF-8 text: {error}"))
+    })?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::output::tests::Captured;
+    use crate::proto::pb::Recipient;
+
+    fn args(to: &str) -> Args {
+        Args {
+            to: to.to_owned(),
+            message: "hi".to_owned(),
+            priority: PriorityArg::Now,
+            id: Some("release-42".to_owned()),
+            reply_to: None,
+            meta: Some(r#"{"ticket": 42}"#.to_owned()),
+            allow_unencrypted: false,
+            json: false,
+            daemon: DaemonArgs::default(),
+        }
+    }
+
+    fn response(status: SendStatus) -> SendResponse {
+        SendResponse {
+            client_message_id: "release-42".to_owned(),
+            status: status.into(),
+            recipient: Some(Recipient { name: "Bob".to_owned(), ..Recipient::default() }),
+            ..SendResponse::default()
+        }
+    }
+
+    #[test]
+    fn the_answer_is_a_promise_and_an_id() {
+        let captured = Captured::default();
+        report(&args("bob"), &response(SendStatus::Queued), &mut captured.output()).unwrap();
+        report(&args("#ops"), &response(SendStatus::Accepted), &mut captured.output()).unwrap();
+        let offline = SendResponse { duplicate: true, recipient_online: Some(false), ..response(SendStatus::Inflight) };
+        report(&args("bob"), &offline, &mut captured.output()).unwrap();
+        assert_eq!(
+            captured.text(),
+            "queued  release-42  to Bob\n\
+             accepted  release-42  to #ops\n\
+             inflight  release-42  to Bob  (the same send as before)\n\
+             note: Bob is offline; the message waits for it\n"
+        );
+    }
+
+    #[test]
+    fn json_is_the_daemons_answer() {
+        let captured = Captured::default();
+        let json = Args { json: true, ..args("bob") };
+        report(&json, &response(SendStatus::Queued), &mut captured.output()).unwrap();
+        let printed: serde_json::Value = serde_json::from_str(&captured.text()).unwrap();
+        assert_eq!(printed["status"], "queued");
+        assert_eq!(printed["recipient"]["name"], "Bob");
+    }
+
+    #[test]
+    fn every_flag_reaches_the_request() {
+        let context = Context::of_process();
+        let full = Args { reply_to: Some("r".to_owned()), allow_unencrypted: true, ..args("bob") };
+        let request = request(&full, &context).unwrap();
+        assert_eq!((request.to.as_str(), request.message.as_str()), ("bob", "hi"));
+        assert_eq!(request.priority(), Priority::Now);
+        assert_eq!((request.client_message_id.as_str(), request.reply_to_id.as_str()), ("release-42", "r"));
+        assert_eq!(serde_json::to_value(&request.meta).unwrap(), serde_json::json!({"ticket": 42.0}));
+        assert!(request.allow_unencrypted);
+        let minted = super::request(&Args { id: None, ..args("bob") }, &context).unwrap();
+        assert_eq!(minted.client_message_id.len(), 26);
+        let wrong = Args { meta: Some("[1]".to_owned()), ..args("bob") };
+        assert_eq!(super::request(&wrong, &context).unwrap_err().exit(), 2);
+    }
+}

@@ -31,8 +31,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .bytes(".")
         .compile_well_known_types(true)
-        // That of pbjson-types does not end in `Z` in JSON.
+        // Those of pbjson-types do not end in `Z`, and turn 1 into 1.0, in JSON.
+        .extern_path(".google.protobuf.ListValue", "crate::proto::wkt::ListValue")
+        .extern_path(".google.protobuf.Struct", "crate::proto::wkt::Struct")
         .extern_path(".google.protobuf.Timestamp", "crate::proto::wkt::Timestamp")
+        .extern_path(".google.protobuf.Value", "crate::proto::wkt::Value")
         .extern_path(".google.protobuf", "::pbjson_types")
         .compile_fds(set)?;
 

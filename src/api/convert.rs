@@ -68,7 +68,7 @@ fn priority(number: i32) -> Result<Priority, Failure> {
     }
 }
 
-fn meta(given: pbjson_types::Struct) -> Result<Option<Meta>, Failure> {
+fn meta(given: crate::proto::wkt::Struct) -> Result<Option<Meta>, Failure> {
     let wrong = |reason: String| Failure::field("meta", reason);
     let value = serde_json::to_value(&given).map_err(|error| wrong(error.to_string()))?;
     let serde_json::Value::Object(object) = value else { return Err(wrong("it is not a JSON object".to_owned())) };
@@ -80,7 +80,7 @@ fn meta(given: pbjson_types::Struct) -> Result<Option<Meta>, Failure> {
 
 /// Stored metadata as the API shows it. It was canonical JSON when it was
 /// stored; what cannot be read is left out.
-fn meta_struct(canonical: &str) -> Option<pbjson_types::Struct> {
+fn meta_struct(canonical: &str) -> Option<crate::proto::wkt::Struct> {
     serde_json::from_str(canonical).ok()
 }
 

@@ -74,10 +74,11 @@ pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> R
 
 fn request(args: &Args, context: &Context) -> Result<SendRequest, Failure> {
     let message = if args.message == "-" { read_input()? } else { args.message.clone() };
-    let meta = args.meta.as_deref().map(serde_json::from_str::<pbjson_types::Struct>).transpose().map_err(|error| {
-        Failure::new(ErrorCode::UsageError, format!("--meta is not a JSON object: {error}"))
-            .next("such as --meta '{\"ticket\": 42}'")
-    })?;
+    let meta =
+        args.meta.as_deref().map(serde_json::from_str::<crate::proto::wkt::Struct>).transpose().map_err(|error| {
+            Failure::new(ErrorCode::UsageError, format!("--meta is not a JSON object: {error}"))
+                .next("such as --meta '{\"ticket\": 42}'")
+        })?;
     let priority = match args.priority {
         PriorityArg::Now => Priority::Now,
         PriorityArg::Next => Priority::Next,
@@ -225,7 +226,7 @@ mod tests {
         assert_eq!((request.to.as_str(), request.message.as_str()), ("bob", "hi"));
         assert_eq!(request.priority(), Priority::Now);
         assert_eq!((request.client_message_id.as_str(), request.reply_to_id.as_str()), ("release-42", "r"));
-        assert_eq!(serde_json::to_value(&request.meta).unwrap(), serde_json::json!({"ticket": 42.0}));
+        assert_eq!(serde_json::to_value(&request.meta).unwrap(), serde_json::json!({"ticket": 42}));
         assert!(request.allow_unencrypted);
         let minted = super::request(&Args { id: None, ..args("bob") }, &context).unwrap();
         assert_eq!(minted.client_message_id.len(), 26);

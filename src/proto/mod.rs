@@ -120,71 +120,7 @@ impl<E: ShortNames> Visitor<'_> for NameVisitor<E> {
     }
 }
 
-/// Well-known types of Protobuf that have a better JSON form here.
-pub mod wkt {
-    use chrono::{DateTime, SecondsFormat};
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    /// A point in time, `google.protobuf.Timestamp`. In JSON an RFC 3339 time that
-    /// ends in `Z`; any offset is read.
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, prost::Message)]
-    pub struct Timestamp {
-        /// Seconds since 1970-01-01T00:00:00Z.
-        #[prost(int64, tag = "1")]
-        pub seconds: i64,
-        /// Nanoseconds within the second, 0 to 999,999,999.
-        #[prost(int32, tag = "2")]
-        pub nanos: i32,
-    }
-
-    impl Timestamp {
-        /// The time that is so many milliseconds after 1970-01-01T00:00:00Z.
-        pub fn from_unix_ms(ms: i64) -> Self {
-            // In range: the remainder is below 1000.
-            Self { seconds: ms.div_euclid(1000), nanos: (ms.rem_euclid(1000) * 1_000_000) as i32 }
-        }
-
-        /// Milliseconds since 1970-01-01T00:00:00Z, rounded down; `None` beyond
-        /// the years 1 to 9999 or when the nanoseconds are out of range.
-        pub fn to_unix_ms(self) -> Option<i64> {
-            self.to_date_time().map(|time| time.timestamp_millis())
-        }
-
-        fn to_date_time(self) -> Option<DateTime<chrono::Utc>> {
-            use chrono::Datelike as _;
-            let nanos = u32::try_from(self.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
-            DateTime::from_timestamp(self.seconds, nanos).filter(|time| (1..=9999).contains(&time.year()))
-        }
-    }
-
-    impl Serialize for Timestamp {
-        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-            let time = self.to_date_time().ok_or_else(|| serde::ser::Error::custom("the time is out of range"))?;
-            serializer.collect_str(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
-        }
-    }
-
-    impl std::str::FromStr for Timestamp {
-        type Err = &'static str;
-
-        fn from_str(text: &str) -> Result<Self, Self::Err> {
-            const EXPECTED: &str = "it is not an RFC 3339 time such as 2026-01-31T12:00:00Z";
-            let time = DateTime::parse_from_rfc3339(text).map_err(|_| EXPECTED)?;
-            let read = Self { seconds: time.timestamp(), nanos: time.timestamp_subsec_nanos().min(999_999_999) as i32 };
-            if read.to_date_time().is_none() {
-                return Err("it is outside the years 1 to 9999");
-            }
-            Ok(read)
-        }
-    }
-
-    impl<'de> Deserialize<'de> for Timestamp {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
-            text.parse().map_err(|reason| serde::de::Error::custom(format_args!("`{text}`: {reason}")))
-        }
-    }
-}
+pub mod wkt;
 
 #[cfg(test)]
 mod tests {

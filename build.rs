@@ -9,6 +9,7 @@ use std::{env, fs};
 use prost::Message as _;
 use protox::prost_reflect::{DescriptorPool, EnumDescriptor};
 
+#[expect(clippy::disallowed_methods, reason = "cargo names a build script's folders in the environment")]
 fn main() -> Result<(), Box<dyn Error>> {
     let proto = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("proto");
     let out = PathBuf::from(env::var("OUT_DIR")?);

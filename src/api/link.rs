@@ -30,21 +30,37 @@ pub struct Seen {
     pub last_failure: Option<(String, UnixMillis)>,
 }
 
-/// Follows the link from now on.
-pub fn follow(handle: broker_client::Handle, clock: Clock, supervisor: &Supervisor) -> LinkView {
+/// The task that keeps a [`LinkView`] up to date, not started.
+#[derive(Debug)]
+pub struct Follower {
+    states: watch::Receiver<LinkState>,
+    seen: watch::Sender<Seen>,
+    clock: Clock,
+}
+
+/// A view of the link, and the task that it needs.
+pub fn prepare(handle: broker_client::Handle, clock: Clock) -> (LinkView, Follower) {
     let mut states = handle.state();
     let first = states.borrow_and_update().clone();
     let (seen_tx, seen) = watch::channel(Seen::first(first, clock.now()));
-    let stop = supervisor.token(Phase::Workers);
-    supervisor.spawn(TaskKind::Maintenance, "link view", async move {
-        while let Some(Ok(())) = stop.run_until_cancelled(states.changed()).await {
-            let state = states.borrow_and_update().clone();
-            seen_tx.send_modify(|seen| seen.note(state, clock.now()));
-        }
-        // The link ends with the daemon, after this; what was seen last stays.
-        stop.cancelled().await;
-    });
-    LinkView { handle, seen }
+    (LinkView { handle, seen }, Follower { states, seen: seen_tx, clock })
+}
+
+// === impl Follower ===
+
+impl Follower {
+    /// Starts the task.
+    pub fn spawn(mut self, supervisor: &Supervisor) {
+        let stop = supervisor.token(Phase::Workers);
+        supervisor.spawn(TaskKind::Maintenance, "link view", async move {
+            while let Some(Ok(())) = stop.run_until_cancelled(self.states.changed()).await {
+                let state = self.states.borrow_and_update().clone();
+                self.seen.send_modify(|seen| seen.note(state, self.clock.now()));
+            }
+            // The link may end before the daemon does; what was seen last stays.
+            stop.cancelled().await;
+        });
+    }
 }
 
 // === impl LinkView ===

@@ -128,19 +128,19 @@ pub struct Handle {
     health: grpc::HealthReporter,
 }
 
-/// Serves on the listeners until the supervisor stops its phases.
-pub async fn spawn(deps: Deps, listeners: Listeners) -> Result<Handle, Error> {
-    let supervisor = deps.supervisor.clone();
-    let connections = deps.limits.connections;
-    let (router, handle) = build_router(deps).await?;
-    server::serve(router, listeners, connections, &supervisor);
-    Ok(handle)
+/// The interface, built but not started.
+pub struct Parts {
+    router: Router,
+    handle: Handle,
+    follower: link::Follower,
+    connections: u32,
 }
 
-/// The router behind all listeners, and the handle of what it serves.
-async fn build_router(deps: Deps) -> Result<(Router, Handle), Error> {
+/// Puts the interface together.
+pub async fn prepare(deps: Deps) -> Result<Parts, Error> {
     let limits = Limits::new(&deps.limits);
-    let link = link::follow(deps.link.clone(), deps.clock.clone(), &deps.supervisor);
+    let connections = deps.limits.connections;
+    let (link, follower) = link::prepare(deps.link.clone(), deps.clock.clone());
     let gate = Gate {
         guard: Guard { origins: deps.ipc.allowed_origins.clone(), bound_host: deps.ipc.http_bind.to_string() },
         token: deps.token.clone(),
@@ -155,7 +155,25 @@ async fn build_router(deps: Deps) -> Result<(Router, Handle), Error> {
     let (grpc, health) = grpc::router(services.clone()).await?;
     // The REST routes have no fallback: two routers with one refuse to merge.
     let router = rest::router(services).merge(grpc).fallback(grpc::unknown).layer(from_fn_with_state(gate, gate::pass));
-    Ok((router, Handle { health }))
+    Ok(Parts { router, handle: Handle { health }, follower, connections })
+}
+
+// === impl Parts ===
+
+impl Parts {
+    /// Serves on the listeners until the supervisor stops its phases: no new
+    /// connection from `Ingress` on, no open one after `Streams`.
+    pub fn spawn(self, listeners: Listeners, supervisor: &Supervisor) -> Handle {
+        self.follower.spawn(supervisor);
+        server::serve(self.router, listeners, self.connections, supervisor);
+        self.handle
+    }
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Parts")
+    }
 }
 
 /// The interface could not be put together: a defect of the build.

@@ -8,12 +8,14 @@ use sea_orm::DbErr;
 
 use super::http::{Answer, body, json};
 use super::roster::Member;
+use super::session::handshake::is_signed;
 use super::shared::Shared;
 use super::store::entity::member;
 use super::store::members;
 use crate::crypto::sign;
 use crate::db::tx;
 use crate::domain::ids::MemberKey;
+use crate::wire::hello::CapabilityStatement;
 use crate::wire::join::{InviteError, InviteV1, JoinRequest, JoinResponse, join_error};
 
 /// Longest name of a member, in bytes.
@@ -98,13 +100,16 @@ async fn join(shared: &Arc<Shared>, request: &JoinRequest, key: MemberKey) -> Re
     if !members::use_invite(&transaction, &invite.id).await? {
         return Ok(Outcome::Refused(join_error::INVITE_EXHAUSTED));
     }
+    // Peers learn what the member's daemon reads before it connects for the
+    // first time; what its key has not signed says nothing.
+    let signed = |statement: &&CapabilityStatement| is_signed(&mesh.id, key, statement);
     let row = member::Model {
         id: shared.ids.ulid(),
         mesh_id: mesh.id.clone(),
         pubkey: key.to_hex(),
         display_name: name(&request.display_name, key),
         role: invite.role,
-        capabilities: None,
+        capabilities: request.capabilities.as_ref().filter(signed).and_then(|it| serde_json::to_string(it).ok()),
         joined_at: now,
         last_seen_at: None,
         revoked_at: None,

@@ -2,7 +2,7 @@
 //!
 //! What it is for: undelivered copies end after 30 days and their senders are
 //! told; delivered messages go after 7; ids are forgotten after the advertised
-//! retention. An id outlives its message.
+//! retention, the audit trail reaches back a year. An id outlives its message.
 //! What runs here: one task, until the broker stops.
 //! What it guarantees: nothing is removed after the clock jumped, until it has
 //! gone on evenly for one sweep: a wrong clock must not destroy anything.
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::accept::writer::Command;
 use super::shared::Shared;
-use super::store::{dedupe, messages};
+use super::store::{dedupe, messages, presence};
 use crate::db::tx;
 use crate::domain::time::UnixMillis;
 
@@ -25,6 +25,8 @@ use crate::domain::time::UnixMillis;
 const STEP: u64 = 500;
 /// Between two steps, so that sends come in between.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long the audit trail reaches back.
+const AUDIT: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How far wall time and monotonic time may drift apart within one sweep.
 const MAX_JUMP_MS: u64 = 300_000;
 
@@ -48,7 +50,10 @@ pub async fn sweep(shared: Arc<Shared>, stop: CancellationToken) {
             shared.store.compare_clocks().await?;
             end_copies(&shared).await;
             purge_messages(&shared).await?;
-            forget_ids(&shared).await
+            forget_ids(&shared).await?;
+            let transaction = tx::begin(shared.store.writer()).await?;
+            presence::prune_audit(&transaction, ago(&shared, AUDIT).0).await?;
+            transaction.commit().await
         };
         tokio::select! {
             () = stop.cancelled() => return,

@@ -23,9 +23,9 @@ const PATH: &str = "/ws";
 /// Read and write buffer of one socket. Small, because most sockets are idle.
 const BUFFER_BYTES: usize = 4 * 1024;
 
-/// Whether a request asks for an upgrade.
+/// Whether a request asks for a WebSocket. Other upgrades may be ignored.
 pub fn is_asked(headers: &HeaderMap) -> bool {
-    headers.contains_key(UPGRADE) || has_token(headers, &CONNECTION, "upgrade")
+    has_token(headers, &UPGRADE, "websocket")
 }
 
 /// Upgrades, or ends the connection without an answer when the target is not
@@ -39,9 +39,7 @@ pub fn answer(
         return Err(Dropped);
     }
     let headers = request.headers();
-    let is_websocket = request.method() == Method::GET
-        && has_token(headers, &UPGRADE, "websocket")
-        && has_token(headers, &CONNECTION, "upgrade");
+    let is_websocket = request.method() == Method::GET && has_token(headers, &CONNECTION, "upgrade");
     if !is_websocket {
         return Ok(text(StatusCode::BAD_REQUEST, "this is no WebSocket upgrade\n"));
     }

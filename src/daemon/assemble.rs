@@ -1,8 +1,11 @@
 //! Builds every part in the order of dependence, one paragraph each.
 
-use tokio::net::{TcpListener, UnixListener};
+use std::sync::Arc;
 
-use super::{Error, Options, state};
+use tokio::net::TcpListener;
+
+use super::settings::Settings;
+use super::{Error, LastExit, Options, state};
 use crate::broker_client::{self, End, LinkState};
 use crate::config::daemon::DaemonConfig;
 use crate::config::paths::StateDir;
@@ -13,6 +16,8 @@ use crate::events::Hub;
 use crate::identity::Identity;
 use crate::identity::token::LocalToken;
 use crate::membership::config_json::MeshEntry;
+use crate::proto::admin;
+use crate::proto::wkt::Timestamp;
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
 use crate::runtime::listen;
@@ -21,15 +26,13 @@ use crate::runtime::shutdown::StopRequest;
 use crate::runtime::supervisor::Supervisor;
 use crate::telemetry::logging;
 use crate::telemetry::metrics::Metrics;
-use crate::{inbox, outbox, peers};
+use crate::{api, inbox, outbox, peers};
 
 /// Everything, built and bound.
 #[derive(Debug)]
 pub(super) struct Parts {
-    config: DaemonConfig,
-    state: StateDir,
     databases: state::Databases,
-    log: logging::Control,
+    settings: Arc<Settings>,
     identity: Identity,
     ids: IdSource,
     metrics: Metrics,
@@ -39,17 +42,16 @@ pub(super) struct Parts {
     peers: peers::Parts,
     outbox: outbox::Parts,
     inbox: inbox::Parts,
-    unix: UnixListener,
-    tcp: Option<TcpListener>,
-    clock: Clock,
+    api: api::Parts,
+    listeners: api::Listeners,
 }
 
 /// What is needed while everything runs.
 pub(super) struct Running {
     link: tokio::sync::watch::Receiver<LinkState>,
     databases: [Sqlite; 2],
-    state: StateDir,
-    log: logging::Control,
+    settings: Arc<Settings>,
+    api: api::Handle,
 }
 
 /// Builds every part.
@@ -120,12 +122,32 @@ pub(super) async fn parts(
 
     let unix = listen::unix(&state.sock(), config.ipc.socket_mode()?)?;
     let tcp = bind_tcp(&config, state).await?;
-    drop((token, stop));
+    let settings = Arc::new(Settings::new(state.config(), config.clone(), log));
+    let reload = Arc::clone(&settings);
+    let api_deps = api::Deps {
+        mesh: options.mesh.clone(),
+        identity: identity.clone(),
+        token,
+        outbox: outbox.handle(),
+        inbox: inbox.handle(),
+        peers: peers.handle(),
+        link: link.handle(),
+        metrics: metrics.clone(),
+        supervisor: supervisor.clone(),
+        clock: clock.clone(),
+        ids: ids.clone(),
+        stop: stop.clone(),
+        reload: Arc::new(move || reload.reload()),
+        ipc: config.ipc.clone(),
+        limits: config.limits.clone(),
+        required_features: config.features.require.clone(),
+        schema_version: state::SCHEMA_VERSION,
+        facts: facts(options, state, &entry, clock, tcp.as_ref()),
+    };
+    let api = api::prepare(api_deps).await?;
     Ok(Parts {
-        config,
-        state: state.clone(),
         databases,
-        log,
+        settings,
         identity,
         ids,
         metrics,
@@ -135,10 +157,39 @@ pub(super) async fn parts(
         peers,
         outbox,
         inbox,
-        unix,
-        tcp,
-        clock: clock.clone(),
+        api,
+        listeners: api::Listeners { unix, tcp },
     })
+}
+
+/// What `daemon status` shows of the process.
+fn facts(
+    options: &Options,
+    state: &StateDir,
+    entry: &MeshEntry,
+    clock: &Clock,
+    tcp: Option<&TcpListener>,
+) -> api::Facts {
+    let text = |path: std::path::PathBuf| path.display().to_string();
+    let address = tcp.and_then(|listener| listener.local_addr().ok());
+    let last_exit = LastExit::read(&state.last_exit()).map(|last| admin::LastExit {
+        exit_code: last.exit_code.into(),
+        reason: last.code,
+        detail: last.detail,
+        at: Some(Timestamp::from_unix_ms(last.at)),
+    });
+    api::Facts {
+        started_at: clock.now(),
+        display_name: options.display_name.clone().or_else(|| entry.display_name.clone()).unwrap_or_default(),
+        state_dir: state.path().display().to_string(),
+        socket_path: text(state.sock()),
+        http_address: address.map_or_else(String::new, |address| address.to_string()),
+        config_path: text(state.config()),
+        log_path: text(state.log()),
+        broker_url: entry.broker_url.clone(),
+        insecure_link: entry.broker_url.starts_with("ws://"),
+        last_exit,
+    }
 }
 
 /// Binds the loopback port and writes it down. A port that is taken does not
@@ -169,7 +220,7 @@ impl Parts {
     /// Starts every part, the lowest rank first.
     pub(super) fn start(self, supervisor: &Supervisor) -> Running {
         let link = self.link.handle();
-        let (peers_handle, outbox_handle) = (self.peers.handle(), self.outbox.handle());
+        let peers_handle = self.peers.handle();
         let streams = self.link.spawn(supervisor);
         self.peers.spawn(streams.news, supervisor);
         let sender = outbox::SenderDeps {
@@ -184,12 +235,12 @@ impl Parts {
         };
         self.outbox.spawn(supervisor, sender);
         self.inbox.spawn(streams.deliveries, supervisor);
-        drop((outbox_handle, self.unix, self.tcp, self.config, self.clock));
+        let api = self.api.spawn(self.listeners, supervisor);
         Running {
             link: link.state(),
             databases: [self.databases.outbox, self.databases.inbox],
-            state: self.state,
-            log: self.log,
+            settings: self.settings,
+            api,
         }
     }
 }
@@ -209,20 +260,16 @@ impl Running {
         }
     }
 
-    /// Reads the settings again and applies what may change while running. Bad
-    /// settings change nothing.
+    /// Reads the settings again, as SIGHUP asks for.
     pub(super) fn reload(&self) {
-        match DaemonConfig::load(&self.state.config()) {
-            Ok(config) => match self.log.set_level(&config.daemon.log_level) {
-                Ok(()) => tracing::info!(log_level = config.daemon.log_level, "The settings were read again"),
-                Err(error) => tracing::warn!(error = %error, "The log level was not changed: {error}"),
-            },
-            Err(error) => tracing::warn!(error = %error, "The settings were not read again: {error}"),
-        }
+        // What is wrong is in the log by then.
+        let _ = self.settings.reload();
     }
 
     /// Tells health checks that this daemon goes.
-    pub(super) async fn not_serving(&self) {}
+    pub(super) async fn not_serving(&self) {
+        self.api.not_serving().await;
+    }
 
     /// Moves the logs into the databases and closes them.
     pub(super) async fn close(&self) {

@@ -5,7 +5,7 @@ use crate::domain::error_code::ErrorCode;
 use crate::runtime::instance_lock::LockError;
 use crate::runtime::listen::ListenError;
 use crate::runtime::private_file::FileError;
-use crate::{db, identity, inbox, membership, outbox, peers, telemetry};
+use crate::{api, db, identity, inbox, membership, outbox, peers, telemetry};
 
 /// A daemon did not start.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +78,9 @@ pub enum Error {
     /// The pinned members could not be read.
     #[error(transparent)]
     Peers(#[from] peers::Error),
+    /// The local interface could not be put together.
+    #[error(transparent)]
+    Api(#[from] api::Error),
     /// The log could not be opened.
     #[error(transparent)]
     Logging(#[from] telemetry::logging::Error),
@@ -112,7 +115,7 @@ impl Error {
             Self::Outbox(error) => error.code(),
             Self::Inbox(error) => error.code(),
             Self::Peers(error) => error.code(),
-            Self::System { .. } => ErrorCode::InternalError,
+            Self::Api(_) | Self::System { .. } => ErrorCode::InternalError,
         }
     }
 }

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::broker_client::End;
 use crate::domain::error_code::{ErrorCode, exit};
 use crate::domain::time::UnixMillis;
+use crate::proto::admin;
+use crate::proto::wkt::Timestamp;
 use crate::runtime::private_file;
 use crate::runtime::supervisor::TaskFailure;
 
@@ -95,5 +97,15 @@ impl LastExit {
     /// Reads the note of the last end; `None` when there is none that can be read.
     pub fn read(path: &Path) -> Option<Self> {
         serde_json::from_str(&private_file::read_optional(path).ok()??).ok()
+    }
+
+    /// The note as the API shows it.
+    pub(super) fn into_proto(self) -> admin::LastExit {
+        admin::LastExit {
+            exit_code: u32::from(self.exit_code),
+            reason: self.code,
+            detail: self.detail,
+            at: Some(Timestamp::from_unix_ms(self.at)),
+        }
     }
 }

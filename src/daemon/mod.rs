@@ -11,6 +11,7 @@
 mod assemble;
 mod error;
 mod exit;
+mod settings;
 mod state;
 
 use crate::config::paths::{Root, StateDir};

@@ -41,7 +41,7 @@ pub struct Resolved {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
     /// Nobody matches.
-    #[error("no member of the mesh matches `{to}`{}", list(" Known members: ", candidates))]
+    #[error("no member of the mesh matches `{to}`{}", list("; its members are ", candidates))]
     Unknown {
         /// The destination as written.
         to: String,
@@ -49,7 +49,7 @@ pub enum ResolveError {
         candidates: Vec<String>,
     },
     /// Several match.
-    #[error("several members match `{to}`:{}", list(" ", candidates))]
+    #[error("several members match `{to}`{}; write more of the key", list(": ", candidates))]
     Ambiguous {
         /// The destination as written.
         to: String,

@@ -12,7 +12,7 @@ use crate::crypto::envelope::{Envelope, Expected, Opening, Plaintext, open_plain
 use crate::domain::event::MessageKind;
 use crate::domain::ids::{ClientMessageId, MemberKey};
 use crate::domain::time::UnixMillis;
-use crate::identity::{ENVELOPE, Identity};
+use crate::identity::Identity;
 use crate::peers;
 use crate::wire::delivery::Push;
 
@@ -62,7 +62,6 @@ pub(super) struct Opener<'a> {
 struct Sender {
     member_id: String,
     name: String,
-    reads_envelopes: bool,
 }
 
 // === impl Opener ===
@@ -90,9 +89,6 @@ impl Opener<'_> {
         let plaintext = shared.open(&nonce, &ciphertext).map_err(|_| Refused::Quarantine("not_opened"))?;
         match open_plaintext(plaintext) {
             Ok(Plaintext::Envelope(envelope)) => self.checked(push, sender_key, sender, *envelope),
-            Ok(Plaintext::LegacyText(_)) if sender.reads_envelopes => {
-                Err(Refused::Quarantine("peer_feature_downgrade"))
-            }
             // A box opens in both directions: our own raw message, sent back
             // under the receiver's name, would open here.
             Ok(Plaintext::LegacyText(_)) if self.identity.is_own_nonce(&nonce) => Err(Refused::Quarantine("reflected")),
@@ -165,19 +161,11 @@ impl Opener<'_> {
     /// member.
     fn sender(&self, key: MemberKey) -> Option<Sender> {
         if let Some(member) = self.peers.by_key(key) {
-            return Some(Sender {
-                member_id: member.member_id.into_string(),
-                name: member.display_name,
-                reads_envelopes: member.capabilities.iter().any(|name| name == ENVELOPE),
-            });
+            return Some(Sender { member_id: member.member_id.into_string(), name: member.display_name });
         }
         let presence = self.peers.presence();
         let session = presence.iter().find(|peer| peer.key == key)?;
-        Some(Sender {
-            member_id: format!("key:{key}"),
-            name: session.display_name.chars().take(MAX_NAME).collect(),
-            reads_envelopes: false,
-        })
+        Some(Sender { member_id: format!("key:{key}"), name: session.display_name.chars().take(MAX_NAME).collect() })
     }
 }
 

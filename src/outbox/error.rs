@@ -21,7 +21,7 @@ pub enum Error {
         what: &'static str,
     },
     /// The id is taken by a row that answers with a conflict.
-    #[error("{}: the id {client_message_id} {detail}", code.name())]
+    #[error("the id {client_message_id} {detail}")]
     Conflict {
         /// Which conflict.
         code: ErrorCode,

@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use sea_orm::{DatabaseTransaction, DbErr};
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +23,7 @@ use crate::broker::fanout::{Audience, Outbound};
 use crate::broker::session::terms::Copy;
 use crate::broker::shared::Shared;
 use crate::broker::store::deliveries::{self, Ended};
-use crate::db::tx;
+use crate::db::tx::{self, Work};
 use crate::domain::time::UnixMillis;
 use crate::wire::codec;
 use crate::wire::delivery::{DeliveryState, DeliveryStatus};
@@ -45,6 +46,8 @@ pub enum Command {
     Settle(Settle),
     /// Note pushes.
     Claim(Claim),
+    /// End copies that need not be kept, without telling anybody.
+    Forget(Vec<String>),
     /// Give up some copies that were accepted before this time; tells whether
     /// there are more.
     Expire(UnixMillis, oneshot::Sender<bool>),
@@ -63,6 +66,7 @@ struct Sorted {
     accepts: Vec<Accept>,
     settles: Vec<Settle>,
     claims: Vec<Claim>,
+    forgets: Vec<String>,
     expire: Option<(UnixMillis, oneshot::Sender<bool>)>,
 }
 
@@ -107,6 +111,7 @@ fn sort(commands: &mut Vec<Command>) -> Sorted {
             Command::Accept(accept) => sorted.accepts.push(*accept),
             Command::Settle(settle) => sorted.settles.push(settle),
             Command::Claim(claim) => sorted.claims.push(claim),
+            Command::Forget(ids) => sorted.forgets.extend(ids),
             Command::Expire(before, more) => sorted.expire = Some((before, more)),
         }
     }
@@ -117,7 +122,7 @@ fn sort(commands: &mut Vec<Command>) -> Sorted {
 
 impl Shared {
     async fn commit(&self, sorted: Sorted, sizes: &mut QueueSizes) {
-        let Sorted { accepts, settles, claims, expire } = sorted;
+        let Sorted { accepts, settles, claims, forgets, expire } = sorted;
         let context =
             Context { store: &self.store, config: &self.config, ids: &self.ids, fanout: self.fanout.as_ref() };
         let count = accepts.len() + settles.len() + claims.len();
@@ -138,6 +143,10 @@ impl Shared {
                     self.one_by_one(context, &accepts, &settles, &claims, sizes).await;
                 }
             }
+        }
+        if !forgets.is_empty() {
+            let forgotten = self.give_up(|db, now| Box::pin(deliveries::forget(db, forgets.clone(), now))).await;
+            sizes.ended(&forgotten);
         }
         if let Some((before, more)) = expire {
             // Whoever asked may be gone at a stop.
@@ -212,25 +221,29 @@ impl Shared {
     }
 
     async fn expire(&self, before: UnixMillis, sizes: &mut QueueSizes) -> bool {
-        let now = self.store.now();
+        let ended = self.give_up(|db, now| Box::pin(deliveries::expire(db, before.0, now, EXPIRE_ROWS))).await;
+        sizes.ended(&ended);
+        self.metrics.expired.inc_by(ended.len() as u64);
+        self.tell_senders(&ended, DeliveryState::Expired);
+        ended.len() as u64 == EXPIRE_ROWS
+    }
+
+    /// Ends copies in a transaction of its own. A failure is logged: whatever
+    /// is not ended now is found again by the next sweep.
+    async fn give_up(
+        &self,
+        end: impl for<'t> Fn(&'t DatabaseTransaction, i64) -> Work<'t, Vec<Ended>, DbErr>,
+    ) -> Vec<Ended> {
         let ended = async {
             let transaction = tx::begin(self.store.writer()).await?;
-            let ended = deliveries::expire(&transaction, before.0, now.0, EXPIRE_ROWS).await?;
+            let ended = end(&transaction, self.store.now().0).await?;
             transaction.commit().await?;
-            Ok::<_, sea_orm::DbErr>(ended)
+            Ok::<_, DbErr>(ended)
         };
-        match ended.await {
-            Ok(ended) => {
-                sizes.ended(&ended);
-                self.metrics.expired.inc_by(ended.len() as u64);
-                self.tell_senders(&ended, DeliveryState::Expired);
-                ended.len() as u64 == EXPIRE_ROWS
-            }
-            Err(error) => {
-                tracing::warn!(error = %error, "Cannot give up old deliveries: {error}");
-                false
-            }
-        }
+        ended.await.unwrap_or_else(|error| {
+            tracing::warn!(error = %error, "Cannot give up deliveries: {error}");
+            Vec::new()
+        })
     }
 
     fn tell_senders(&self, ended: &[Ended], state: DeliveryState) {

@@ -48,11 +48,9 @@ pub async fn session(shared: &Arc<Shared>, hello: SessionHello) -> Result<Opened
     admit(shared, authenticated).await
 }
 
-/// Takes a connection out after its socket is gone. One that was replaced
-/// concerns nobody any more.
-pub async fn lost(shared: &Arc<Shared>, peer: &Arc<Peer>) {
-    let began = shared.registry.lost(peer, shared.clock.monotonic(), shared.config.timers.grace);
-    let Some(instance_id) = peer.facts.instance_id.clone().filter(|_| began) else { return };
+/// Writes down that a connection of one of our daemons was lost.
+pub async fn note_lost(shared: &Arc<Shared>, peer: &Arc<Peer>) {
+    let Some(instance_id) = peer.facts.instance_id.clone() else { return };
     let now = shared.store.now().0;
     let written = async {
         let transaction = tx::begin(shared.store.writer()).await?;

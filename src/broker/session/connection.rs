@@ -76,9 +76,13 @@ pub async fn serve(shared: Arc<Shared>, mut socket: Socket, place: Arc<OwnedSema
     shared.metrics.connections.dec();
     // Whoever waits for a sign of life need not wait any longer.
     peer.finish(end.clone());
-    admission::lost(&shared, &peer).await;
+    let began = shared.registry.lost(&peer, shared.clock.monotonic(), shared.config.timers.grace);
     tracing::debug!(member_id = peer.member_id, code = end.code, "Connection ended: {}", end.reason);
     finish(&mut socket, &end, peer.negotiates()).await;
+    // A stopping broker has other things to write; the next hello says it all.
+    if began && end.code != Some(close::GOING_AWAY) {
+        admission::note_lost(&shared, &peer).await;
+    }
 }
 
 /// Reads until a hello holds. Anything else is answered by `no_hello`.
@@ -232,7 +236,12 @@ impl Link<'_> {
             messages.push(text_of(frame)?);
         }
         self.shared.metrics.pushes.inc_by(frames.len() as u64);
-        write(self.socket, messages).await
+        write(self.socket, messages).await?;
+        if let Some(forget) = self.pusher.spent(self.shared, self.peer) {
+            // Refused only while the broker stops.
+            let _ = self.shared.writer.submit(forget).await;
+        }
+        Ok(())
     }
 
     async fn copies(&mut self, first: super::terms::Copy) -> Ended {

@@ -225,7 +225,8 @@ async fn look_up(shared: &Shared, mesh_id: &str, pubkey: &str, ours: bool) -> Re
     Ok((mesh, member))
 }
 
-fn is_signed(mesh_id: &str, key: MemberKey, statement: &CapabilityStatement) -> bool {
+/// Whether the member has signed its capability statement.
+pub fn is_signed(mesh_id: &str, key: MemberKey, statement: &CapabilityStatement) -> bool {
     let names = statement.capabilities.iter().map(String::as_str);
     let Some(signature) = text::signature_from_hex(&statement.signature) else { return false };
     statement.capabilities.len() <= MAX_GROUPS

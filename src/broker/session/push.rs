@@ -47,6 +47,8 @@ pub struct Pusher {
     lease: Duration,
     /// Nothing is pushed until it is known whether this connection may stay.
     held: bool,
+    /// Multicasts given to a client that may never acknowledge anything.
+    spent: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -61,7 +63,15 @@ struct Pushed {
 impl Pusher {
     /// For a new connection. `held` until [`Self::release`].
     pub fn new(held: bool, lease: Duration) -> Self {
-        Self { cursor: String::new(), pushed: HashMap::new(), order: VecDeque::new(), check_at: None, lease, held }
+        Self {
+            cursor: String::new(),
+            pushed: HashMap::new(),
+            order: VecDeque::new(),
+            check_at: None,
+            lease,
+            held,
+            spent: Vec::new(),
+        }
     }
 
     /// Whether nothing is pushed yet.
@@ -189,6 +199,18 @@ impl Pusher {
         (!settle.ids.is_empty() || !settle.named.is_empty()).then_some(settle)
     }
 
+    /// Multicasts that need not be kept after they were written: a client that
+    /// does not acknowledge would get them again on every connection. Kept all
+    /// the same while another connection of the member acknowledges.
+    pub fn spent(&mut self, shared: &Shared, peer: &Arc<Peer>) -> Option<Command> {
+        if self.spent.is_empty() {
+            return None;
+        }
+        let ids = std::mem::take(&mut self.spent);
+        let siblings = shared.registry.of_member(&peer.mesh.id, &peer.member_id);
+        (!siblings.iter().any(|sibling| sibling.acknowledges())).then_some(Command::Forget(ids))
+    }
+
     fn matching(&self, wanted: impl Fn(&Pushed) -> bool) -> Vec<String> {
         self.pushed.iter().filter(|(_, pushed)| wanted(pushed)).map(|(id, _)| id.clone()).collect()
     }
@@ -252,6 +274,9 @@ impl Pusher {
         let pushed =
             Pushed { message_id: message.id.clone(), client_message_id: message.client_message_id.clone(), at: now };
         if !peer.acknowledges() {
+            if message.target_spec.starts_with(['*', '@']) {
+                self.spent.push(delivery_id.clone());
+            }
             self.order.push_back(delivery_id.clone());
             if self.order.len() > REMEMBERED
                 && let Some(oldest) = self.order.pop_front()

@@ -148,6 +148,11 @@ pub async fn expire(db: &impl ConnectionTrait, before: i64, now: i64, limit: u64
     end(db, &due, Column::ExpiredAt, now).await
 }
 
+/// Ends copies that need not be kept.
+pub async fn forget(db: &impl ConnectionTrait, ids: Vec<String>, now: i64) -> Result<Vec<Ended>, DbErr> {
+    end(db, &ids, Column::ExpiredAt, now).await
+}
+
 async fn end(db: &impl ConnectionTrait, ids: &[String], column: Column, now: i64) -> Result<Vec<Ended>, DbErr> {
     let mut ended = Vec::with_capacity(ids.len());
     for chunk in ids.chunks(ROWS_PER_STATEMENT) {

@@ -53,6 +53,11 @@ pub async fn disconnected(
         .map(drop)
 }
 
+/// Removes audit rows older than `before`.
+pub async fn prune_audit(db: &impl ConnectionTrait, before: i64) -> Result<u64, DbErr> {
+    audit::Entity::delete_many().filter(audit::Column::At.lt(before)).exec(db).await.map(|done| done.rows_affected)
+}
+
 /// Writes an audit row.
 pub async fn insert_audit(db: &impl ConnectionTrait, row: audit::Model) -> Result<(), DbErr> {
     audit::Entity::insert(row.into_active_model()).exec_without_returning(db).await.map(drop)

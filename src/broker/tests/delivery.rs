@@ -216,4 +216,20 @@ async fn multicasts_reach_everybody_else_who_is_there_and_shows_itself() {
 
     let mut late = broker.legacy(&members[3], "d").await;
     assert!(late.is_quiet().await, "who was not there never gets it");
+    a.send(message("*", "m4", "f")).await;
+    a.expect("ack").await;
+    assert_eq!(late.expect("push").await["client_message_id"], "m4");
+    // Frames and commits are handled in order: both answers stand after the note
+    // that the copy was given.
+    late.send(json!({"type": "list_peers"})).await;
+    late.expect("peers_list").await;
+    assert_eq!(a.message(&members[3], "m5", "f").await["queued"], true);
+    assert_eq!(late.expect("push").await["client_message_id"], "m5");
+    late.send(json!({"type": "client_ack", "clientMessageId": "m5"})).await;
+    cut(late).await;
+    let mut late = broker.legacy(&members[3], "d2").await;
+    assert!(late.is_quiet().await, "a client that never acknowledges gets a multicast once");
+    cut(b).await;
+    let mut b = broker.daemon(&members[1], "ib").await;
+    assert_eq!(b.expect("push").await["client_message_id"], "m1", "a daemon gets it until it acknowledges");
 }

@@ -12,7 +12,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,8 @@ use crate::crypto::keys::MemberSecret;
 use crate::crypto::sign::Statement;
 use crate::domain::time::UnixMillis;
 use crate::runtime::clock::Clock;
+use crate::runtime::supervisor::Supervisor;
+use crate::runtime::task_kind::TaskKind;
 use crate::wire::join::InviteV1;
 
 /// How long anything may take before the test fails.
@@ -33,7 +35,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 struct TestBroker {
     addr: SocketAddr,
     stop: CancellationToken,
-    run: JoinHandle<Result<(), Error>>,
+    run: oneshot::Receiver<Result<(), Error>>,
     clock: Clock,
     dir: tempfile::TempDir,
 }
@@ -58,7 +60,6 @@ impl TestBroker {
         Self::start_in(tempfile::tempdir().expect("a directory"), change).await
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the test is the supervisor here")]
     async fn start_in(dir: tempfile::TempDir, change: impl FnOnce(&mut BrokerConfig)) -> Self {
         let mut config = BrokerConfig::new(dir.path());
         config.listen.set_port(0);
@@ -66,7 +67,12 @@ impl TestBroker {
         let clock = Clock::system();
         let prepared = Broker::prepare(config, clock.clone()).await.expect("prepares");
         let (addr, stop) = (prepared.addr(), CancellationToken::new());
-        let run = tokio::spawn(prepared.run(stop.clone(), |_| {}));
+        let (ended, run) = oneshot::channel();
+        let serve = prepared.run(stop.clone(), |_| {});
+        Supervisor::new().spawn(TaskKind::Connection, "test broker", async move {
+            // A test that has ended no longer asks how its broker did.
+            let _ = ended.send(Box::pin(serve).await);
+        });
         Self { addr, stop, run, clock, dir }
     }
 

@@ -1,4 +1,9 @@
 //! The broker's tables as sea-orm entities, one file for each.
+//!
+//! What it is for: the columns and their types, once.
+//! What runs here: nothing.
+//! What it guarantees: a field of a row is a column of the newest migration.
+//! What it must not do: hold a statement; those are in the folder above.
 
 pub mod audit;
 pub mod dedupe;

@@ -25,13 +25,7 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 pub const API_VERSION: &str = "v1";
 
 /// The packages, nested as the generated code expects them.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::all,
-    clippy::allow_attributes_without_reason,
-    reason = "generated code"
-)]
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::allow_attributes_without_reason, reason = "generated code")]
 mod claudemesh {
     pub mod v1 {
         include!(concat!(env!("OUT_DIR"), "/claudemesh.v1.rs"));

@@ -31,9 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .bytes(".")
         .compile_well_known_types(true)
-        // That of pbjson-types does not end in `Z` in JSON.
-        .extern_path(".google.protobuf.Timestamp", "crate::proto::wkt::Timestamp")
-        .extern_path(".google.protobuf", "::pbjson_types")
+        .extern_path(".google.protobuf", "crate::proto::wkt")
         .compile_fds(set)?;
 
     // Unknown fields are refused, defaults are printed. Enums have an own form.

@@ -1,4 +1,10 @@
 //! The gRPC form of the services, with health checks and reflection.
+//!
+//! What it is for: generated clients, `grpcurl`, health probes.
+//! What runs here: the calls of each connection; no task of its own.
+//! What it guarantees: every method of the definition answers, those that are not
+//! served with UNIMPLEMENTED and a code.
+//! What it must not do: implement a call; it hands them to `service`.
 
 pub mod control;
 pub mod events;

@@ -1,7 +1,11 @@
 //! The REST form of the services: the same messages as JSON.
 //!
-//! The table of routes is here; a file is named as its service. Failures are
-//! problem documents, which the gate writes.
+//! What it is for: `curl`, scripts and browsers' event sources. The table of
+//! routes is here; a file is named as its service.
+//! What runs here: the requests of each connection; no task of its own.
+//! What it guarantees: bodies are the JSON form of the gRPC messages, failures
+//! are problem documents, which the gate writes.
+//! What it must not do: implement a call; it hands them to `service`.
 
 pub mod control;
 pub mod events;

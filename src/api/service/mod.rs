@@ -1,8 +1,11 @@
 //! Every call, implemented once on the API's types.
 //!
-//! The folders `grpc` and `rest` only bring requests here and answers back, so
-//! that both transports do the same (R106). A file is named as the service that
-//! it implements.
+//! What it is for: the folders `grpc` and `rest` only bring requests here and
+//! answers back, so that both transports do the same (R106). A file is named as
+//! the service that it implements.
+//! What runs here: each call, on its connection's task.
+//! What it guarantees: a failure has a stable code, whatever the transport.
+//! What it must not do: touch a database or a transport's types.
 
 pub mod control;
 pub mod events;

@@ -31,12 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .bytes(".")
         .compile_well_known_types(true)
-        // Those of pbjson-types do not end in `Z`, and turn 1 into 1.0, in JSON.
-        .extern_path(".google.protobuf.ListValue", "crate::proto::wkt::ListValue")
-        .extern_path(".google.protobuf.Struct", "crate::proto::wkt::Struct")
-        .extern_path(".google.protobuf.Timestamp", "crate::proto::wkt::Timestamp")
-        .extern_path(".google.protobuf.Value", "crate::proto::wkt::Value")
-        .extern_path(".google.protobuf", "::pbjson_types")
+        .extern_path(".google.protobuf", "crate::proto::wkt")
         .compile_fds(set)?;
 
     // Unknown fields are refused, defaults are printed. Enums have an own form.

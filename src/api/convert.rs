@@ -9,7 +9,7 @@ use crate::inbox;
 use crate::outbox::{Accepted, AcceptedState};
 use crate::proto::pb;
 use crate::proto::pb::stream_events_response::Event;
-use crate::proto::wkt::Timestamp;
+use crate::proto::wkt::{self, Timestamp};
 
 use super::status::Failure;
 use crate::domain::error_code::ErrorCode;
@@ -68,7 +68,7 @@ fn priority(number: i32) -> Result<Priority, Failure> {
     }
 }
 
-fn meta(given: crate::proto::wkt::Struct) -> Result<Option<Meta>, Failure> {
+fn meta(given: wkt::Struct) -> Result<Option<Meta>, Failure> {
     let wrong = |reason: String| Failure::field("meta", reason);
     let value = serde_json::to_value(&given).map_err(|error| wrong(error.to_string()))?;
     let serde_json::Value::Object(object) = value else { return Err(wrong("it is not a JSON object".to_owned())) };
@@ -80,7 +80,7 @@ fn meta(given: crate::proto::wkt::Struct) -> Result<Option<Meta>, Failure> {
 
 /// Stored metadata as the API shows it. It was canonical JSON when it was
 /// stored; what cannot be read is left out.
-fn meta_struct(canonical: &str) -> Option<crate::proto::wkt::Struct> {
+fn meta_struct(canonical: &str) -> Option<wkt::Struct> {
     serde_json::from_str(canonical).ok()
 }
 

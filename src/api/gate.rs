@@ -165,6 +165,10 @@ fn unnamed_failure(call: &Call, response: &Response) -> Option<Failure> {
             Failure::new(ErrorCode::PayloadTooLarge, text)
         }),
         Protocol::Rest => {
+            if response.headers().contains_key("grpc-status") {
+                let text = format!("{path} is a gRPC method; it takes `Content-Type: application/grpc`");
+                return Some(Failure::new(ErrorCode::UnsupportedMediaType, text));
+            }
             let is_problem = || response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == PROBLEM_JSON);
             let status = response.status();
             if !(status.is_client_error() || status.is_server_error()) || is_problem() {
@@ -178,7 +182,6 @@ fn unnamed_failure(call: &Call, response: &Response) -> Option<Failure> {
                 StatusCode::PAYLOAD_TOO_LARGE => {
                     Failure::new(ErrorCode::PayloadTooLarge, format!("the body of {path} is too large"))
                 }
-                // A gRPC method that was called without gRPC.
                 StatusCode::UNSUPPORTED_MEDIA_TYPE => {
                     Failure::new(ErrorCode::UnsupportedMediaType, format!("{path} does not take this content type"))
                 }

@@ -10,6 +10,11 @@
 //! `optional` fields and is an error for all others.
 //! What it must not do: know the rest of the crate.
 
+pub mod wkt;
+
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -117,87 +122,5 @@ impl<E: ShortNames> Visitor<'_> for NameVisitor<E> {
 
     fn visit_i64<X: serde::de::Error>(self, number: i64) -> Result<E, X> {
         self.by_number(i32::try_from(number).ok(), Unexpected::Signed(number))
-    }
-}
-
-pub mod wkt;
-
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::pb;
-    use super::wkt::Timestamp;
-
-    fn read(value: Value) -> Result<pb::SendRequest, String> {
-        serde_json::from_value(value).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn enums_are_written_short_and_read_in_every_form() {
-        for form in [json!("now"), json!("PRIORITY_NOW"), json!(1)] {
-            assert_eq!(read(json!({ "priority": form })).unwrap().priority(), pb::Priority::Now);
-        }
-        for wrong in [json!("NOW"), json!("soon"), json!(9), json!(-1), json!(true), json!(1.5)] {
-            let error = read(json!({ "priority": wrong })).unwrap_err();
-            assert!(error.contains("one of `now`, `next`, `low`"), "{error}");
-        }
-        let written = serde_json::to_value(pb::SendRequest { priority: 3, ..Default::default() }).unwrap();
-        assert_eq!(written["priority"], "low");
-    }
-
-    #[test]
-    fn names_are_snake_case_and_camel_case_is_read() {
-        let request =
-            read(json!({ "to": "bob", "message": "hi", "replyToId": "a", "client_message_id": "b" })).unwrap();
-        assert_eq!((request.reply_to_id.as_str(), request.client_message_id.as_str()), ("a", "b"));
-        let written = serde_json::to_value(&request).unwrap();
-        assert_eq!(written["reply_to_id"], "a");
-        assert_eq!(written["allow_unencrypted"], false, "defaults are printed");
-        let filter: pb::ListMessagesRequest = serde_json::from_value(json!({ "from": "bob" })).unwrap();
-        assert_eq!(filter.from_peer, "bob");
-    }
-
-    // Covers: R84
-    #[test]
-    fn unknown_fields_are_refused() {
-        assert!(read(json!({ "to": "bob", "massage": "hi" })).unwrap_err().contains("massage"));
-        let error = serde_json::from_value::<pb::SetProfileRequest>(json!({ "name": "x" })).unwrap_err();
-        assert!(error.to_string().contains("name"), "{error}");
-    }
-
-    #[test]
-    fn null_is_absence_only_where_absence_means_something() {
-        assert_eq!(read(json!({ "meta": null })).unwrap().meta, None);
-        assert!(read(json!({ "message": null })).unwrap_err().contains("null"));
-        let profile: pb::SetProfileRequest = serde_json::from_value(json!({ "summary": null })).unwrap();
-        assert_eq!(profile.summary, None);
-    }
-
-    #[test]
-    fn times_end_in_z_and_any_offset_is_read() {
-        for (written, read) in [
-            ("2026-11-23T12:00:00Z", "2026-11-23T12:00:00Z"),
-            ("2026-11-23T12:00:00.250Z", "2026-11-23T14:00:00.25+02:00"),
-        ] {
-            let time: Timestamp = serde_json::from_value(json!(read)).unwrap();
-            assert_eq!(serde_json::to_value(time).unwrap(), written);
-            assert_eq!(Timestamp::from_unix_ms(time.to_unix_ms().unwrap()), time);
-        }
-        assert_eq!(serde_json::to_value(Timestamp::from_unix_ms(-1)).unwrap(), "1969-12-31T23:59:59.999Z");
-        for bad in ["yesterday", "2026-11-23", "2026-11-23T12:00:00"] {
-            assert!(bad.parse::<Timestamp>().is_err(), "{bad}");
-        }
-        assert_eq!(Timestamp { seconds: i64::MAX, nanos: 0 }.to_unix_ms(), None);
-        assert_eq!(Timestamp { seconds: 0, nanos: -1 }.to_unix_ms(), None);
-    }
-
-    #[test]
-    fn sizes_beyond_32_bits_are_strings() {
-        let pruned = super::admin::PruneOutboxResponse { entries: 1, freed_bytes: 5, confirmed: true };
-        assert_eq!(
-            serde_json::to_value(&pruned).unwrap(),
-            json!({ "entries": 1, "freed_bytes": "5", "confirmed": true })
-        );
     }
 }

@@ -1,15 +1,62 @@
-//! Well-known types of Protobuf that have a better JSON form here: times end in
-//! `Z`, and whole numbers are written without a fraction.
+//! Well-known types of Protobuf with the JSON form that the mapping asks for.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use chrono::{DateTime, SecondsFormat};
-use serde::de::Error as _;
-use serde::ser::Error as _;
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The integers that a double holds exactly.
+/// The greatest integer up to which a double holds every integer.
 const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// A JSON object, `google.protobuf.Struct`. Its names are sorted.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Struct {
+    /// The members.
+    #[prost(btree_map = "string, message", tag = "1")]
+    pub fields: BTreeMap<String, Value>,
+}
+
+/// A JSON value, `google.protobuf.Value`. All numbers are doubles, as in JSON
+/// itself for most of its readers.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Value {
+    /// Which value; none is read as null.
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6")]
+    pub kind: Option<Kind>,
+}
+
+/// A JSON array, `google.protobuf.ListValue`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ListValue {
+    /// The items.
+    #[prost(message, repeated, tag = "1")]
+    pub values: Vec<Value>,
+}
+
+/// The kinds of a [`Value`].
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Kind {
+    /// `null`; the number is always 0.
+    #[prost(int32, tag = "1")]
+    Null(i32),
+    /// A number.
+    #[prost(double, tag = "2")]
+    Number(f64),
+    /// A text.
+    #[prost(string, tag = "3")]
+    Text(String),
+    /// `true` or `false`.
+    #[prost(bool, tag = "4")]
+    Bool(bool),
+    /// An object.
+    #[prost(message, tag = "5")]
+    Object(Struct),
+    /// An array.
+    #[prost(message, tag = "6")]
+    List(ListValue),
+}
 
 /// A point in time, `google.protobuf.Timestamp`. In JSON an RFC 3339 time that
 /// ends in `Z`; any offset is read.
@@ -22,6 +69,8 @@ pub struct Timestamp {
     #[prost(int32, tag = "2")]
     pub nanos: i32,
 }
+
+// === impl Timestamp ===
 
 impl Timestamp {
     /// The time that is so many milliseconds after 1970-01-01T00:00:00Z.
@@ -45,7 +94,7 @@ impl Timestamp {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let time = self.to_date_time().ok_or_else(|| S::Error::custom("the time is out of range"))?;
+        let time = self.to_date_time().ok_or_else(|| serde::ser::Error::custom("the time is out of range"))?;
         serializer.collect_str(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
     }
 }
@@ -71,104 +120,25 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// A JSON object, `google.protobuf.Struct`.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Struct {
-    /// The fields, in the order of their names.
-    #[prost(btree_map = "string, message", tag = "1")]
-    pub fields: BTreeMap<String, Value>,
-}
-
-/// A JSON array, `google.protobuf.ListValue`.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct ListValue {
-    /// The items.
-    #[prost(message, repeated, tag = "1")]
-    pub values: Vec<Value>,
-}
-
-/// Any JSON value, `google.protobuf.Value`.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Value {
-    /// Which kind; `None` stands for null.
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6")]
-    pub kind: Option<Kind>,
-}
-
-/// The kinds of a JSON value.
-#[derive(Clone, PartialEq, prost::Oneof)]
-pub enum Kind {
-    /// Null; the number is always 0.
-    #[prost(int32, tag = "1")]
-    Null(i32),
-    /// A number.
-    #[prost(double, tag = "2")]
-    Number(f64),
-    /// A text.
-    #[prost(string, tag = "3")]
-    Text(String),
-    /// True or false.
-    #[prost(bool, tag = "4")]
-    Bool(bool),
-    /// An object.
-    #[prost(message, tag = "5")]
-    Struct(Struct),
-    /// An array.
-    #[prost(message, tag = "6")]
-    List(ListValue),
-}
-
 // === impl Struct ===
 
 impl Serialize for Struct {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(&self.fields)
+        self.fields.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Struct {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match serde_json::Value::deserialize(deserializer)? {
-            serde_json::Value::Object(fields) => Ok(from_object(fields)),
-            _ => Err(D::Error::custom("it is not a JSON object")),
-        }
-    }
-}
-
-fn from_object(fields: serde_json::Map<String, serde_json::Value>) -> Struct {
-    Struct { fields: fields.into_iter().map(|(name, value)| (name, value.into())).collect() }
-}
-
-// === impl ListValue ===
-
-impl Serialize for ListValue {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(&self.values)
-    }
-}
-
-impl<'de> Deserialize<'de> for ListValue {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self { values: Vec::deserialize(deserializer)? })
+        Ok(Self { fields: BTreeMap::deserialize(deserializer)? })
     }
 }
 
 // === impl Value ===
 
-impl From<serde_json::Value> for Value {
-    fn from(value: serde_json::Value) -> Self {
-        let kind = match value {
-            serde_json::Value::Null => Kind::Null(0),
-            serde_json::Value::Bool(value) => Kind::Bool(value),
-            // Every number of JSON has a nearest double; that is what Protobuf keeps.
-            serde_json::Value::Number(number) => Kind::Number(number.as_f64().unwrap_or(f64::NAN)),
-            serde_json::Value::String(text) => Kind::Text(text),
-            serde_json::Value::Array(items) => {
-                Kind::List(ListValue { values: items.into_iter().map(Self::from).collect() })
-            }
-            serde_json::Value::Object(fields) => Kind::Struct(from_object(fields)),
-        };
-        Self { kind: Some(kind) }
+impl From<f64> for Value {
+    fn from(number: f64) -> Self {
+        Self { kind: Some(Kind::Number(number)) }
     }
 }
 
@@ -176,47 +146,86 @@ impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.kind {
             None | Some(Kind::Null(_)) => serializer.serialize_unit(),
-            Some(Kind::Bool(value)) => serializer.serialize_bool(*value),
             Some(Kind::Number(number)) if !number.is_finite() => {
-                Err(S::Error::custom("JSON has no form for a number that is not finite"))
+                Err(serde::ser::Error::custom("JSON has no infinite numbers and no NaN"))
             }
+            // What was written as 1 comes back as 1, not as 1.0.
             Some(Kind::Number(number)) if number.fract() == 0.0 && number.abs() <= MAX_EXACT => {
                 serializer.serialize_i64(*number as i64)
             }
             Some(Kind::Number(number)) => serializer.serialize_f64(*number),
             Some(Kind::Text(text)) => serializer.serialize_str(text),
-            Some(Kind::Struct(value)) => value.serialize(serializer),
-            Some(Kind::List(value)) => value.serialize(serializer),
+            Some(Kind::Bool(truth)) => serializer.serialize_bool(*truth),
+            Some(Kind::Object(object)) => object.serialize(serializer),
+            Some(Kind::List(list)) => list.values.serialize(serializer),
         }
     }
 }
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        serde_json::Value::deserialize(deserializer).map(Self::from)
+        deserializer.deserialize_any(AnyValue).map(|kind| Self { kind: Some(kind) })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use prost::Message as _;
+struct AnyValue;
 
-    use super::*;
+impl<'de> Visitor<'de> for AnyValue {
+    type Value = Kind;
 
-    #[test]
-    fn an_object_comes_back_as_it_was_written() {
-        let text = r#"{"a":[1,2.5,-3,true,null,"x"],"b":{"c":9007199254740992}}"#;
-        let object: Struct = serde_json::from_str(text).unwrap();
-        assert_eq!(serde_json::to_string(&object).unwrap(), text);
-        let decoded = Struct::decode(object.encode_to_vec().as_slice()).unwrap();
-        assert_eq!(decoded, object);
-        assert!(serde_json::from_str::<Struct>("[1]").is_err());
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
     }
 
-    #[test]
-    fn the_wire_form_is_that_of_the_standard_types() {
-        let object: Struct = serde_json::from_str(r#"{"n":1,"l":[null]}"#).unwrap();
-        let standard = pbjson_types::Struct::decode(object.encode_to_vec().as_slice()).unwrap();
-        assert_eq!(serde_json::to_value(&standard).unwrap(), serde_json::json!({"n": 1.0, "l": [null]}));
+    fn visit_unit<E>(self) -> Result<Kind, E> {
+        Ok(Kind::Null(0))
     }
+
+    fn visit_bool<E>(self, truth: bool) -> Result<Kind, E> {
+        Ok(Kind::Bool(truth))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Kind, E> {
+        Ok(Kind::Number(number))
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Kind, E> {
+        exact(number as f64, i128::from(number))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Kind, E> {
+        exact(number as f64, i128::from(number))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Kind, E> {
+        Ok(Kind::Text(text.to_owned()))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Kind, E> {
+        Ok(Kind::Text(text))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Kind, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = items.next_element()? {
+            values.push(value);
+        }
+        Ok(Kind::List(ListValue { values }))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Kind, A::Error> {
+        let mut fields = BTreeMap::new();
+        while let Some((name, value)) = members.next_entry()? {
+            fields.insert(name, value);
+        }
+        Ok(Kind::Object(Struct { fields }))
+    }
+}
+
+/// An integer as a double; an error when that would be another number.
+fn exact<E: serde::de::Error>(double: f64, integer: i128) -> Result<Kind, E> {
+    if double as i128 == integer && double.abs() <= MAX_EXACT {
+        return Ok(Kind::Number(double));
+    }
+    Err(E::custom(format_args!("{integer} is beyond the integers that JSON carries safely; write it as a string")))
 }

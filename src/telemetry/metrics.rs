@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn the_text_has_every_metric_with_its_labels() {
         let metrics = Metrics::new("demo");
-        metrics.sent("direct", "queued");
+        metrics.sent("dm", "queued");
         metrics.received("topic", "peer");
         metrics.duplicate_received();
         metrics.invalid_received();
@@ -262,7 +262,7 @@ mod tests {
             r#"cm_daemon_outbox_age_seconds{mesh="demo"} 12.5"#,
             r#"cm_daemon_dedupe_total{mesh="demo",direction="out"} 4"#,
             r#"cm_daemon_dedupe_total{mesh="demo",direction="in"} 1"#,
-            r#"cm_daemon_send_total{mesh="demo",kind="direct",status="queued"} 1"#,
+            r#"cm_daemon_send_total{mesh="demo",kind="dm",status="queued"} 1"#,
             r#"cm_daemon_recv_total{mesh="demo",kind="topic",from_type="peer"} 1"#,
             r#"cm_daemon_ipc_request_total{mesh="demo",endpoint="/v1/send",status="202",transport="uds"} 1"#,
             r#"cm_daemon_ipc_duration_seconds_count{mesh="demo",endpoint="/v1/send"} 1"#,

@@ -42,7 +42,8 @@ pub mod label {
     pub const STATUS: &str = "status";
     /// `out` or `in`.
     pub const DIRECTION: &str = "direction";
-    /// `direct`, `topic`, `broadcast`, `group` or `file`.
+    /// `dm`, `topic`, `broadcast`, `group` or `file`; `unknown` for a destination
+    /// that cannot be read.
     pub const KIND: &str = "kind";
     /// `peer`, `apikey` or `webhook`.
     pub const FROM_TYPE: &str = "from_type";

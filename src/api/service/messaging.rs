@@ -165,7 +165,7 @@ fn kind_of(to: &str) -> pb::MessageKind {
 /// The kind in the metrics.
 fn name_of(kind: pb::MessageKind) -> &'static str {
     match kind {
-        pb::MessageKind::Direct => "direct",
+        pb::MessageKind::Direct => "dm",
         pb::MessageKind::Topic => "topic",
         pb::MessageKind::Broadcast => "broadcast",
         pb::MessageKind::Group => "group",

@@ -22,7 +22,7 @@ async fn ten_thousand_sends_and_the_receivers_daemon_killed_among_them() {
 /// What waited for a receiver that was away comes in the order of accept.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receiver_that_was_away_gets_everything_in_order() {
-    let Pair { alice, mut bob, .. } = Pair::start().await;
+    let Pair { broker: _broker, alice, mut bob, .. } = Pair::start().await;
     bob.kill9();
     let run = unique("while away");
     let expected: Vec<String> = (0..200).map(|number| format!("{run} {number:03}")).collect();

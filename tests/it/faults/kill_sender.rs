@@ -23,7 +23,7 @@ async fn ten_thousand_sends_and_the_senders_daemon_killed_among_them() {
 /// and the daemon ends in order while callers press on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_under_load_is_clean() {
-    let Pair { mut alice, bob, .. } = Pair::start().await;
+    let Pair { broker: _broker, mut alice, bob, .. } = Pair::start().await;
     let mut load = Load::start(&alice, "bob", 2_000);
     load.reaches(500).await;
     let status = alice.stop().await;

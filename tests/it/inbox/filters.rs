@@ -1,6 +1,6 @@
 //! `GET /v1/inbox`: filters, pages and order.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::support::daemon::{Daemon, Pair, unique};
 use crate::support::{keys, wait};
@@ -23,17 +23,13 @@ fn rows(page: &Value) -> Vec<Value> {
 async fn each_filter_alone_and_together() {
     let Pair { broker, mesh, alice, bob } = Pair::start().await;
     let carol = Daemon::join(&broker, &mesh, "carol").await;
-    carol.connected().await;
+    carol.knows("bob").await;
     let mut expected = Vec::new();
     let mut middle = String::new();
     for number in 0..6 {
         let (sender, name) = if number % 2 == 0 { (&alice, "alice") } else { (&carol, "carol") };
         let text = unique(&format!("{name} {number}"));
-        wait::until("bob to be known", async || {
-            let answer = sender.post_send(&json!({"to": "bob", "message": text})).await;
-            (answer.status == 202).then_some(())
-        })
-        .await;
+        sender.send("bob", &text).await;
         let row = bob.received(&text).await;
         if number == 3 {
             middle = row["received_at"].as_str().expect("a time").to_owned();
@@ -73,7 +69,7 @@ async fn each_filter_alone_and_together() {
 
 #[tokio::test]
 async fn a_query_that_means_nothing_is_refused() {
-    let Pair { bob, .. } = Pair::start().await;
+    let Pair { broker: _broker, bob, .. } = Pair::start().await;
     for query in [
         "since=yesterday",
         "limit=0x10",
@@ -95,7 +91,7 @@ async fn a_query_that_means_nothing_is_refused() {
 // Covers: R82, R104
 #[tokio::test]
 async fn search_is_not_there() {
-    let Pair { bob, .. } = Pair::start().await;
+    let Pair { broker: _broker, bob, .. } = Pair::start().await;
     for path in ["/v1/inbox/search?q=x", "/v1/search?q=x"] {
         assert_eq!(bob.http().get(path).send().await.status, 404, "{path}");
     }
@@ -104,7 +100,7 @@ async fn search_is_not_there() {
 // Covers: R132
 #[tokio::test]
 async fn a_large_inbox_is_cut_with_a_cursor() {
-    let Pair { alice, bob, .. } = Pair::start().await;
+    let Pair { broker: _broker, alice, bob, .. } = Pair::start().await;
     // 14 messages of 900 KB: more than the 10 MB of one answer.
     let filler = "x".repeat(900_000);
     let mut expected = Vec::new();

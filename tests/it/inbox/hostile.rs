@@ -10,8 +10,7 @@ async fn connected() -> (FakeBroker, Daemon, Client) {
     let fake = FakeBroker::start().await;
     let mut alice = fake.member("alice");
     alice.start().await;
-    let client = fake.connect().await;
-    alice.connected().await;
+    let client = fake.link(&alice).await;
     (fake, alice, client)
 }
 

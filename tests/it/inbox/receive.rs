@@ -13,8 +13,7 @@ async fn connected() -> (FakeBroker, Daemon, Client) {
     let fake = FakeBroker::start().await;
     let mut alice = fake.member("alice");
     alice.start().await;
-    let client = fake.connect().await;
-    alice.connected().await;
+    let client = fake.link(&alice).await;
     (fake, alice, client)
 }
 
@@ -27,7 +26,7 @@ async fn metric(daemon: &Daemon, name: &str) -> f64 {
 // Covers: R90, R138
 #[tokio::test]
 async fn every_field_of_a_send_reaches_the_receiver() {
-    let Pair { alice, bob, mesh, .. } = Pair::start().await;
+    let Pair { broker: _broker, alice, bob, mesh, .. } = Pair::start().await;
     let mut events = bob.http().get("/v1/events").stream().await;
     let text = unique("full of fields: ünïcode \u{1f600} \"quotes\" \\ and\nlines");
     let body = json!({
@@ -118,13 +117,10 @@ async fn a_message_that_comes_twice_is_stored_told_and_counted_once() {
 async fn an_id_is_the_senders_own() {
     let Pair { broker, mesh, alice, bob } = Pair::start().await;
     let carol = Daemon::join(&broker, &mesh, "carol").await;
-    carol.connected().await;
+    carol.knows("bob").await;
     for (daemon, text) in [(&alice, "from alice"), (&carol, "from carol")] {
         let body = json!({"to": "bob", "message": text, "client_message_id": "shared-id"});
-        crate::support::wait::until("bob to be known", async || {
-            (daemon.post_send(&body).await.status == 202).then_some(())
-        })
-        .await;
+        daemon.post_send(&body).await.expect(202);
         bob.received(text).await;
     }
     assert_eq!(bob.inbox("").await.len(), 2);

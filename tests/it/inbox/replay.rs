@@ -25,7 +25,7 @@ async fn message(stream: &mut EventStream) -> (String, String) {
 // Covers: R89
 #[tokio::test]
 async fn the_stream_is_what_a_browser_api_expects() {
-    let Pair { alice, bob, .. } = Pair::start().await;
+    let Pair { broker: _broker, alice, bob, .. } = Pair::start().await;
     let mut stream = follow(&bob, "", None).await;
     let header = |name: &str| {
         stream.headers.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_lowercase())
@@ -44,7 +44,7 @@ async fn the_stream_is_what_a_browser_api_expects() {
 // Covers: R181
 #[tokio::test]
 async fn a_stream_resumes_over_a_restart_without_gap_or_repeat() {
-    let Pair { alice, mut bob, .. } = Pair::start().await;
+    let Pair { broker: _broker, alice, mut bob, .. } = Pair::start().await;
     let run = unique("run");
     let mut expected = Vec::new();
     let send = async |alice: &Daemon, number: usize| {
@@ -62,12 +62,13 @@ async fn a_stream_resumes_over_a_restart_without_gap_or_repeat() {
         // Only some are read before the daemon goes.
         while seen.len() < expected.len() - 2 {
             let (id, body) = message(&mut stream).await;
-            (last, _) = (id, seen.push(body));
+            last = id;
+            seen.push(body);
         }
         if round == 1 {
-            bob.kill9()
+            bob.kill9();
         } else {
-            let _ = bob.stop().await;
+            bob.stop().await;
         }
         drop(stream);
         expected.push(send(&alice, round * 10 + 9).await);
@@ -82,7 +83,7 @@ async fn a_stream_resumes_over_a_restart_without_gap_or_repeat() {
 
 #[tokio::test]
 async fn the_header_wins_over_the_parameter() {
-    let Pair { alice, bob, .. } = Pair::start().await;
+    let Pair { broker: _broker, alice, bob, .. } = Pair::start().await;
     let mut ids = Vec::new();
     for number in 0..4 {
         let text = unique(&format!("message {number}"));
@@ -101,7 +102,7 @@ async fn the_header_wins_over_the_parameter() {
 
 #[tokio::test]
 async fn a_place_that_is_unknown_yields_a_gap_and_then_everything() {
-    let Pair { alice, bob, .. } = Pair::start().await;
+    let Pair { broker: _broker, alice, bob, .. } = Pair::start().await;
     let text = unique("the oldest");
     alice.send("bob", &text).await;
     bob.received(&text).await;
@@ -115,7 +116,7 @@ async fn a_place_that_is_unknown_yields_a_gap_and_then_everything() {
 
 #[tokio::test]
 async fn events_can_be_chosen_by_kind() {
-    let Pair { alice, bob, .. } = Pair::start().await;
+    let Pair { broker: _broker, alice, bob, .. } = Pair::start().await;
     let mut stream = follow(&alice, "?types=delivery_status", None).await;
     let text = unique("follow me");
     let id = alice.send("bob", &text).await;
@@ -134,7 +135,7 @@ async fn events_can_be_chosen_by_kind() {
 // Covers: R32, R134
 #[tokio::test]
 async fn one_stream_too_many_is_refused() {
-    let Pair { bob, .. } = Pair::start().await;
+    let Pair { broker: _broker, bob, .. } = Pair::start().await;
     let mut open = Vec::new();
     for _ in 0..32 {
         open.push(follow(&bob, "", None).await);

@@ -17,8 +17,7 @@ async fn queued() -> (FakeBroker, Daemon, Client) {
     let fake = FakeBroker::start().await;
     let mut alice = fake.member("alice");
     alice.start().await;
-    let client = fake.connect().await;
-    alice.connected().await;
+    let client = fake.link(&alice).await;
     alice.post_send(&request("first")).await.expect(202);
     (fake, alice, client)
 }
@@ -52,7 +51,7 @@ async fn none_then_pending() {
     let fake = FakeBroker::start().await;
     let mut alice = fake.member("alice");
     alice.start().await;
-    fake.connect().await.drop_link();
+    fake.link(&alice).await.drop_link();
     drop(fake);
     let first = alice.post_send(&request("first")).await.expect(202).json();
     assert_eq!((&first["status"], &first["client_message_id"]), (&json!("queued"), &json!(ID)), "{first}");
@@ -119,8 +118,7 @@ async fn aborted() {
     db.run("UPDATE outbox SET status = 'aborted', aborted_at = 1, aborted_by = 'operator'").await;
     db.close().await;
     alice.start().await;
-    fake.connect().await;
-    alice.connected().await;
+    let _client = fake.link(&alice).await;
     assert_conflict(alice.post_send(&request("first")).await, "outbox_aborted_fingerprint_match");
     assert_conflict(alice.post_send(&request("other")).await, "outbox_aborted_fingerprint_mismatch");
     assert_eq!(rows(&alice).await.len(), 1);
@@ -132,7 +130,7 @@ async fn every_field_of_a_request_counts() {
     let fake = FakeBroker::start().await;
     let mut alice = fake.member("alice");
     alice.start().await;
-    fake.connect().await.drop_link();
+    fake.link(&alice).await.drop_link();
     drop(fake);
     let first = json!({
         "to": "bob", "message": "text", "client_message_id": ID, "priority": "next",

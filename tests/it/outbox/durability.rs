@@ -15,7 +15,7 @@ async fn an_answered_send_is_in_the_file_after_a_kill() {
     let fake = FakeBroker::start().await;
     let mut alice = fake.member("alice");
     alice.start().await;
-    fake.connect().await.drop_link();
+    fake.link(&alice).await.drop_link();
     drop(fake);
     let mut expected = Vec::new();
     for round in 0..10 {
@@ -82,14 +82,14 @@ async fn the_log_is_synced_before_the_answer_is_written() {
     command.arg("trace=write,writev,pwrite64,pwritev,sendto,sendmsg,fsync,fdatasync,sync_file_range");
     command.args(["-o"]).arg(&trace).arg(binary()).args(["daemon", "up", "--foreground", "--mesh", "demo"]);
     alice.start_as(command).await;
-    fake.connect().await;
-    alice.connected().await;
+    let _client = fake.link(&alice).await;
     for round in 0..5 {
         let marker = format!("fsyncmarker{round}");
         let body = json!({"to": "bob", "message": marker, "client_message_id": format!("trace-{round}")});
         alice.post_send(&body).await.expect(202);
     }
-    alice.process().terminate();
+    // The tracer keeps signals to itself.
+    alice.cli(&["daemon", "down", "--mesh", "demo"]).await.ok();
     alice.ended().await;
     let trace = std::fs::read_to_string(&trace).expect("the trace");
     let calls = calls(&trace);
@@ -135,8 +135,7 @@ async fn each_sync_mode_takes_sends() {
         let mut alice = fake.member("alice");
         alice.configure(&format!("[outbox]\nfsync_mode = \"{mode}\"\n"));
         alice.start().await;
-        let mut client = fake.connect().await;
-        alice.connected().await;
+        let mut client = fake.link(&alice).await;
         let id = alice.send("bob", "x").await;
         let send = client.expect("send").await;
         assert_eq!(send["client_message_id"], id.as_str(), "{mode}");

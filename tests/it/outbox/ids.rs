@@ -9,7 +9,7 @@ async fn daemon() -> (FakeBroker, Daemon) {
     let fake = FakeBroker::start().await;
     let mut alice = fake.member("alice");
     alice.start().await;
-    fake.connect().await.drop_link();
+    fake.link(&alice).await.drop_link();
     (fake, alice)
 }
 

@@ -19,8 +19,7 @@ async fn what_was_in_flight_is_pending_again_after_a_pause() {
     let fake = FakeBroker::start().await;
     let mut alice = fake.member("alice");
     alice.start().await;
-    let mut client = fake.connect().await;
-    alice.connected().await;
+    let mut client = fake.link(&alice).await;
     let id = alice.send("bob", "x").await;
     client.expect("send").await;
     let inflight = alice.outbox_status(&id, "inflight").await;
@@ -50,7 +49,7 @@ async fn a_send_that_the_broker_had_already_is_not_sent_twice() {
     let bob = Daemon::join(&broker, &mesh, "bob").await;
     let over = Mesh { url: proxy.url(), ..mesh };
     let mut alice = Daemon::join(&broker, &over, "alice").await;
-    alice.connected().await;
+    alice.knows("bob").await;
     bob.connected().await;
     proxy.drop_acks(1);
     let text = unique("accepted before the crash");
@@ -83,7 +82,7 @@ async fn five_lost_acks_make_one_message() {
     let mut alice = Daemon::joined(&broker, &over, "alice").await;
     alice.configure("[reconnect]\ninitial_backoff_ms = 50\nmax_backoff_ms = 200\n");
     alice.start().await;
-    alice.connected().await;
+    alice.knows("bob").await;
     proxy.drop_acks(5);
     let text = unique("retried");
     let id = alice.send("bob", &text).await;
@@ -120,7 +119,7 @@ fn damage(path: &Path) {
 // Covers: R186
 #[tokio::test]
 async fn a_damaged_outbox_stops_the_start() {
-    let Pair { mut alice, bob, .. } = Pair::start().await;
+    let Pair { broker: _broker, mut alice, bob, .. } = Pair::start().await;
     let text = unique("before the damage");
     alice.send("bob", &text).await;
     bob.received(&text).await;
@@ -137,7 +136,7 @@ async fn a_damaged_outbox_stops_the_start() {
 // Covers: R187
 #[tokio::test]
 async fn a_damaged_inbox_is_set_aside_and_the_daemon_starts() {
-    let Pair { mut alice, mut bob, .. } = Pair::start().await;
+    let Pair { broker: _broker, mut alice, mut bob, .. } = Pair::start().await;
     let first = unique("before the damage");
     alice.send("bob", &first).await;
     bob.received(&first).await;
@@ -168,7 +167,7 @@ async fn a_send_older_than_23_hours_is_given_up() {
     let fake = FakeBroker::start().await;
     let mut alice = fake.member("alice");
     alice.start().await;
-    fake.connect().await.drop_link();
+    fake.link(&alice).await.drop_link();
     drop(fake);
     let (old, young) = (alice.send("bob", "old").await, alice.send("bob", "young").await);
     alice.stop().await;

@@ -12,8 +12,7 @@ async fn connected() -> (FakeBroker, Daemon, Client) {
     let mut alice = fake.member("alice");
     alice.configure("[reconnect]\ninitial_backoff_ms = 50\nmax_backoff_ms = 400\n");
     alice.start().await;
-    let client = fake.connect().await;
-    alice.connected().await;
+    let client = fake.link(&alice).await;
     (fake, alice, client)
 }
 

@@ -29,12 +29,7 @@ async fn behind_a_proxy() -> Behind {
     let bob = Daemon::join(&broker, &direct, "bob").await;
     alice.connected().await;
     bob.connected().await;
-    // A name resolves once the member list was seen.
-    wait::until("bob in alice's list", async || {
-        let peers = alice.http().get("/v1/peers?include_offline=true").send().await.json();
-        peers["peers"].as_array()?.iter().any(|peer| peer["display_name"] == "bob").then_some(())
-    })
-    .await;
+    alice.knows("bob").await;
     Behind { broker, proxy, alice, bob }
 }
 

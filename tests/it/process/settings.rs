@@ -38,8 +38,7 @@ async fn a_reload_takes_effect_without_dropping_the_link() {
     let mut alice = fake.member("alice");
     alice.configure("[daemon]\nlog_level = \"info\"\n");
     alice.start().await;
-    let mut client = fake.connect().await;
-    alice.connected().await;
+    let mut client = fake.link(&alice).await;
     let debug_lines = |daemon: &Daemon| daemon.log().iter().filter(|line| line["level"] == "DEBUG").count();
     assert_eq!(debug_lines(&alice), 0);
     alice.configure("[daemon]\nlog_level = \"debug\"\n");
@@ -94,7 +93,7 @@ async fn an_unprotected_link_goes_to_this_host_only() {
 // Covers: R426
 #[tokio::test]
 async fn config_json_is_read_and_not_rewritten() {
-    let Pair { mut alice, bob, .. } = Pair::start().await;
+    let Pair { broker: _broker, mut alice, bob, .. } = Pair::start().await;
     alice.stop().await;
     let path = alice.home().join("config.json");
     // As another program may have written it: other spacing, unknown keys.

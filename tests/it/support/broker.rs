@@ -10,8 +10,9 @@ use super::wait;
 
 /// A broker of its own directory, killed when dropped.
 pub(crate) struct Broker {
-    root: tempfile::TempDir,
+    // Before its directory: a failure shows the log.
     process: Option<Process>,
+    root: tempfile::TempDir,
     address: SocketAddr,
     settings: Vec<(String, String)>,
 }

@@ -15,10 +15,11 @@ use super::{keys, wait};
 
 /// A member with a home of its own, whose daemon runs or not.
 pub(crate) struct Daemon {
+    // Before its directory: a failure shows the log.
+    process: Option<Process>,
     home: tempfile::TempDir,
     slug: String,
     name: String,
-    process: Option<Process>,
     environment: Vec<(String, String)>,
 }
 
@@ -117,6 +118,15 @@ impl Daemon {
         wait::until("the daemon to be connected", async || {
             let response = health.try_send().await.ok()?;
             (response.status == 200 && response.json()["connected"] == true).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until the member of that name can be sent to.
+    pub(crate) async fn knows(&self, name: &str) {
+        wait::until(&format!("{} to know {name}", self.name), async || {
+            let answer = self.http().get("/v1/peers?include_offline=true&limit=1000").send().await.expect(200).json();
+            answer["peers"].as_array()?.iter().any(|peer| peer["display_name"] == name).then_some(())
         })
         .await;
     }
@@ -267,7 +277,8 @@ impl Daemon {
     }
 }
 
-/// Two members with running daemons on one mesh.
+/// Two members with running daemons on one mesh. Bind every part of it: what a
+/// pattern leaves out is dropped, and a broker that is dropped is dead.
 pub(crate) struct Pair {
     pub(crate) broker: Broker,
     pub(crate) mesh: Mesh,
@@ -281,8 +292,11 @@ impl Pair {
         let mesh = Mesh::create(&broker, "demo").await;
         let alice = Daemon::join(&broker, &mesh, "alice").await;
         let bob = Daemon::join(&broker, &mesh, "bob").await;
-        alice.connected().await;
-        bob.connected().await;
+        for daemon in [&alice, &bob] {
+            daemon.connected().await;
+            daemon.knows("alice").await;
+            daemon.knows("bob").await;
+        }
         Self { broker, mesh, alice, bob }
     }
 }

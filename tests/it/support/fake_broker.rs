@@ -1,5 +1,6 @@
 //! A broker whose every answer is the test's: for what the real one never does.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -31,13 +32,16 @@ pub(crate) struct FakeBroker {
     pub(crate) bob: Key,
 }
 
-/// One connection of a client, after its hello.
+/// One connection of a client, after its hello. Dropping it drops the link.
+#[must_use = "a link that is dropped is dead"]
 pub(crate) struct Client {
     socket: WebSocketStream<TcpStream>,
     /// The hello that opened it.
     pub(crate) hello: Value,
     /// Every frame after the hello, in order.
     pub(crate) received: Vec<Value>,
+    /// Frames that were read while another one was waited for.
+    passed: VecDeque<Value>,
     /// Headers of the upgrade request, names in lower case.
     pub(crate) headers: Vec<(String, String)>,
     bob: String,
@@ -93,7 +97,8 @@ impl FakeBroker {
                 };
                 let Ok(socket) = tokio_tungstenite::accept_hdr_async(stream, note).await else { continue };
                 let bob = self.bob.public();
-                let mut client = Client { socket, hello: Value::Null, received: Vec::new(), headers, bob };
+                let mut client =
+                    Client { socket, hello: Value::Null, received: Vec::new(), passed: VecDeque::new(), headers, bob };
                 if let Some(hello) = client.read().await {
                     client.hello = hello;
                     return client;
@@ -101,6 +106,14 @@ impl FakeBroker {
             }
         })
         .await
+    }
+
+    /// The connection of this daemon, which is up and knows bob.
+    pub(crate) async fn link(&self, daemon: &Daemon) -> Client {
+        let client = self.connect().await;
+        daemon.connected().await;
+        daemon.knows("bob").await;
+        client
     }
 
     /// The next connection: greeted, negotiated with all bits, members told.
@@ -133,20 +146,24 @@ impl Client {
         frame
     }
 
-    /// The next frame of that type; others are kept in `received`.
+    /// The next frame of that type; others are kept for later.
     pub(crate) async fn expect(&mut self, kind: &str) -> Value {
+        if let Some(at) = self.passed.iter().position(|frame| frame["type"] == kind) {
+            return self.passed.remove(at).expect("a position that was just found");
+        }
         loop {
             let Some(frame) = self.next().await else { panic!("closed before {kind}; got {:?}", self.received) };
             if frame["type"] == kind {
                 return frame;
             }
             self.answer_lists(&frame).await;
+            self.passed.push_back(frame);
         }
     }
 
     /// Frames that arrive within a pause long enough for a local socket.
     pub(crate) async fn frames_within(&mut self, limit: std::time::Duration) -> Vec<Value> {
-        let mut frames = Vec::new();
+        let mut frames = Vec::from(std::mem::take(&mut self.passed));
         let end = tokio::time::Instant::now() + limit;
         while let Ok(Some(frame)) = tokio::time::timeout_at(end, self.read()).await {
             self.answer_lists(&frame).await;

@@ -121,7 +121,8 @@ enum Side {
 async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, side: Side) -> std::io::Result<()> {
     let mut buffer = Vec::new();
     let mut chunk = vec![0; 64 * 1024];
-    let mut upgraded = false;
+    // Until the head of the request or answer is whole.
+    let mut frames = None;
     loop {
         let count = from.read(&mut chunk).await?;
         if count == 0 {
@@ -132,11 +133,17 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State,
             tokio::time::sleep(Duration::from_millis(delay)).await;
         }
         buffer.extend_from_slice(&chunk[..count]);
-        if !upgraded {
+        if frames.is_none() {
             let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
             let head: Vec<u8> = buffer.drain(..end + 4).collect();
             to.write_all(&head).await?;
-            upgraded = true;
+            let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+            frames = Some(head.contains("upgrade: websocket"));
+        }
+        if frames == Some(false) {
+            to.write_all(&buffer).await?;
+            buffer.clear();
+            continue;
         }
         while let Some(frame) = frame_length(&buffer).filter(|length| *length <= buffer.len()) {
             let bytes: Vec<u8> = buffer.drain(..frame).collect();

@@ -74,10 +74,11 @@ pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> R
 
 fn request(args: &Args, context: &Context) -> Result<SendRequest, Failure> {
     let message = if args.message == "-" { read_input()? } else { args.message.clone() };
-    let meta = args.meta.as_deref().map(serde_json::from_str::<crate::proto::wkt::Struct>).transpose().map_err(|error| {
-        Failure::new(ErrorCode::UsageError, format!("--meta is not a JSON object: {error}"))
-            .next("such as --meta '{\"ticket\": 42}'")
-    })?;
+    let meta =
+        args.meta.as_deref().map(serde_json::from_str::<crate::proto::wkt::Struct>).transpose().map_err(|error| {
+            Failure::new(ErrorCode::UsageError, format!("--meta is not a JSON object: {error}"))
+                .next("such as --meta '{\"ticket\": 42}'")
+        })?;
     let priority = match args.priority {
         PriorityArg::Now => Priority::Now,
         PriorityArg::Next => Priority::Next,

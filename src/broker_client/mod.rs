@@ -65,6 +65,9 @@ pub struct Config {
     pub instance_id: String,
     /// Announced display name; `None` leaves the member's.
     pub display_name: Option<String>,
+    /// The process before this one was replaced by another connection: the
+    /// first hello leaves that one in place.
+    pub yield_to_other: bool,
 }
 
 /// The state of the link, for whoever waits for it.

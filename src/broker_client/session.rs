@@ -68,6 +68,8 @@ impl Task {
                 return;
             }
             if matches!(error, Error::Stopping) {
+                // Everybody who used the link may be gone before its phase.
+                self.stop.cancelled().await;
                 return;
             }
             let lasted = self.clock.monotonic().saturating_sub(started);
@@ -84,9 +86,10 @@ impl Task {
             self.state.send_replace(LinkState::Connecting);
         }
         let stop = self.stop.clone();
+        let yields = self.config.yield_to_other && *number == 0;
         let greeted = tokio::select! {
             () = stop.cancelled() => return Error::Stopping,
-            greeted = self.connect_and_greet(boot_id) => greeted,
+            greeted = self.connect_and_greet(boot_id, yields) => greeted,
         };
         let (socket, greeted, clock_offset_ms) = match greeted {
             Ok(greeted) => greeted,
@@ -118,7 +121,7 @@ impl Task {
         self.drive(socket, session).await
     }
 
-    async fn connect_and_greet(&self, boot_id: &str) -> Result<(Socket, Greeted, i64), Error> {
+    async fn connect_and_greet(&self, boot_id: &str, yields: bool) -> Result<(Socket, Greeted, i64), Error> {
         let uri = connect::check_url(&self.config.url, self.config.link.allow_insecure).map_err(Error::Ended)?;
         let mut connected = connect::connect(&uri).await?;
         let clock_offset_ms = clock_offset::from_date_header(connected.date.as_deref(), self.clock.now());
@@ -132,7 +135,7 @@ impl Task {
             ids: &self.ids,
             boot_id,
             clock_offset_ms,
-            yield_to_other: false,
+            yield_to_other: yields,
         };
         let greeted = greeter.greet(&mut connected.socket).await?;
         Ok((connected.socket, greeted, clock_offset_ms))

@@ -12,8 +12,12 @@ use crate::domain::error_code::ErrorCode;
 pub fn of_status(status: &Status) -> Failure {
     let details = status.get_error_details();
     let Some(info) = details.error_info() else { return of_transport(status) };
-    let mut failure = Failure::foreign(&info.reason, safe(status.message()));
-    if let Some(candidates) = info.metadata.get("candidates").filter(|names| !names.is_empty()) {
+    let text = safe(status.message());
+    let named = |names: &String| names.split(',').all(|name| text.contains(name.trim()));
+    // The code stands at the end of the line, also where the text begins with it.
+    let what = text.strip_prefix(&format!("{}: ", info.reason)).unwrap_or(&text);
+    let mut failure = Failure::foreign(&info.reason, what);
+    if let Some(candidates) = info.metadata.get("candidates").filter(|names| !named(names)) {
         failure = failure.next(format!("candidates: {}", safe(candidates)));
     }
     if let Some(step) = ErrorCode::from_name(&info.reason).and_then(next_step) {
@@ -85,6 +89,13 @@ mod tests {
         let text = failure.to_string();
         assert!(text.contains("candidates: bob, bert") && text.contains("peer list") && text.contains("2s"), "{text}");
         assert!(!text.contains('\u{1b}'));
+        let repeated = Status::with_error_details(
+            Code::NotFound,
+            "unknown_peer: nobody; there are bob and bert",
+            ErrorDetails::with_error_info("unknown_peer", "x", [("candidates".to_owned(), "bob, bert".to_owned())]),
+        );
+        let first = of_status(&repeated).to_string();
+        assert!(first.starts_with("error: nobody; there are bob and bert (unknown_peer)\n  see"), "{first}");
         for code in ErrorCode::ALL {
             let failure = of_status(&refusal(Code::Unknown, code.name(), &[]));
             assert_eq!((failure.code(), failure.exit()), (code.name(), code.exit()));

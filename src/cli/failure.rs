@@ -78,7 +78,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {} ({})", self.what, self.code)?;
+        write!(f, "error: {} ({})", self.what.trim_end(), self.code)?;
         for line in &self.next {
             write!(f, "\n  {line}")?;
         }

@@ -50,7 +50,7 @@ async fn list(args: ListArgs, context: &Context, output: &mut Output) -> Result<
     }
     let rows = all.peers.iter().map(row).collect();
     output.table(["NAME", "KEY", "STATUS", "LAST SEEN", "DOING"], rows)?;
-    if all.presence_as_of.is_none() {
+    if all.presence_as_of.is_none() && !all.peers.iter().any(|peer| peer.online) {
         output.note("note: who is online is not known, the broker has not said yet");
     }
     Ok(())

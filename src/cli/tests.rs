@@ -20,14 +20,17 @@ use crate::proto::pb::{InboxMessage, StreamEventsRequest, StreamEventsResponse};
 /// Gives one prepared stream for each call, and notes the calls.
 #[derive(Clone, Default)]
 struct Events {
-    streams: Arc<Mutex<Vec<Vec<Result<StreamEventsResponse, Status>>>>>,
-    calls: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    streams: Arc<Mutex<Vec<Vec<Item>>>>,
+    calls: Arc<Mutex<Vec<Call>>>,
 }
+
+type Item = Result<StreamEventsResponse, Status>;
+/// `after` and the shown token.
+type Call = (String, Option<String>);
 
 #[tonic::async_trait]
 impl EventService for Events {
-    type StreamEventsStream =
-        std::pin::Pin<Box<dyn Stream<Item = Result<StreamEventsResponse, Status>> + Send + 'static>>;
+    type StreamEventsStream = std::pin::Pin<Box<dyn Stream<Item = Item> + Send + 'static>>;
 
     async fn stream_events(
         &self,
@@ -40,7 +43,7 @@ impl EventService for Events {
     }
 }
 
-fn stored(id: &str, body: &str) -> Result<StreamEventsResponse, Status> {
+fn stored(id: &str, body: &str) -> Item {
     let message = InboxMessage { sender_name: "bob".to_owned(), body: body.to_owned(), ..InboxMessage::default() };
     let event = Some(Event::Message(message));
     Ok(StreamEventsResponse { event_id: id.to_owned(), event, ..StreamEventsResponse::default() })

@@ -171,9 +171,15 @@ impl BrokerConfig {
     /// then the command line's `listen`.
     pub fn load(dir: &Path, listen: Option<&str>, env: &dyn Source) -> Result<Self, ConfigError> {
         let mut config = Self::new(dir);
-        let file: File = read_toml(&dir.join("broker.toml"))?;
+        let path = dir.join("broker.toml");
+        let file: File = read_toml(&path)?;
         config.timers = Timers::from_file(&file.timers);
-        config.apply(&FILE_KEYS, file)?;
+        config.apply(&FILE_KEYS, file).map_err(|error| match error {
+            ConfigError::Value { key, value, reason } => {
+                ConfigError::Value { key, value, reason: format!("{reason} (in {})", path.display()) }
+            }
+            other => other,
+        })?;
         config.apply(&ENV_KEYS, from_env(env)?)?;
         config.apply(&FLAG_KEYS, File { listen: listen.map(str::to_owned), ..File::default() })?;
         Ok(config)

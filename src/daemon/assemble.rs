@@ -10,6 +10,7 @@ use crate::broker_client::{self, End, LinkState};
 use crate::config::daemon::DaemonConfig;
 use crate::config::paths::StateDir;
 use crate::db::connect::{CheckpointMode, Sqlite};
+use crate::domain::error_code::ErrorCode;
 use crate::domain::ids::MemberKey;
 use crate::domain::retry::Backoff;
 use crate::events::Hub;
@@ -73,7 +74,7 @@ pub(super) async fn parts(
     let token = LocalToken::load_or_create(&state.local_token(), &ids)?;
     let instance_id = state::instance_id(state, &ids)?;
     state::host_fingerprint(state, &ids, clock)?;
-    let databases = state::open_databases(state, &options.mesh, clock).await?;
+    let databases = state::open_databases(state, &options.mesh, config.outbox.fsync_mode, clock).await?;
 
     let metrics = Metrics::new(&options.mesh);
     let hub = Hub::default();
@@ -85,6 +86,7 @@ pub(super) async fn parts(
         backoff,
         instance_id,
         display_name: options.display_name.clone(),
+        yield_to_other: was_replaced(state),
     };
     let link = broker_client::prepare(link_config, identity.clone(), clock.clone(), ids.clone(), supervisor);
 
@@ -160,6 +162,12 @@ pub(super) async fn parts(
         api,
         listeners: api::Listeners { unix, tcp },
     })
+}
+
+/// Whether the process before this one ended because another connection of the
+/// member took over. Taking it back would only make the two evict each other.
+fn was_replaced(state: &StateDir) -> bool {
+    LastExit::read(&state.last_exit()).is_some_and(|last| last.code == ErrorCode::ReplacedByNewerConnection.name())
 }
 
 /// What `daemon status` shows of the process.

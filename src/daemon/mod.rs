@@ -11,6 +11,7 @@
 mod assemble;
 mod error;
 mod exit;
+pub mod recover;
 mod settings;
 mod state;
 

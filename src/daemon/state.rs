@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use sea_orm::ConnectionTrait as _;
 use sea_orm_migration::MigratorTrait;
 
 use super::Error;
 use crate::config::daemon::{DaemonConfig, TEMPLATE};
+use crate::config::outbox::FsyncMode;
 use crate::config::paths::{Root, StateDir};
 use crate::db::connect::Sqlite;
 use crate::db::integrity::{Depth, Integrity, integrity_check, quarantine};
@@ -132,7 +134,12 @@ pub(super) fn check_schema_version(state: &StateDir) -> Result<(), Error> {
 /// on its way. A damaged outbox stops the start, since sends that were answered
 /// may be in it; a damaged inbox is set aside, since the broker's history and
 /// the peers have its messages (R186, R187).
-pub(super) async fn open_databases(state: &StateDir, mesh: &str, clock: &Clock) -> Result<Databases, Error> {
+pub(super) async fn open_databases(
+    state: &StateDir,
+    mesh: &str,
+    fsync: FsyncMode,
+    clock: &Clock,
+) -> Result<Databases, Error> {
     let outbox_path = state.outbox_db();
     if let Integrity::Damaged(complaint) = integrity_check(&outbox_path, Depth::Full).await? {
         let path = outbox_path.display().to_string();
@@ -150,6 +157,11 @@ pub(super) async fn open_databases(state: &StateDir, mesh: &str, clock: &Clock) 
     }
     let outbox = open::<claudemesh_migrations::OutboxMigrator>(&outbox_path).await?;
     let inbox = open::<claudemesh_migrations::InboxMigrator>(&inbox_path).await?;
+    if fsync == FsyncMode::Off {
+        tracing::warn!("[outbox] fsync_mode = \"off\": a power failure loses sends that were answered");
+        let relaxed = outbox.writer().execute_unprepared("PRAGMA synchronous = OFF").await;
+        relaxed.map_err(|source| outbox.error("relax its syncs", source))?;
+    }
     private_file::write_atomic(&state.schema_version(), SCHEMA_VERSION.to_string().as_bytes(), PUBLIC)?;
     let recovered = outbox::repo::recover(outbox.writer(), clock.now(), RECOVER_PAUSE_MS)
         .await

@@ -58,8 +58,8 @@ pub enum ResolveError {
     },
     /// The broker shows another key for the member.
     #[error(
-        "the broker shows another key for {name} than the one pinned here; compare safety numbers with its owner, \
-         then accept the new key"
+        "the broker shows another key for {name} than the one pinned here, so nothing is sent to it; ask its owner \
+         whether the key was changed"
     )]
     KeyChanged {
         /// The member's name.

@@ -11,7 +11,7 @@ use crate::runtime::private_file::FileError;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file is not what it should be.
-    #[error("{} is damaged: {detail}; restore it from a backup, or leave and join the mesh again", path.display())]
+    #[error("{} is damaged: {detail}; restore it from a backup", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

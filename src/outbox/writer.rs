@@ -78,6 +78,8 @@ impl Writer {
             self.write(std::mem::take(&mut batch)).await;
             self.checkpoint_when_large().await;
         }
+        // Everybody who writes may be gone before this phase begins.
+        self.stop.cancelled().await;
         // Nobody may be left without an answer: the queue is closed, then emptied.
         self.commands.close();
         loop {

@@ -13,6 +13,8 @@
 )]
 
 mod broker;
+mod faults;
+mod inbox;
 mod outbox;
 mod process;
 mod support;

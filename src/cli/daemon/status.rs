@@ -2,6 +2,7 @@
 //! of other versions.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -16,7 +17,7 @@ use crate::cli::output::{Output, safe, time};
 use crate::cli::{Context, exit_code, running};
 use crate::config::paths::Root;
 use crate::daemon::LastExit;
-use crate::domain::error_code::exit;
+use crate::domain::error_code::{ErrorCode, exit};
 use crate::proto::admin::{
     GetStatusRequest, GetStatusResponse, IdentityStatus, LinkState, LinkStatus, OutboxSummary, ProcessStatus,
 };
@@ -115,6 +116,9 @@ async fn look(root: &Root, mesh: String) -> Result<Row, Failure> {
     match Client::over_socket(&state.sock()).await {
         Ok(client) => match ask(&client).await {
             Ok(status) => row.status = Some(status),
+            Err(failure) if failure.code() == ErrorCode::DeadlineExceeded.name() => {
+                row.failure = Some(no_answer(&row.mesh, &state.sock(), &io::ErrorKind::TimedOut.into()));
+            }
             Err(failure) => row.failure = Some(failure),
         },
         Err(error) => row.failure = Some(no_answer(&row.mesh, &state.sock(), &error)),

@@ -188,10 +188,12 @@ fn ended(child: &mut Child, mesh: &str, printed: &std::path::Path) -> Result<Opt
     Ok(Some(failure))
 }
 
-/// The error code at the end of the first line of a failure.
+/// The error code in a failure's words: it ends the line, or the last of the
+/// lines, that say what happened.
 fn last_code(words: &str) -> Option<ErrorCode> {
-    let line = words.lines().find(|line| line.starts_with("error: "))?;
-    ErrorCode::from_name(line.strip_suffix(')')?.rsplit('(').next()?)
+    let failure = &words[words.find("error: ")?..];
+    let code = |line: &str| ErrorCode::from_name(line.strip_suffix(')')?.rsplit('(').next()?);
+    failure.lines().find_map(code)
 }
 
 async fn is_ready(socket: &std::path::Path) -> bool {
@@ -211,6 +213,8 @@ mod tests {
     fn the_childs_code_is_found_in_its_words() {
         let words = "note: x\nerror: the key file is damaged: (line 3) (key_unreadable)\n  restore it";
         assert_eq!(last_code(words), Some(ErrorCode::KeyUnreadable));
+        let lines = "error: config.toml: line 3\n  |\n3 | x (1)\n  unknown field (config_invalid)";
+        assert_eq!(last_code(lines), Some(ErrorCode::ConfigInvalid));
         assert_eq!(last_code("thread 'main' panicked"), None);
         assert_eq!(last_code("error: strange (made_up)"), None);
     }

@@ -7,6 +7,7 @@ pub(crate) mod broker;
 pub(crate) mod cli;
 pub(crate) mod daemon;
 pub(crate) mod fake_broker;
+pub(crate) mod grpc;
 pub(crate) mod http;
 pub(crate) mod keys;
 pub(crate) mod mesh;

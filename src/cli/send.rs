@@ -226,7 +226,7 @@ mod tests {
         assert_eq!((request.to.as_str(), request.message.as_str()), ("bob", "hi"));
         assert_eq!(request.priority(), Priority::Now);
         assert_eq!((request.client_message_id.as_str(), request.reply_to_id.as_str()), ("release-42", "r"));
-        assert_eq!(serde_json::to_value(&request.meta).unwrap(), serde_json::json!({"ticket": 42.0}));
+        assert_eq!(serde_json::to_value(&request.meta).unwrap(), serde_json::json!({"ticket": 42}));
         assert!(request.allow_unencrypted);
         let minted = super::request(&Args { id: None, ..args("bob") }, &context).unwrap();
         assert_eq!(minted.client_message_id.len(), 26);

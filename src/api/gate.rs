@@ -288,3 +288,6 @@ fn warn(call: &Call, failure: &Failure) {
         failure.code()
     );
 }
+
+#[cfg(test)]
+mod tests;

@@ -200,3 +200,6 @@ where
         self.0.spawn(TaskKind::Stream, "http request", request);
     }
 }
+
+#[cfg(test)]
+mod tests;

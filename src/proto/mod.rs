@@ -2,7 +2,8 @@
 //!
 //! What it is for: one definition for gRPC, REST, reflection and the SDKs.
 //! What runs here: nothing.
-//! What it guarantees: in JSON, names as in the definition, camelCase read as well; unknown fields are errors; fields with default values are printed;
+//! What it guarantees: in JSON, names as in the definition, camelCase read as
+//! well; unknown fields are errors; fields with default values are printed;
 //! 64-bit integers are strings, all others numbers; enums are the short names
 //! (`now`), and the long ones (`PRIORITY_NOW`) and numbers are read as well;
 //! times are RFC 3339 ending in `Z`. `null` means absent for messages and

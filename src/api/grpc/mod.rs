@@ -1,10 +1,10 @@
 //! The gRPC form of the services, with health checks and reflection.
 //!
-//! What it is for: generated clients, `grpcurl`, health probes.
-//! What runs here: the calls of each connection; no task of its own.
-//! What it guarantees: every method of the definition answers, those that are not
-//! served with UNIMPLEMENTED and a code.
-//! What it must not do: implement a call; it hands them to `service`.
+//! What it is for: the generated clients, `grpcurl` and every other gRPC client.
+//! What runs here: nothing of its own.
+//! What it guarantees: every failure carries `google.rpc.ErrorInfo`; a method
+//! that is defined but not served says so.
+//! What it must not do: implement a call; it converts and hands on.
 
 pub mod control;
 pub mod events;

@@ -1,11 +1,12 @@
 //! The REST form of the services: the same messages as JSON.
 //!
-//! What it is for: `curl`, scripts and browsers' event sources. The table of
-//! routes is here; a file is named as its service.
-//! What runs here: the requests of each connection; no task of its own.
-//! What it guarantees: bodies are the JSON form of the gRPC messages, failures
-//! are problem documents, which the gate writes.
-//! What it must not do: implement a call; it hands them to `service`.
+//! What it is for: `curl`, scripts and programs without a gRPC client. The table
+//! of routes is here; a file is named as its service.
+//! What runs here: nothing of its own.
+//! What it guarantees: bodies and query strings are read by the same rules, and
+//! what is not known in them is refused. Failures are problem documents, which
+//! the gate writes.
+//! What it must not do: implement a call; it converts and hands on.
 
 pub mod control;
 pub mod events;

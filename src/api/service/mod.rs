@@ -3,9 +3,10 @@
 //! What it is for: the folders `grpc` and `rest` only bring requests here and
 //! answers back, so that both transports do the same (R106). A file is named as
 //! the service that it implements.
-//! What runs here: each call, on its connection's task.
-//! What it guarantees: a failure has a stable code, whatever the transport.
-//! What it must not do: touch a database or a transport's types.
+//! What runs here: nothing of its own; streams live with their connection.
+//! What it guarantees: what a caller wrote is checked before it is used, and
+//! what cannot be done is a failure with a stable code.
+//! What it must not do: know a transport.
 
 pub mod control;
 pub mod events;

@@ -14,7 +14,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
 use crate::wire::close::{self, Reaction};
 use crate::wire::codec::{self, Limits};
-use crate::wire::features::{CloseReason, NegotiationRequest, NegotiationResponse};
+use crate::wire::features::{CloseReason, Feature, NegotiationRequest, NegotiationResponse};
 use crate::wire::frame::{ClientFrame, ServerFrame};
 use crate::wire::hello::{Hello, HelloAck, HelloCapabilities};
 
@@ -107,7 +107,7 @@ impl Greeter<'_> {
         let req_id = self.ids.ulid();
         let request = NegotiationRequest {
             require: features.require.clone(),
-            optional: features.optional.clone(),
+            optional: asked_for(&features.require, &features.optional),
             req_id: Some(req_id),
         };
         send(socket, &ClientFrame::NegotiationRequest(request)).await?;
@@ -207,4 +207,18 @@ pub(super) fn closed(frame: Option<tokio_tungstenite::tungstenite::protocol::Clo
 fn hostname() -> Option<String> {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     (!name.is_empty()).then_some(name)
+}
+
+/// What is asked for beside the required bits: the operator's list, and the
+/// bits that this daemon makes use of. A broker applies a bit to a connection
+/// only when it was asked for.
+fn asked_for(require: &[String], optional: &[String]) -> Vec<String> {
+    const USED: [Feature; 3] = [Feature::MaxPayload, Feature::DeliveryAck, Feature::RateLimit];
+    let mut bits = optional.to_vec();
+    for name in USED.map(Feature::as_str) {
+        if !require.iter().chain(optional).any(|bit| bit == name) {
+            bits.push(name.to_owned());
+        }
+    }
+    bits
 }

@@ -17,9 +17,10 @@ async fn connected() -> (FakeBroker, Daemon, Client) {
     (fake, alice, client)
 }
 
-async fn metric(daemon: &Daemon, name: &str) -> f64 {
+/// The value of a metric whose line holds this label.
+async fn metric(daemon: &Daemon, name: &str, label: &str) -> f64 {
     let text = daemon.http().get("/v1/metrics").send().await.expect(200).text();
-    let line = text.lines().find(|line| line.starts_with(name));
+    let line = text.lines().find(|line| line.starts_with(name) && line.contains(label));
     line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
 }
 
@@ -90,7 +91,7 @@ async fn a_message_that_comes_twice_is_stored_told_and_counted_once() {
     let mut events = alice.http().get("/v1/events").stream().await;
     let own = client.hello["pubkey"].as_str().expect("pubkey").to_owned();
     let (nonce, sealed) = keys::seal(&fake.bob, &own, b"twice");
-    let before = metric(&alice, "cm_daemon_dedupe_total{").await;
+    let before = metric(&alice, "cm_daemon_dedupe_total{", "direction=\"in\"").await;
     for (delivery, id) in ["d1", "d2", "d3"].iter().zip(["m1", "m1", "m1"]) {
         let mut push =
             crate::support::fake_broker::push_frame(&client.hello, &fake.bob, id, Some("same-id"), &nonce, &sealed);
@@ -108,7 +109,7 @@ async fn a_message_that_comes_twice_is_stored_told_and_counted_once() {
     assert_eq!(bodies, [&json!("twice"), &json!("next")]);
     assert_eq!(events.next_of("message").await.json()["message"]["body"], "twice");
     assert_eq!(events.next_of("message").await.json()["message"]["body"], "next", "no event for a repeat");
-    let counted = metric(&alice, "cm_daemon_dedupe_total{").await;
+    let counted = metric(&alice, "cm_daemon_dedupe_total{", "direction=\"in\"").await;
     assert_eq!(counted - before, 2.0, "two repeats");
 }
 

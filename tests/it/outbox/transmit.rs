@@ -79,9 +79,10 @@ async fn a_refusal_for_now_is_retried_with_growing_pauses() {
         }
     }
     let pauses: Vec<u128> = moments.windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect();
-    // Doubled each time; 25 % jitter around it, and the machine may be late.
-    for (pause, next) in pauses.iter().zip(&pauses[1..]) {
-        assert!(next * 10 > pause * 11, "{pauses:?}");
+    // 50 ms, doubled each time, less a quarter at most. Only the lower bounds can
+    // be told from outside: a busy machine makes each of them longer.
+    for (pause, least) in pauses.iter().zip([37, 75, 150]) {
+        assert!(*pause >= least, "{pauses:?}");
     }
     let send = client.expect("send").await;
     client.ack(&send, "broker-1").await;

@@ -127,6 +127,9 @@ async fn closes_that_are_final_end_the_daemon_each_with_its_code() {
 async fn other_closes_are_followed_by_a_reconnect_with_a_pause() {
     let fake = FakeBroker::start().await;
     let mut alice = fake.member("alice");
+    // Each of the many short connections counts as a failure; without a limit
+    // the pauses would grow to half a minute.
+    alice.configure("[reconnect]\nmax_backoff_ms = 600\n");
     alice.start().await;
     for (close, reason) in [(1001, "shutting down"), (1000, "disconnected"), (4001, "kicked"), (1008, "capacity")] {
         let client = fake.connect().await;

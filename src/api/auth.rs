@@ -61,7 +61,7 @@ mod tests {
             vec![format!("Bearer {text}x")],
             vec![text.clone()],
             vec![format!("Basic {text}")],
-            vec![right.clone(), right.clone()],
+            vec![right.clone(), right],
         ];
         for values in wrong {
             assert_eq!(call(&Via::tcp(), &values), Err(ErrorCode::Unauthenticated), "{values:?}");

@@ -70,7 +70,7 @@ fn times_end_in_z_and_any_offset_is_read() {
 #[test]
 fn sizes_beyond_32_bits_are_strings() {
     let pruned = admin::PruneOutboxResponse { entries: 1, freed_bytes: 5, confirmed: true };
-    assert_eq!(serde_json::to_value(&pruned).unwrap(), json!({ "entries": 1, "freed_bytes": "5", "confirmed": true }));
+    assert_eq!(serde_json::to_value(pruned).unwrap(), json!({ "entries": 1, "freed_bytes": "5", "confirmed": true }));
 }
 
 #[test]

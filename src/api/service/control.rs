@@ -83,7 +83,7 @@ impl Services {
             Ok(depth) => depth,
             Err(error) => {
                 tracing::warn!(%error, "The outbox could not be counted: {error}");
-                outbox.depth().borrow().clone()
+                *outbox.depth().borrow()
             }
         }
     }

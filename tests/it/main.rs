@@ -12,9 +12,11 @@
     reason = "tests run outside the supervised process: they read the clock, spawn, draw random bytes, print and have stack enough"
 )]
 
+mod api;
 mod broker;
 mod faults;
 mod inbox;
+mod interop;
 mod outbox;
 mod process;
 mod support;

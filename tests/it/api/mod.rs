@@ -1,0 +1,7 @@
+//! The local API as a caller sees it: who may call, what each route answers,
+//! how much is taken at once.
+
+mod access;
+mod grpc;
+mod limits;
+mod routes;

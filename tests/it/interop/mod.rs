@@ -1,0 +1,4 @@
+//! Programs that others wrote: libsodium, grpcurl, grpcio, curl.
+
+mod crypto;
+mod tools;

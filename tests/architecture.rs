@@ -119,3 +119,18 @@ fn rust_files() -> Vec<PathBuf> {
 fn shown(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).display().to_string()
 }
+
+/// Every code that a user can meet has a page, and every page a code.
+#[test]
+fn every_error_code_has_its_page() {
+    use claudemesh::domain::error_code::ErrorCode;
+    let pages: BTreeSet<String> = text::files_below(&root().join("docs/errors"), &["md"])
+        .iter()
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+        .filter(|name| name != "README")
+        .collect();
+    let codes: BTreeSet<String> = ErrorCode::ALL.iter().map(|code| code.name().to_owned()).collect();
+    let missing = codes.difference(&pages).map(|name| format!("docs/errors/{name}.md is missing"));
+    let stale = pages.difference(&codes).map(|name| format!("docs/errors/{name}.md explains no code"));
+    none(missing.chain(stale).collect());
+}

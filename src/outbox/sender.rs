@@ -9,11 +9,13 @@
 //! the window is free again.
 //! What it must not do: decide from the text of an error.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +26,7 @@ use super::{Handle, repo};
 use crate::broker_client::{self, LinkState, Transmit};
 use crate::domain::event::{DeliveryStatus, MeshEvent, SendState};
 use crate::domain::retry::Backoff;
+use crate::domain::time::UnixMillis;
 use crate::events::Hub;
 use crate::identity::Identity;
 use crate::peers;
@@ -34,6 +37,8 @@ use crate::wire::delivery::{Ack, DeliveryState, DeliveryStatus as StatusFrame};
 
 /// Rows that one claim takes at most.
 const CLAIM: u32 = 128;
+/// Delivery reports that are written together at most.
+const STATUSES: usize = 256;
 /// How often due rows are looked for without a wake-up.
 const IDLE: Duration = Duration::from_secs(30);
 /// How long a stop waits for answers that are on their way.
@@ -70,7 +75,11 @@ pub(super) struct Sender {
     pub(super) stop: CancellationToken,
 }
 
-type Answers = FuturesUnordered<Pin<Box<dyn Future<Output = (Model, Option<String>, Transmit)> + std::marker::Send>>>;
+/// A transmit that ended: its row, what the receiver could not be told, and the
+/// broker's answer.
+type Ended = (Model, Option<String>, Transmit);
+
+type Answers = FuturesUnordered<Pin<Box<dyn Future<Output = Ended> + std::marker::Send>>>;
 
 // === impl Sender ===
 
@@ -78,6 +87,7 @@ impl Sender {
     pub(super) async fn run(mut self) {
         let mut link = self.deps.link.state();
         let mut answers: Answers = FuturesUnordered::new();
+        let mut statuses = Vec::new();
         let mut look = true;
         loop {
             let up = matches!(&*link.borrow_and_update(), LinkState::Ready(_));
@@ -96,11 +106,13 @@ impl Sender {
                     if changed.is_err() { break }
                     look = true;
                 }
-                Some((row, degraded, answer)) = answers.next(), if !answers.is_empty() => {
-                    self.finish(row, degraded, answer).await;
+                Some(first) = answers.next(), if !answers.is_empty() => {
+                    self.finish_all(first, &mut answers).await;
                     look = true;
                 }
-                Some(status) = self.deps.statuses.recv() => self.note_status(status).await,
+                1.. = self.deps.statuses.recv_many(&mut statuses, STATUSES) => {
+                    self.note_statuses(std::mem::take(&mut statuses)).await;
+                }
                 () = tokio::time::sleep(next_due), if !(up && look && self.free(&answers) > 0) => look = true,
                 () = std::future::ready(()), if up && look && self.free(&answers) > 0 => {}
             }
@@ -108,8 +120,8 @@ impl Sender {
         // What is on its way may still be answered; the rest is found at the
         // next start.
         let drain = async {
-            while let Some((row, degraded, answer)) = answers.next().await {
-                self.finish(row, degraded, answer).await;
+            while let Some(first) = answers.next().await {
+                self.finish_all(first, &mut answers).await;
             }
         };
         if tokio::time::timeout(DRAIN, drain).await.is_err() {
@@ -154,6 +166,16 @@ impl Sender {
             }
         }
         full
+    }
+
+    /// Writes the outcomes of everything that has been answered by now, so that
+    /// they share a commit: while one is synced the next answers arrive.
+    async fn finish_all(&self, first: Ended, answers: &mut Answers) {
+        let mut ended = vec![first];
+        while let Some(Some(next)) = answers.next().now_or_never() {
+            ended.push(next);
+        }
+        join_all(ended.into_iter().map(|(row, degraded, answer)| self.finish(row, degraded, answer))).await;
     }
 
     async fn finish(&self, row: Model, degraded: Option<String>, answer: Transmit) {
@@ -204,23 +226,29 @@ impl Sender {
         }
     }
 
-    async fn note_status(&self, status: StatusFrame) {
-        let state = match status.state {
-            DeliveryState::Delivered => SendState::Delivered,
-            DeliveryState::Expired => SendState::Expired,
-        };
-        let at = crate::domain::time::UnixMillis(status.at);
-        if state == SendState::Delivered {
-            self.handle.note_delivered(vec![status.client_message_id.clone()], at).await;
+    async fn note_statuses(&self, statuses: Vec<StatusFrame>) {
+        let mut delivered: BTreeMap<UnixMillis, Vec<String>> = BTreeMap::new();
+        for status in statuses.iter().filter(|status| status.state == DeliveryState::Delivered) {
+            delivered.entry(UnixMillis(status.at)).or_default().push(status.client_message_id.clone());
         }
-        let event = DeliveryStatus {
-            client_message_id: status.client_message_id,
-            state,
-            broker_message_id: None,
-            at,
-            detail: None,
-        };
-        self.deps.hub.publish(self.clock.now(), MeshEvent::DeliveryStatus(event));
+        for (at, ids) in delivered {
+            self.handle.note_delivered(ids, at).await;
+        }
+        for status in statuses {
+            let at = UnixMillis(status.at);
+            let state = match status.state {
+                DeliveryState::Delivered => SendState::Delivered,
+                DeliveryState::Expired => SendState::Expired,
+            };
+            let event = DeliveryStatus {
+                client_message_id: status.client_message_id,
+                state,
+                broker_message_id: None,
+                at,
+                detail: None,
+            };
+            self.deps.hub.publish(self.clock.now(), MeshEvent::DeliveryStatus(event));
+        }
     }
 
     fn tell(&self, row: &Model, state: SendState, broker_message_id: Option<String>, detail: Option<String>) {

@@ -57,6 +57,15 @@ pub(super) struct Writer {
     pub(super) stop: CancellationToken,
 }
 
+/// What the broker made of rows; one transaction.
+#[derive(Default)]
+struct Reports {
+    outcomes: Vec<(String, Outcome)>,
+    /// Answers to `outcomes`, in their order.
+    replies: Vec<oneshot::Sender<()>>,
+    delivered: Vec<(Vec<String>, UnixMillis)>,
+}
+
 // === impl Writer ===
 
 impl Writer {
@@ -105,50 +114,43 @@ impl Writer {
         }
     }
 
-    /// Writes a batch in the order of the queue, in runs of one kind: a run of
-    /// accepts is one statement and a run of outcomes one transaction.
+    /// Writes a batch with one commit for each kind, however the kinds are mixed
+    /// in the queue: all of its commands were given before any was answered, so
+    /// no caller relies on an order between them. New rows come first, so that a
+    /// claim of the same batch finds them.
     async fn write(&self, batch: Vec<Command>) {
         let mut accepts = Vec::new();
-        let mut outcomes = Vec::new();
+        let mut reports = Reports::default();
+        let mut claims = Vec::new();
+        let mut expiries = Vec::new();
         for command in batch {
             match command {
-                Command::Accept { row, reply } => {
-                    self.write_outcomes(&mut outcomes).await;
-                    accepts.push((*row, reply));
-                }
+                Command::Accept { row, reply } => accepts.push((*row, reply)),
                 Command::Outcome { id, outcome, reply } => {
-                    self.write_accepts(&mut accepts).await;
-                    outcomes.push((id, outcome, reply));
+                    reports.outcomes.push((id, outcome));
+                    reports.replies.push(reply);
                 }
-                Command::Claim { limit, reply } => {
-                    self.write_accepts(&mut accepts).await;
-                    self.write_outcomes(&mut outcomes).await;
-                    // The sender asks again when its link or this task is gone.
-                    let _ = reply.send(repo::claim_due(self.writer(), self.clock.now(), limit).await);
-                }
-                Command::Delivered { client_message_ids, at } => {
-                    self.write_accepts(&mut accepts).await;
-                    self.write_outcomes(&mut outcomes).await;
-                    if let Err(error) = repo::note_delivered(self.writer(), &client_message_ids, at).await {
-                        tracing::warn!(error = %error, "A delivery report was not written");
-                    }
-                }
-                Command::Expire { accepted_before, reply } => {
-                    self.write_accepts(&mut accepts).await;
-                    self.write_outcomes(&mut outcomes).await;
-                    let _ = reply.send(repo::expire(self.writer(), accepted_before, self.clock.now()).await);
-                }
+                Command::Delivered { client_message_ids, at } => reports.delivered.push((client_message_ids, at)),
+                Command::Claim { limit, reply } => claims.push((limit, reply)),
+                Command::Expire { accepted_before, reply } => expiries.push((accepted_before, reply)),
             }
         }
-        self.write_accepts(&mut accepts).await;
-        self.write_outcomes(&mut outcomes).await;
+        self.write_accepts(accepts).await;
+        self.write_reports(reports).await;
+        for (limit, reply) in claims {
+            // The sender asks again when its link or this task is gone.
+            let _ = reply.send(repo::claim_due(self.writer(), self.clock.now(), limit).await);
+        }
+        for (accepted_before, reply) in expiries {
+            let _ = reply.send(repo::expire(self.writer(), accepted_before, self.clock.now()).await);
+        }
     }
 
-    async fn write_accepts(&self, waiting: &mut Vec<(Model, oneshot::Sender<Result<Accepted, super::Error>>)>) {
+    async fn write_accepts(&self, waiting: Vec<(Model, oneshot::Sender<Result<Accepted, super::Error>>)>) {
         if waiting.is_empty() {
             return;
         }
-        let (rows, replies): (Vec<_>, Vec<_>) = waiting.drain(..).unzip();
+        let (rows, replies): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
         let inserted = repo::insert_new(self.writer(), &rows).await;
         let failure = inserted.as_ref().err().map(ToString::to_string);
         let inserted: std::collections::HashSet<String> = inserted.unwrap_or_default().into_iter().collect();
@@ -184,27 +186,28 @@ impl Writer {
         Ok(found.into_iter().map(|row| (row.client_message_id.clone(), row)).collect())
     }
 
-    async fn write_outcomes(&self, waiting: &mut Vec<(String, Outcome, oneshot::Sender<()>)>) {
-        if waiting.is_empty() {
+    async fn write_reports(&self, reports: Reports) {
+        if reports.outcomes.is_empty() && reports.delivered.is_empty() {
             return;
         }
-        let now = self.clock.now();
-        let (outcomes, replies): (Vec<_>, Vec<_>) =
-            waiting.drain(..).map(|(id, outcome, reply)| ((id, outcome), reply)).unzip();
-        if let Err(error) = self.apply(&outcomes, now).await {
+        if let Err(error) = self.apply(&reports, self.clock.now()).await {
             // The rows stay `inflight`; the replies are dropped, by which the
-            // sender learns it and asks again. The broker recognises the ids.
-            tracing::error!(rows = outcomes.len(), error = %error, "Outcomes were not written: {error}");
+            // sender learns it and asks again. The broker recognises the ids. A
+            // delivery report is for information, and may be lost.
+            tracing::error!(rows = reports.outcomes.len(), error = %error, "Outcomes were not written: {error}");
             return;
         }
-        for reply in replies {
+        for reply in reports.replies {
             let _ = reply.send(());
         }
     }
 
-    async fn apply(&self, outcomes: &[(String, Outcome)], now: UnixMillis) -> Result<(), DbErr> {
+    async fn apply(&self, reports: &Reports, now: UnixMillis) -> Result<(), DbErr> {
         let transaction = tx::begin(self.writer()).await?;
-        repo::apply(&transaction, outcomes, now).await?;
+        repo::apply(&transaction, &reports.outcomes, now).await?;
+        for (ids, at) in &reports.delivered {
+            repo::note_delivered(&transaction, ids, *at).await?;
+        }
         transaction.commit().await
     }
 

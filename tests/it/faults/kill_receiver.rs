@@ -7,6 +7,7 @@ use crate::support::wait;
 // Covers: R138, R139
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_sends_and_the_receivers_daemon_killed_among_them() {
+    let _alone = super::ALONE.lock().await;
     let Pair { broker, alice, mut bob, .. } = Pair::start().await;
     let mut load = Load::start(&alice, "bob", 10_000);
     for third in [2_500, 5_000] {
@@ -22,6 +23,7 @@ async fn ten_thousand_sends_and_the_receivers_daemon_killed_among_them() {
 /// What waited for a receiver that was away comes in the order of accept.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receiver_that_was_away_gets_everything_in_order() {
+    let _alone = super::ALONE.lock().await;
     let Pair { broker: _broker, alice, mut bob, .. } = Pair::start().await;
     bob.kill9();
     let run = unique("while away");

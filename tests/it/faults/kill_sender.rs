@@ -6,6 +6,7 @@ use crate::support::daemon::Pair;
 // Covers: R136, R138, R139, R184, R185
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_sends_and_the_senders_daemon_killed_among_them() {
+    let _alone = super::ALONE.lock().await;
     let Pair { broker, mut alice, bob, .. } = Pair::start().await;
     let mut load = Load::start(&alice, "bob", 10_000);
     for third in [2_500, 5_000] {
@@ -23,6 +24,7 @@ async fn ten_thousand_sends_and_the_senders_daemon_killed_among_them() {
 /// and the daemon ends in order while callers press on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_under_load_is_clean() {
+    let _alone = super::ALONE.lock().await;
     let Pair { broker: _broker, mut alice, bob, .. } = Pair::start().await;
     let mut load = Load::start(&alice, "bob", 2_000);
     load.reaches(500).await;

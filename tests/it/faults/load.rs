@@ -47,7 +47,7 @@ impl Load {
     /// Waits until so many sends were answered.
     pub(crate) async fn reaches(&self, count: usize) {
         let what = format!("{count} answered sends");
-        wait::until_within(wait::DEADLINE * 4, &what, async || {
+        wait::until_within(wait::DEADLINE * 20, &what, async || {
             (self.answered.load(Ordering::SeqCst) >= count).then_some(())
         })
         .await;
@@ -67,7 +67,7 @@ impl Load {
         let db = receiver.inbox_db().await;
         let count = format!("SELECT count(*) FROM inbox WHERE body LIKE '{}-%'", self.run);
         let what = format!("{} messages in the inbox", self.total);
-        wait::until_within(wait::DEADLINE * 6, &what, async || {
+        wait::until_within(wait::DEADLINE * 20, &what, async || {
             (db.number(&count).await >= self.total as i64).then_some(())
         })
         .await;
@@ -101,7 +101,7 @@ impl Load {
     pub(crate) async fn assert_all_done(&self, sender: &Daemon) {
         let db = sender.outbox_db().await;
         let like = format!("client_message_id LIKE '{}-%'", self.run);
-        wait::until_within(wait::DEADLINE * 4, "every row to be done", async || {
+        wait::until_within(wait::DEADLINE * 20, "every row to be done", async || {
             let open = db.number(&format!("SELECT count(*) FROM outbox WHERE {like} AND status <> 'done'")).await;
             (open == 0).then_some(())
         })

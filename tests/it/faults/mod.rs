@@ -5,3 +5,7 @@ mod kill_broker;
 mod kill_receiver;
 mod kill_sender;
 mod load;
+
+/// One load at a time: each keeps every core busy, and two would wait for each
+/// other instead of for what they test.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

@@ -1,7 +1,7 @@
 //! The integration tests: the real binary, seen from outside.
 //!
 //! Folders follow the product: `broker` speaks raw frames to a broker,
-//! `process` looks at files and exit codes, `outbox` and `inbox` at what the
+//! `cli` types commands and reads what they say, `process` looks at files and exit codes, `outbox` and `inbox` at what the
 //! daemon keeps, `api` at its local surface, `faults` kills processes and
 //! checks that nothing acknowledged was lost.
 
@@ -14,6 +14,7 @@
 
 mod api;
 mod broker;
+mod cli;
 mod faults;
 mod inbox;
 mod interop;

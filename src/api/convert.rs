@@ -113,6 +113,7 @@ pub fn send_response(accepted: Accepted, kind: pb::MessageKind, online: Option<b
             topic_id,
         }),
         recipient_online: online.filter(|_| is_direct),
+        delivered_at: accepted.delivered_at.map(timestamp),
     }
 }
 

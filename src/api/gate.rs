@@ -30,6 +30,8 @@ use crate::runtime::ids::IdSource;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::names::target;
 
+/// The program and its version, in every answer to an admitted call.
+const SERVER: HeaderValue = HeaderValue::from_static(concat!("claudemesh/", env!("CARGO_PKG_VERSION")));
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Calls that are answered while the daemon stops, so that whoever waits for its
@@ -70,8 +72,12 @@ pub struct Gate {
 pub async fn pass(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
     let started = gate.clock.monotonic();
     let call = Call::of(&request, &gate.ids);
+    let mut admitted = true;
     let response = match gate.admit(&call, &request) {
-        Err(failure) => axum::response::IntoResponse::into_response(failure),
+        Err(failure) => {
+            admitted = false;
+            axum::response::IntoResponse::into_response(failure)
+        }
         Ok(permit) => {
             let deadline = Deadline::of(request.headers()).filter(|_| call.protocol == Protocol::Grpc);
             request.extensions_mut().insert(call.id.clone());
@@ -83,7 +89,13 @@ pub async fn pass(State(gate): State<Gate>, mut request: Request, next: Next) ->
             response
         }
     };
-    gate.finish(&call, response, started)
+    let mut response = gate.finish(&call, response, started);
+    // A client of another version tells its user. Who was turned away need not
+    // know what runs here.
+    if admitted {
+        response.headers_mut().insert(header::SERVER, SERVER);
+    }
+    response
 }
 
 /// Runs the handler under the caller's deadline. A panic is a defect of the

@@ -23,8 +23,10 @@ pub struct LinkView {
 pub struct Seen {
     /// Its state.
     pub state: LinkState,
-    /// When that began.
+    /// When that began. Further failed attempts do not begin anything.
     pub since: UnixMillis,
+    /// When the last change was seen, such as the next pause between attempts.
+    pub changed_at: UnixMillis,
     /// The newest connection, up or not.
     pub last_session: Option<Arc<Session>>,
     /// The last failure: its code, its words and its time.
@@ -84,6 +86,12 @@ impl LinkView {
         us as f64 / 1000.0
     }
 
+    /// A time of this host by the broker's clock, as far as that is known.
+    pub fn broker_time(&self, at: UnixMillis) -> UnixMillis {
+        let offset = self.seen.borrow().last_session.as_ref().map_or(0, |session| session.clock_offset_ms);
+        UnixMillis(at.0.saturating_add(offset))
+    }
+
     /// Times that the link came back since the start.
     pub fn reconnects(&self) -> u64 {
         self.handle.stats().reconnects.load(std::sync::atomic::Ordering::Relaxed)
@@ -94,7 +102,8 @@ impl LinkView {
 
 impl Seen {
     fn first(state: LinkState, now: UnixMillis) -> Self {
-        let mut seen = Self { state: LinkState::Connecting, since: now, last_session: None, last_failure: None };
+        let mut seen =
+            Self { state: LinkState::Connecting, since: now, changed_at: now, last_session: None, last_failure: None };
         seen.note(state, now);
         seen
     }
@@ -106,7 +115,34 @@ impl Seen {
             LinkState::Ended(end) => self.last_failure = Some((end.code(), end.to_string(), now)),
             LinkState::Connecting => {}
         }
+        if std::mem::discriminant(&self.state) != std::mem::discriminant(&state) {
+            self.since = now;
+        }
         self.state = state;
-        self.since = now;
+        self.changed_at = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_outage_begins_once() {
+        let waiting = |attempt| LinkState::Waiting {
+            code: ErrorCode::BrokerUnreachable,
+            reason: "refused".to_owned(),
+            attempt,
+            pause: Duration::ZERO,
+        };
+        let mut seen = Seen::first(LinkState::Connecting, UnixMillis(1));
+        seen.note(waiting(1), UnixMillis(2));
+        seen.note(waiting(2), UnixMillis(3));
+        assert_eq!((seen.since, seen.changed_at), (UnixMillis(2), UnixMillis(3)));
+        assert_eq!(seen.last_failure, Some((ErrorCode::BrokerUnreachable, "refused".to_owned(), UnixMillis(3))));
+        seen.note(LinkState::Connecting, UnixMillis(4));
+        assert_eq!(seen.since, UnixMillis(4));
     }
 }

@@ -119,6 +119,8 @@ pub struct Facts {
     pub broker_url: String,
     /// The link is not encrypted.
     pub insecure_link: bool,
+    /// Where the daemon runs.
+    pub environment: admin::EnvironmentStatus,
     /// How the process before this one ended.
     pub last_exit: Option<admin::LastExit>,
     /// What the start found that the operator should know.

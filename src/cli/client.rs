@@ -4,15 +4,17 @@
 use std::error::Error as _;
 use std::io;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::task;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use http::{HeaderValue, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Interceptor;
-use tonic::service::interceptor::InterceptedService;
+use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Request, Status, transport};
 use zeroize::Zeroizing;
 
 use super::Context;
@@ -40,33 +42,50 @@ const MAX_ANSWER: usize = 64 << 20;
 /// whatever is larger.
 const WINDOW: u32 = 4 << 20;
 
-/// A connection with its credentials.
-pub type Service = InterceptedService<Channel, Credentials>;
+/// The daemon's version, once an answer told it.
+type Version = Arc<OnceLock<String>>;
 
 /// A connected daemon.
 #[derive(Clone, Debug)]
 pub struct Client {
     service: Service,
+    address: Address,
 }
 
-/// The token of TCP connections; sockets need none.
-#[derive(Clone)]
-pub struct Credentials(Option<MetadataValue<Ascii>>);
+/// A connection with its credentials; notes the daemon's version on the way.
+#[derive(Clone, Debug)]
+pub struct Service {
+    channel: Channel,
+    /// Only for TCP; marked as sensitive.
+    token: Option<HeaderValue>,
+    version: Version,
+}
 
-// === impl Credentials ===
+// === impl Service ===
 
-impl Interceptor for Credentials {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(token) = &self.0 {
-            request.metadata_mut().insert("authorization", token.clone());
-        }
-        Ok(request)
+impl tower::Service<http::Request<Body>> for Service {
+    type Response = http::Response<Body>;
+    type Error = transport::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, context: &mut task::Context<'_>) -> task::Poll<Result<(), Self::Error>> {
+        self.channel.poll_ready(context)
     }
-}
 
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_some() { "Credentials([redacted])" } else { "Credentials(none)" })
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        if let Some(token) = &self.token {
+            request.headers_mut().insert(header::AUTHORIZATION, token.clone());
+        }
+        let answer = self.channel.call(request);
+        let version = Arc::clone(&self.version);
+        Box::pin(async move {
+            let answer = answer.await?;
+            let server = answer.headers().get(header::SERVER).and_then(|server| server.to_str().ok());
+            if let Some(told) = server.and_then(|server| server.strip_prefix("claudemesh/")) {
+                version.get_or_init(|| told.to_owned());
+            }
+            Ok(answer)
+        })
     }
 }
 
@@ -76,49 +95,70 @@ impl Client {
     /// Finds the daemon and connects.
     pub async fn find(context: &Context, args: &DaemonArgs) -> Result<Self, Failure> {
         let address = discovery::find(args, context.source.as_ref(), &context.cwd)?;
-        match &address {
+        Self::connect(context, address).await
+    }
+
+    /// Connects anew to the same daemon.
+    pub async fn again(&self, context: &Context) -> Result<Self, Failure> {
+        Self::connect(context, self.address.clone()).await
+    }
+
+    async fn connect(context: &Context, address: Address) -> Result<Self, Failure> {
+        let (channel, token) = match &address {
             Address::Socket { path, mesh } => {
-                Self::over_socket(path).await.map_err(|error| socket_failure(context, path, mesh.as_deref(), &error))
+                let channel = unix(path).await;
+                (channel.map_err(|error| socket_failure(context, path, mesh.as_deref(), &error))?, None)
             }
-            Address::Tcp { authority, token_file } => Self::over_tcp(authority, token_file).await,
-        }
+            Address::Tcp { authority, token_file } => tcp(authority, token_file).await?,
+        };
+        let version = Arc::clone(&context.daemon_version);
+        Ok(Self { service: Service { channel, token, version }, address })
     }
 
     /// Connects to a socket.
     pub async fn over_socket(path: &Path) -> Result<Self, io::Error> {
-        let path = path.to_owned();
-        // The authority is fixed: a socket's path is none.
-        let channel = endpoint(Endpoint::from_static("http://localhost"))
-            .connect_with_connector(tower::service_fn(move |_| {
-                let path = path.clone();
-                async move { UnixStream::connect(path).await.map(TokioIo::new) }
-            }))
-            .await
-            .map_err(io_error)?;
-        Ok(Self { service: InterceptedService::new(channel, Credentials(None)) })
+        let address = Address::Socket { path: path.to_owned(), mesh: None };
+        let service = Service { channel: unix(path).await?, token: None, version: Version::default() };
+        Ok(Self { service, address })
     }
 
-    async fn over_tcp(authority: &str, token_file: &Path) -> Result<Self, Failure> {
-        let token = private_file::read_optional(token_file)?.map(Zeroizing::new).ok_or_else(|| {
-            Failure::new(
-                ErrorCode::ConfigInvalid,
-                format!("CLAUDEMESH_TOKEN_FILE={} does not exist", token_file.display()),
-            )
-            .next("set it to the file local_token in the daemon's state directory")
-        })?;
-        let value = Zeroizing::new(format!("Bearer {}", token.trim()));
-        let mut token = MetadataValue::try_from(value.as_str())
-            .map_err(|_| Failure::new(ErrorCode::ConfigInvalid, format!("{} holds no token", token_file.display())))?;
-        token.set_sensitive(true);
-        let refused = |detail: String| {
-            Failure::new(ErrorCode::DaemonNotRunning, format!("no daemon answers at {authority}: {detail}"))
-                .next("the address comes from CLAUDEMESH_ADDR; a daemon's port is in the file http.port")
-        };
-        let uri = format!("http://{authority}");
-        let plain = Endpoint::from_shared(uri).map_err(|error| refused(error.to_string()))?;
-        let channel = endpoint(plain).connect().await.map_err(|error| refused(io_error(error).to_string()))?;
-        Ok(Self { service: InterceptedService::new(channel, Credentials(Some(token))) })
+    /// The mesh by which the daemon was found.
+    pub fn mesh(&self) -> Option<&str> {
+        match &self.address {
+            Address::Socket { mesh, .. } => mesh.as_deref(),
+            Address::Tcp { .. } => None,
+        }
     }
+}
+
+async fn unix(path: &Path) -> Result<Channel, io::Error> {
+    let path = path.to_owned();
+    // The authority is fixed: a socket's path is none.
+    endpoint(Endpoint::from_static("http://localhost"))
+        .connect_with_connector(tower::service_fn(move |_| {
+            let path = path.clone();
+            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        }))
+        .await
+        .map_err(io_error)
+}
+
+async fn tcp(authority: &str, token_file: &Path) -> Result<(Channel, Option<HeaderValue>), Failure> {
+    let token = private_file::read_optional(token_file)?.map(Zeroizing::new).ok_or_else(|| {
+        Failure::new(ErrorCode::ConfigInvalid, format!("CLAUDEMESH_TOKEN_FILE={} does not exist", token_file.display()))
+            .next("set it to the file local_token in the daemon's state directory")
+    })?;
+    let value = Zeroizing::new(format!("Bearer {}", token.trim()));
+    let mut token = HeaderValue::try_from(value.as_str())
+        .map_err(|_| Failure::new(ErrorCode::ConfigInvalid, format!("{} holds no token", token_file.display())))?;
+    token.set_sensitive(true);
+    let refused = |detail: String| {
+        Failure::new(ErrorCode::DaemonNotRunning, format!("no daemon answers at {authority}: {detail}"))
+            .next("the address comes from CLAUDEMESH_ADDR; a daemon's port is in the file http.port")
+    };
+    let plain = Endpoint::from_shared(format!("http://{authority}")).map_err(|error| refused(error.to_string()))?;
+    let channel = endpoint(plain).connect().await.map_err(|error| refused(io_error(error).to_string()))?;
+    Ok((channel, Some(token)))
 }
 
 macro_rules! services {
@@ -174,7 +214,7 @@ fn endpoint(endpoint: Endpoint) -> Endpoint {
 }
 
 /// The system's error inside the transport's.
-fn io_error(error: tonic::transport::Error) -> io::Error {
+fn io_error(error: transport::Error) -> io::Error {
     let mut cause = error.source();
     while let Some(inner) = cause {
         if let Some(found) = inner.downcast_ref::<io::Error>() {

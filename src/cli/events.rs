@@ -1,23 +1,16 @@
 //! `claudemesh events`.
 
-use std::time::Duration;
-
-use tonic::{Code, Request, Status};
-
 use super::Context;
 use super::client::{Client, answer, call};
 use super::discovery::DaemonArgs;
-use super::exit_code;
 use super::failure::Failure;
+use super::follow::{begin_after, follow, newest};
 use super::inbox;
 use super::output::{Output, safe, time};
-use crate::domain::error_code::ErrorCode;
+use super::style::{self, DIM, styled};
 use crate::proto::pb::stream_events_response::Event;
 use crate::proto::pb::{DeliveryStatus, EventType, ListMessagesRequest, StreamEventsRequest, StreamEventsResponse};
 
-/// Pauses between attempts to reach a daemon that restarts.
-const RETRY: [Duration; 4] =
-    [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(600), Duration::from_secs(1)];
 /// Messages asked for at once.
 const PAGE: u32 = 500;
 
@@ -52,7 +45,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> Result<(), Failure> {
     let client = Client::find(context, &args.daemon).await?;
-    if args.follow { follow(&args, context, client, output).await } else { stored(&args, &client, output).await }
+    if args.follow { follow_live(&args, context, client, output).await } else { stored(&args, &client, output).await }
 }
 
 /// What the inbox holds; ends at its end.
@@ -81,75 +74,18 @@ async fn stored(args: &Args, client: &Client, output: &mut Output) -> Result<(),
     }
 }
 
-/// Follows, over restarts of the daemon: what was stored meanwhile is replayed.
-async fn follow(args: &Args, context: &Context, first: Client, output: &mut Output) -> Result<(), Failure> {
-    let mut after = args.after.clone().unwrap_or_default();
-    let mut client = Some(first);
-    let mut failures = 0_usize;
-    loop {
-        let result = match client.take() {
-            Some(client) => stream(args, &client, &mut after, &mut failures, output).await?,
-            None => match Client::find(context, &args.daemon).await {
-                Ok(found) => {
-                    client = Some(found);
-                    continue;
-                }
-                // Not back yet.
-                Err(failure) if failure.code() == ErrorCode::DaemonNotRunning.name() => None,
-                Err(failure) => return Err(failure),
-            },
-        };
-        if let Some(status) = result
-            && !is_restart(&status)
-        {
-            return Err(exit_code::of_status(&status));
-        }
-        if failures == 0 {
-            output.note("note: the daemon stopped; waiting for it to come back");
-        }
-        tokio::time::sleep(RETRY[failures.min(RETRY.len() - 1)]).await;
-        failures += 1;
-    }
-}
-
-/// One connection's events. Returns why it ended; `None` when the daemon closed
-/// it in order.
-async fn stream(
-    args: &Args,
-    client: &Client,
-    after: &mut String,
-    failures: &mut usize,
-    output: &mut Output,
-) -> Result<Option<Status>, Failure> {
-    let request = StreamEventsRequest {
-        after: after.clone(),
-        types: args.types.iter().map(|one| i32::from(*one)).collect(),
-        ..StreamEventsRequest::default()
+/// What happens from now on, or since an event.
+async fn follow_live(args: &Args, context: &Context, client: Client, output: &mut Output) -> Result<(), Failure> {
+    let types = args.types.iter().map(|one| i32::from(*one)).collect();
+    let mut request = StreamEventsRequest { types, ..StreamEventsRequest::default() };
+    // Also from now on means after a place: what is stored while the daemon
+    // restarts is not missed.
+    let place = match &args.after {
+        Some(place) => Some(place.clone()),
+        None => newest(&client).await?,
     };
-    let mut events = match client.events().stream_events(Request::new(request)).await {
-        Ok(response) => response.into_inner(),
-        Err(status) => return Ok(Some(status)),
-    };
-    *failures = 0;
-    loop {
-        match events.message().await {
-            Ok(Some(event)) => {
-                show(args, &event, output)?;
-                if !event.event_id.is_empty() {
-                    after.clone_from(&event.event_id);
-                }
-            }
-            Ok(None) => return Ok(None),
-            Err(status) => return Ok(Some(status)),
-        }
-    }
-}
-
-/// Whether a stream ended because the daemon did, and not because of the request.
-fn is_restart(status: &Status) -> bool {
-    let broken = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled);
-    let code = exit_code::of_status(status);
-    code.code() == ErrorCode::DaemonShuttingDown.name() || (broken && code.code() == ErrorCode::DaemonNotRunning.name())
+    begin_after(&mut request, place);
+    follow(context, client, request, output, |event, output| show(args, event, output)).await
 }
 
 fn show(args: &Args, event: &StreamEventsResponse, output: &mut Output) -> Result<(), Failure> {
@@ -197,14 +133,14 @@ fn describe(event: &StreamEventsResponse) -> Option<String> {
             format!("{} is shown without {}", safe(&peer.display_name), safe(&peer.missing_capabilities.join(", ")))
         }
     };
-    Some(format!("{}  {text}", time(event.time.as_ref())))
+    Some(format!("{}  {text}", styled(DIM, &time(event.time.as_ref()))))
 }
 
 fn delivery(event: &StreamEventsResponse, status: &DeliveryStatus) -> String {
     let to = status.recipient.as_ref().map(|recipient| format!("  to {}", safe(&recipient.name))).unwrap_or_default();
     let why = status.error.as_ref().map(|error| format!(": {}", safe(&error.message))).unwrap_or_default();
-    let when = time(event.time.as_ref());
-    format!("{when}  {}  {}{to}{why}", short(&status.status()), safe(&status.client_message_id))
+    let when = styled(DIM, &time(event.time.as_ref()));
+    format!("{when}  {}  {}{to}{why}", style::state(&short(&status.status())), safe(&status.client_message_id))
 }
 
 /// An enum's short name, as in JSON.
@@ -222,6 +158,8 @@ fn parse_type(text: &str) -> Result<EventType, String> {
 
 #[cfg(test)]
 mod tests {
+    use anstream::adapter::strip_str;
+
     use super::*;
     use crate::proto::pb::{PeerJoin, SendStatus};
 
@@ -236,22 +174,15 @@ mod tests {
     fn events_are_one_line_each() {
         let join = PeerJoin { display_name: "bob\n".to_owned(), ..PeerJoin::default() };
         let event = StreamEventsResponse { event: Some(Event::PeerJoin(join)), ..StreamEventsResponse::default() };
-        assert_eq!(describe(&event).unwrap(), "-  bob\u{FFFD} connected");
+        let plain = |event: &StreamEventsResponse| strip_str(&describe(event).unwrap()).to_string();
+        assert_eq!(plain(&event), "-  bob\u{FFFD} connected");
         let status = DeliveryStatus {
             client_message_id: "id-1".to_owned(),
             status: SendStatus::Delivered.into(),
             ..DeliveryStatus::default()
         };
         let event = StreamEventsResponse { event: Some(Event::DeliveryStatus(status)), ..event };
-        assert_eq!(describe(&event).unwrap(), "-  delivered  id-1");
+        assert_eq!(plain(&event), "-  delivered  id-1");
         assert_eq!(describe(&StreamEventsResponse::default()), None);
-    }
-
-    #[test]
-    fn only_the_daemons_end_is_waited_for() {
-        assert!(is_restart(&Status::unavailable("broken pipe")));
-        assert!(is_restart(&Status::unknown("transport error")));
-        assert!(!is_restart(&Status::invalid_argument("after")));
-        assert!(!is_restart(&Status::unimplemented("x")));
     }
 }

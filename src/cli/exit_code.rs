@@ -17,6 +17,9 @@ pub fn of_status(status: &Status) -> Failure {
     // The code stands at the end of the line, also where the text begins with it.
     let what = text.strip_prefix(&format!("{}: ", info.reason)).unwrap_or(&text);
     let mut failure = Failure::foreign(&info.reason, what);
+    for (name, value) in &info.metadata {
+        failure = failure.with(name, value.as_str());
+    }
     if let Some(candidates) = info.metadata.get("candidates").filter(|names| !named(names)) {
         failure = failure.next(format!("candidates: {}", safe(candidates)));
     }

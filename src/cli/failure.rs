@@ -2,7 +2,10 @@
 //! scripts.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
+
+use serde::Serialize;
 
 use crate::config::ConfigError;
 use crate::domain::error_code::{ErrorCode, exit};
@@ -15,12 +18,20 @@ use crate::runtime::private_file::FileError;
 /// error: what happened (code)
 ///   what to do next
 /// ```
-#[derive(Debug, PartialEq, Eq)]
+///
+/// or, with `--json`, as one object with the fields in this order.
+#[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
+    code: Cow<'static, str>,
+    #[serde(rename = "message")]
     what: String,
     next: Vec<String>,
-    code: Cow<'static, str>,
+    #[serde(rename = "exit_code")]
     exit: u8,
+    /// The same command can succeed later.
+    retryable: bool,
+    /// Facts by stable names, such as `client_message_id`.
+    metadata: BTreeMap<String, String>,
 }
 
 // === impl Failure ===
@@ -28,7 +39,14 @@ pub struct Failure {
 impl Failure {
     /// A failure with the code's name and exit code.
     pub fn new(code: ErrorCode, what: impl Into<String>) -> Self {
-        Self { what: what.into(), next: Vec::new(), code: Cow::Borrowed(code.name()), exit: code.exit() }
+        Self {
+            code: Cow::Borrowed(code.name()),
+            what: what.into(),
+            next: Vec::new(),
+            exit: code.exit(),
+            retryable: code.retryable(),
+            metadata: BTreeMap::new(),
+        }
     }
 
     /// A failure whose code only the daemon knows: it may be newer than this
@@ -36,20 +54,30 @@ impl Failure {
     pub fn foreign(code: &str, what: impl Into<String>) -> Self {
         match ErrorCode::from_name(code) {
             Some(known) => Self::new(known, what),
-            None => Self { what: what.into(), next: Vec::new(), code: Cow::Owned(code.to_owned()), exit: exit::OTHER },
+            None => {
+                let code = Cow::Owned(code.to_owned());
+                Self { code, exit: exit::OTHER, retryable: false, ..Self::new(ErrorCode::InternalError, what) }
+            }
         }
     }
 
     /// Whoever read the output has gone, as in `claudemesh inbox | head -1`. That
     /// is no failure and nothing is said.
     pub fn output_closed() -> Self {
-        Self { what: String::new(), next: Vec::new(), code: Cow::Borrowed(""), exit: exit::OK }
+        Self { code: Cow::Borrowed(""), exit: exit::OK, ..Self::new(ErrorCode::InternalError, "") }
     }
 
     /// Adds a line about what to do.
     #[must_use]
     pub fn next(mut self, line: impl Into<String>) -> Self {
         self.next.push(line.into());
+        self
+    }
+
+    /// Adds a fact.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.metadata.insert(name.to_owned(), value.into());
         self
     }
 

@@ -6,10 +6,15 @@ use super::Context;
 use super::client::{Client, answer, call};
 use super::discovery::DaemonArgs;
 use super::failure::Failure;
+use super::follow::{begin_after, follow, newest};
 use super::output::{Output, safe, safe_lines, time};
+use super::style::{DIM, styled};
 use crate::domain::error_code::ErrorCode;
 use crate::domain::time::UnixMillis;
-use crate::proto::pb::{InboxMessage, ListMessagesRequest, MessageKind, MessageOrder, Priority};
+use crate::proto::pb::stream_events_response::Event;
+use crate::proto::pb::{
+    EventType, InboxMessage, ListMessagesRequest, MessageKind, MessageOrder, Priority, StreamEventsRequest,
+};
 use crate::proto::wkt::Timestamp;
 
 const EXAMPLES: &str = "\
@@ -17,13 +22,18 @@ Examples:
   claudemesh inbox                       the newest 20 messages, newest last
   claudemesh inbox --since 2h --from bob
   claudemesh inbox --topic ops --limit 100
-  claudemesh inbox --json | jq -r '.messages[].body'";
+  claudemesh inbox -f                    the newest, then what comes in
+  claudemesh inbox --json | jq -r '.messages[].body'
+  claudemesh inbox -f --json | jq -r .body
+
+With -f nothing is missed and nothing repeats, also when the daemon restarts. -f
+and --json together print one message a line.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// How many of the newest messages to show
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
     /// Only messages that came since then: 2h, 30min, 2026-11-23T12:00:00Z
     #[arg(long, value_name = "TIME")]
@@ -34,6 +44,9 @@ pub(super) struct Args {
     /// Only messages of this topic
     #[arg(long, value_name = "TOPIC")]
     topic: Option<String>,
+    /// Go on with what comes in, until interrupted
+    #[arg(short, long)]
+    follow: bool,
     /// Print the daemon's answer as JSON
     #[arg(long)]
     json: bool,
@@ -44,10 +57,12 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> Result<(), Failure> {
     let since = args.since.as_deref().map(|since| parse_since(since, context.clock.now())).transpose()?;
     let client = Client::find(context, &args.daemon).await?;
+    // Before the list: what comes in between is in the one or after the other.
+    let place = if args.follow { newest(&client).await? } else { None };
     let request = ListMessagesRequest {
         since,
-        topic: args.topic.unwrap_or_default(),
-        from_peer: args.from.unwrap_or_default(),
+        topic: args.topic.clone().unwrap_or_default(),
+        from_peer: args.from.clone().unwrap_or_default(),
         limit: args.limit,
         order: MessageOrder::NewestFirst.into(),
         ..ListMessagesRequest::default()
@@ -55,16 +70,51 @@ pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> R
     let mut page = answer(client.inbox().list_messages(call(request)).await)?;
     // Asked for from the new end, shown in the order in which they came.
     page.messages.reverse();
-    if args.json {
+    if args.json && !args.follow {
         return output.json(&page);
     }
     for message in &page.messages {
-        output.line(entry(message))?;
+        show(&args, message, output)?;
+    }
+    if args.follow {
+        let place = page.messages.pop().map(|last| last.event_id).or(place);
+        return follow_after(&args, place, context, client, output).await;
     }
     if page.messages.is_empty() {
         output.note("no messages");
     }
     Ok(())
+}
+
+/// What comes in after a place, with the filters of the list.
+async fn follow_after(
+    args: &Args,
+    place: Option<String>,
+    context: &Context,
+    client: Client,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let mut request = StreamEventsRequest {
+        types: [EventType::Message, EventType::FileShared].map(i32::from).to_vec(),
+        topic: args.topic.clone().unwrap_or_default(),
+        from_peer: args.from.clone().unwrap_or_default(),
+        ..StreamEventsRequest::default()
+    };
+    begin_after(&mut request, place);
+    follow(context, client, request, output, |event, output| match &event.event {
+        Some(Event::Message(message)) => show(args, message, output),
+        Some(Event::FileShared(shared)) => shared.message.as_ref().map_or(Ok(()), |one| show(args, one, output)),
+        Some(Event::Gap(_)) => {
+            output.note("note: the inbox was replaced or pruned; what follows begins at its oldest message");
+            Ok(())
+        }
+        _ => Ok(()),
+    })
+    .await
+}
+
+fn show(args: &Args, message: &InboxMessage, output: &mut Output) -> Result<(), Failure> {
+    if args.json { output.json_line(message) } else { output.line(entry(message)) }
 }
 
 /// One message as people read it: time, sender, where it was sent to, text.
@@ -83,7 +133,7 @@ pub(super) fn entry(message: &InboxMessage) -> String {
     };
     let urgent = if message.priority() == Priority::Now { " (now)" } else { "" };
     let open = if message.unencrypted { " (unencrypted)" } else { "" };
-    let when = time(message.received_at.as_ref());
+    let when = styled(DIM, &time(message.received_at.as_ref()));
     format!("{when}  {sender}{to}{urgent}{open}: {}", safe_lines(&message.body))
 }
 
@@ -102,6 +152,8 @@ fn parse_since(text: &str, now: UnixMillis) -> Result<Timestamp, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use anstream::adapter::strip_str;
+
     use super::*;
 
     #[test]
@@ -123,8 +175,9 @@ mod tests {
             unencrypted: true,
             ..InboxMessage::default()
         };
-        assert_eq!(entry(&message), "-  bob\u{FFFD} to #ops (unencrypted): one\n  two");
+        let plain = |message: &InboxMessage| strip_str(&entry(message)).to_string();
+        assert_eq!(plain(&message), "-  bob\u{FFFD} to #ops (unencrypted): one\n  two");
         let unnamed = InboxMessage { sender_pubkey: "ab".repeat(32), ..InboxMessage::default() };
-        assert_eq!(entry(&unnamed), "-  abababababababab: ");
+        assert_eq!(plain(&unnamed), "-  abababababababab: ");
     }
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::Context;
 use super::failure::Failure;
 use super::output::{Output, safe, time};
+use super::style::state;
 use super::{join, running};
 use crate::membership::config_json::ConfigJson;
 use crate::membership::invite::{self, Terms};
@@ -84,7 +85,13 @@ pub(super) struct InviteArgs {
     json: bool,
 }
 
+const LIST_EXAMPLES: &str = "\
+Examples:
+  claudemesh mesh list
+  claudemesh mesh list --json | jq -r '.meshes[].mesh'";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = LIST_EXAMPLES)]
 pub(super) struct ListArgs {
     /// Print the result as JSON
     #[arg(long)]
@@ -180,8 +187,8 @@ fn list(args: &ListArgs, context: &Context, output: &mut Output) -> Result<(), F
             (false, Some(role)) => safe(role),
             (false, None) => "-".to_owned(),
         };
-        let daemon = if runs { "running" } else { "-" };
-        rows.push([entry.slug.clone(), join::name(entry), role, safe(&entry.broker_url), daemon.to_owned()]);
+        let daemon = if runs { state("running") } else { "-".to_owned() };
+        rows.push([entry.slug.clone(), join::name(entry), role, safe(&entry.broker_url), daemon]);
         let mut object = join::json_of(entry);
         object["owned"] = owned.into();
         object["daemon_running"] = runs.into();

@@ -15,24 +15,34 @@ mod daemon;
 pub mod discovery;
 mod events;
 pub mod exit_code;
+mod explain;
 pub mod failure;
+mod follow;
 mod inbox;
 mod join;
+mod link;
 mod mesh;
 pub mod output;
 mod peer;
 mod process;
 pub mod running;
 mod send;
+mod style;
 #[cfg(test)]
 mod tests;
+mod times;
+mod usage;
 
+use std::cell::Cell;
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::failure::Failure;
-use self::output::Output;
+use self::output::{Output, safe};
+use self::usage::Wishes;
 use crate::config::paths::Root;
 use crate::config::source::{ProcessEnvironment, Source};
 use crate::domain::error_code::{ErrorCode, exit};
@@ -47,27 +57,52 @@ Examples:
   claudemesh daemon up                   start the daemon of the joined mesh
   claudemesh peer list                   see who is there
   claudemesh send bob 'the build is green'
-  claudemesh inbox                       read what came in
-  claudemesh events -f --json            follow what happens
+  claudemesh inbox -f                    read what came in, and what comes in
+  claudemesh daemon status               see how it does
+  claudemesh explain unknown_peer        what an error means and what to do
 
 A message is `queued` when it is on disk here, `accepted` when the broker has it,
 `delivered` when the receiver's daemon has stored it.
 
+With --json a verb prints JSON alone on standard output and, if it fails, one JSON
+object on standard error.
+
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 daemon not running, 4 already
-running, 5 refused, 10 wrong configuration, 11 to 18 why a daemon ended for good,
-70 a defect.";
+running, 5 refused, 6 waited in vain, 10 wrong configuration, 11 to 18 why a
+daemon ended for good, 70 a defect.";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Install:
+  bash   claudemesh completions bash > ~/.local/share/bash-completion/completions/claudemesh
+  zsh    claudemesh completions zsh > ~/.zfunc/_claudemesh    (with ~/.zfunc in fpath)
+  fish   claudemesh completions fish > ~/.config/fish/completions/claudemesh.fish
+
+For this shell only: source <(claudemesh completions bash)";
+
+/// The version of this program.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 #[derive(Debug, Parser)]
 #[command(name = "claudemesh", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
+    /// Use colours: auto (on a terminal), always or never
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        value_enum,
+        hide_possible_values = true,
+        default_value_t = clap::ColorChoice::Auto
+    )]
+    color: clap::ColorChoice,
 }
 
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Queue a message for a member, a topic or everyone
-    Send(send::Args),
+    Send(Box<send::Args>),
     /// Show received messages
     Inbox(inbox::Args),
     /// Show or follow what happens in the mesh
@@ -86,13 +121,17 @@ enum Verb {
     /// Serve meshes to their members
     #[command(subcommand)]
     Broker(broker::Verb),
+    /// Explain an error code, or list all
+    Explain(explain::Args),
     /// Print a script that completes commands in your shell
     Completions(CompletionsArgs),
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = COMPLETIONS_EXAMPLES)]
 struct CompletionsArgs {
     /// The shell
+    #[arg(value_name = "SHELL")]
     shell: clap_complete::Shell,
 }
 
@@ -102,6 +141,9 @@ pub struct Context {
     cwd: PathBuf,
     clock: Clock,
     ids: IdSource,
+    /// The version of the daemon that was talked to, once it is known.
+    daemon_version: Arc<OnceLock<String>>,
+    other_version_told: Cell<bool>,
 }
 
 // === impl Context ===
@@ -110,8 +152,21 @@ impl Context {
     fn of_process() -> Self {
         // A working directory that is gone names no mesh; that is all it is for.
         let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+        Self::new(Box::new(ProcessEnvironment), cwd)
+    }
+
+    fn new(source: Box<dyn Source>, cwd: PathBuf) -> Self {
         let clock = Clock::system();
-        Self { source: Box::new(ProcessEnvironment), cwd, ids: IdSource::new(clock.clone()), clock }
+        let ids = IdSource::new(clock.clone());
+        Self { source, cwd, clock, ids, daemon_version: Arc::default(), other_version_told: Cell::new(false) }
+    }
+
+    /// Says once that the daemon is of another version than this command.
+    fn tell_other_version(&self, mesh: Option<&str>, output: &mut Output) {
+        let Some(version) = self.daemon_version.get() else { return };
+        if version != VERSION && !self.other_version_told.replace(true) {
+            output.note(format_args!("note: {}", other_version(version, mesh)));
+        }
     }
 
     fn root(&self) -> Result<Root, Failure> {
@@ -127,42 +182,61 @@ impl Context {
 pub fn run() -> u8 {
     // Before any file: nothing that is created here is readable to others.
     private_file::restrict_umask();
-    let cli = match Cli::try_parse() {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let wishes = Wishes::of(&args);
+    let mut output = Output::standard(wishes.json, wishes.color);
+    let matches = Cli::command().color(wishes.color).try_get_matches_from(args);
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(error) => {
-            // A help text that nobody reads is no failure.
-            let _ = error.print();
-            return if error.use_stderr() { exit::USAGE } else { exit::OK };
-        }
+        Err(error) => return answer_line(&error, &mut output),
     };
-    let mut output = Output::standard();
-    match dispatch(cli.verb, &Context::of_process(), &mut output) {
+    let context = Context::of_process();
+    let result = dispatch(cli.verb, &context, &mut output);
+    context.tell_other_version(None, &mut output);
+    match result {
         Ok(code) => code,
         Err(failure) => {
-            if !failure.is_silent() {
-                output.note(&failure);
-            }
+            output.failure(&failure);
             failure.exit()
         }
     }
 }
 
+/// Answers a line that is no command: help that was asked for, or what is wrong.
+fn answer_line(error: &clap::Error, output: &mut Output) -> u8 {
+    if let Some(failure) = usage::failure(error) {
+        output.failure(&failure);
+        return failure.exit();
+    }
+    // A help text that nobody reads is no failure.
+    let _ = error.print();
+    if error.use_stderr() { exit::USAGE } else { exit::OK }
+}
+
 fn dispatch(verb: Verb, context: &Context, output: &mut Output) -> Result<u8, Failure> {
     match verb {
-        Verb::Send(args) => client_runtime()?.block_on(send::run(args, context, output)).map(ok),
-        Verb::Inbox(args) => client_runtime()?.block_on(inbox::run(args, context, output)).map(ok),
-        Verb::Events(args) => client_runtime()?.block_on(events::run(args, context, output)).map(ok),
+        Verb::Send(args) => client_runtime()?.block_on(Box::pin(send::run(*args, context, output))).map(ok),
+        Verb::Inbox(args) => client_runtime()?.block_on(Box::pin(inbox::run(args, context, output))).map(ok),
+        Verb::Events(args) => client_runtime()?.block_on(Box::pin(events::run(args, context, output))).map(ok),
         Verb::Peer(verb) => client_runtime()?.block_on(peer::run(verb, context, output)).map(ok),
         Verb::Join(args) => join::run(args, context, output).map(ok),
         Verb::Mesh(verb) => mesh::run(verb, context, output).map(ok),
         Verb::Daemon(verb) => daemon::run(verb, context, output),
         Verb::Broker(verb) => broker::run(verb, context, output),
+        Verb::Explain(args) => explain::run(&args, output).map(ok),
         Verb::Completions(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "claudemesh", &mut script);
             output.line(String::from_utf8_lossy(&script)).map(ok)
         }
     }
+}
+
+/// What is said when a daemon is of another version than this command.
+fn other_version(daemon: &str, mesh: Option<&str>) -> String {
+    let mesh = mesh.map(|mesh| format!(" --mesh {mesh}")).unwrap_or_default();
+    let daemon = safe(daemon);
+    format!("the daemon is {daemon}, this command {VERSION}; bring them together: claudemesh daemon restart{mesh}")
 }
 
 fn ok((): ()) -> u8 {
@@ -172,7 +246,8 @@ fn ok((): ()) -> u8 {
 /// Says that the process ends because of a defect, and gives its exit code. The
 /// panic itself is on standard error already.
 pub fn report_panic() -> u8 {
-    Output::standard().note("claudemesh ended because of a defect; please report what is printed above");
+    Output::standard(false, clap::ColorChoice::Auto)
+        .note("claudemesh ended because of a defect; please report what is printed above");
     exit::PANIC
 }
 

@@ -1,32 +1,52 @@
-//! What commands print: lines, tables and JSON.
+//! What commands print: lines, tables, JSON and failures.
 //!
 //! Texts that come from other members are shown, never obeyed: control and
 //! direction characters are replaced before they reach a terminal. JSON escapes
-//! them by itself.
+//! them by itself. Colours are part of every text and are dropped on the way to
+//! what is no terminal, or when they are not wanted.
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 
-use chrono::{DateTime, Local};
-use comfy_table::{Table, presets};
+use anstream::AutoStream;
+use anstream::adapter::strip_str;
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr as _;
 
 use super::failure::Failure;
+use super::style::{ERROR, STRONG, styled};
+pub use super::times::time;
 use crate::domain::error_code::ErrorCode;
-use crate::proto::wkt::Timestamp;
+
+/// Blanks between the columns of a table.
+const GAP: usize = 2;
 
 /// Standard output for results, standard error for everything else.
 pub struct Output {
     stdout: Box<dyn Write>,
     stderr: Box<dyn Write>,
+    json: bool,
+    /// Somebody reads standard error as it is written.
+    is_watched: bool,
 }
 
 // === impl Output ===
 
 impl Output {
-    /// The process's own.
-    pub fn standard() -> Self {
-        Self { stdout: Box::new(io::stdout()), stderr: Box::new(io::stderr()) }
+    /// The process's own. With `json` nothing but the result and, if there is
+    /// one, the failure is printed.
+    pub fn standard(json: bool, color: clap::ColorChoice) -> Self {
+        let choice = match color {
+            clap::ColorChoice::Auto => anstream::ColorChoice::Auto,
+            clap::ColorChoice::Always => anstream::ColorChoice::AlwaysAnsi,
+            clap::ColorChoice::Never => anstream::ColorChoice::Never,
+        };
+        Self {
+            stdout: Box::new(AutoStream::new(io::stdout(), choice)),
+            stderr: Box::new(AutoStream::new(io::stderr(), choice)),
+            json,
+            is_watched: io::stderr().is_terminal(),
+        }
     }
 
     /// Prints a line of the result.
@@ -48,13 +68,26 @@ impl Output {
 
     /// Prints a table; cells must be [`safe`].
     pub fn table<const N: usize>(&mut self, header: [&str; N], rows: Vec<[String; N]>) -> Result<(), Failure> {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_header(header).add_rows(rows);
-        for column in table.column_iter_mut() {
-            column.set_padding((0, 2));
+        let mut widths = header.map(width);
+        for row in &rows {
+            for (most, cell) in widths.iter_mut().zip(row) {
+                *most = width(cell).max(*most);
+            }
         }
-        for line in table.lines() {
-            self.line(line.trim_end())?;
+        let header = header.map(|title| styled(STRONG, title));
+        for row in std::iter::once(&header).chain(&rows) {
+            let mut line = String::new();
+            // Blanks before a cell and not after it: the last one has none.
+            let mut missing = 0;
+            for (cell, most) in row.iter().zip(widths) {
+                if !cell.is_empty() {
+                    line.push_str(&" ".repeat(missing));
+                    line.push_str(cell);
+                    missing = 0;
+                }
+                missing += most - width(cell) + GAP;
+            }
+            self.line(line)?;
         }
         Ok(())
     }
@@ -62,8 +95,51 @@ impl Output {
     /// Says something beside the result, on standard error. That nobody reads it
     /// does not stop the command.
     pub fn note(&mut self, note: impl Display) {
-        let _ = writeln!(self.stderr, "{note}");
+        if !self.json {
+            let _ = writeln!(self.stderr, "{note}");
+        }
     }
+
+    /// Says why the command failed, in the form that was asked for.
+    pub fn failure(&mut self, failure: &Failure) {
+        self.tell(failure, None);
+    }
+
+    /// Says why the command failed for one mesh of several.
+    pub fn failure_of(&mut self, mesh: &str, failure: &Failure) {
+        self.tell(failure, Some(mesh));
+    }
+
+    fn tell(&mut self, failure: &Failure, mesh: Option<&str>) {
+        if failure.is_silent() {
+            return;
+        }
+        // What cannot be told cannot be told elsewhere either.
+        if self.json {
+            if let Ok(object) = serde_json::to_string(&Told { mesh, failure }) {
+                let _ = writeln!(self.stderr, "{object}");
+            }
+            return;
+        }
+        let text = failure.to_string();
+        let text = text.strip_prefix("error:").unwrap_or(&text);
+        let mesh = mesh.map(|mesh| format!("{mesh}: ")).unwrap_or_default();
+        let _ = writeln!(self.stderr, "{mesh}{}{text}", styled(ERROR, "error:"));
+        // A wrong command line is explained by its own help.
+        let code = ErrorCode::from_name(failure.code()).filter(|code| *code != ErrorCode::UsageError);
+        if let Some(code) = code.filter(|_| self.is_watched) {
+            let _ = writeln!(self.stderr, "  more: claudemesh explain {code}");
+        }
+    }
+}
+
+/// A failure, and the mesh that it is about when there are several.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mesh: Option<&'a str>,
+    #[serde(flatten)]
+    failure: &'a Failure,
 }
 
 /// A text in one line, without what could steer a terminal.
@@ -77,13 +153,9 @@ pub fn safe_lines(text: &str) -> String {
     text.lines().map(safe).collect::<Vec<_>>().join("\n  ")
 }
 
-/// A time in the local zone, to the second; `-` if there is none.
-pub fn time(time: Option<&Timestamp>) -> String {
-    local(time).map_or_else(|| "-".to_owned(), |time| time.format("%Y-%m-%d %H:%M:%S").to_string())
-}
-
-fn local(time: Option<&Timestamp>) -> Option<DateTime<Local>> {
-    DateTime::from_timestamp_millis(time?.to_unix_ms()?).map(|time| time.with_timezone(&Local))
+/// Columns that a text takes on the screen, its colours left out.
+fn width(text: &str) -> usize {
+    strip_str(text).map(|part| part.width()).sum()
 }
 
 fn is_unsafe(c: char) -> bool {
@@ -106,7 +178,10 @@ fn json_failure(error: &serde_json::Error) -> Failure {
 pub(super) mod tests {
     use std::sync::{Arc, Mutex};
 
+    use serde_json::json;
+
     use super::*;
+    use crate::cli::style::state;
 
     /// Both streams in memory.
     #[derive(Clone, Default)]
@@ -123,7 +198,12 @@ pub(super) mod tests {
 
     impl Captured {
         pub(in crate::cli) fn output(&self) -> Output {
-            Output { stdout: Box::new(self.clone()), stderr: Box::new(self.clone()) }
+            self.output_as(false)
+        }
+        /// The streams of a command with `--json`, or without.
+        pub(in crate::cli) fn output_as(&self, json: bool) -> Output {
+            let plain = || Box::new(AutoStream::never(Box::new(self.clone()) as Box<dyn Write>));
+            Output { stdout: plain(), stderr: plain(), json, is_watched: false }
         }
         pub(in crate::cli) fn text(&self) -> String {
             String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
@@ -136,6 +216,10 @@ pub(super) mod tests {
         let rows = vec![["bob".to_owned(), "idle".to_owned()], ["日本".to_owned(), "x".to_owned()]];
         captured.output().table(["NAME", "STATUS"], rows).unwrap();
         assert_eq!(captured.text(), "NAME  STATUS\nbob   idle\n日本  x\n");
+        let coloured = vec![[state("ready"), "x".to_owned()], [String::new(), String::new()]];
+        let captured = Captured::default();
+        captured.output().table(["A", "B"], coloured).unwrap();
+        assert_eq!(captured.text(), "A      B\nready  x\n\n");
     }
 
     #[test]
@@ -156,9 +240,46 @@ pub(super) mod tests {
                 Ok(())
             }
         }
-        let mut output = Output { stdout: Box::new(Closed), stderr: Box::new(Closed) };
+        let mut output = Output { stdout: Box::new(Closed), stderr: Box::new(Closed), json: false, is_watched: false };
         let failure = output.line("x").unwrap_err();
         assert!(failure.is_silent());
         assert_eq!(failure.exit(), 0);
+    }
+
+    #[test]
+    fn a_failure_is_words_or_one_json_object() {
+        let failure = Failure::new(ErrorCode::UnknownPeer, "no member matches \"bbo\"").next("see who is there");
+        let captured = Captured::default();
+        captured.output().failure(&failure);
+        captured.output().failure_of("demo", &failure);
+        let words = "error: no member matches \"bbo\" (unknown_peer)\n  see who is there\n";
+        assert_eq!(captured.text(), format!("{words}demo: {words}"));
+        let captured = Captured::default();
+        let mut output = captured.output_as(true);
+        output.note("note: this is for people");
+        output.failure(&failure);
+        let object: serde_json::Value = serde_json::from_str(&captured.text()).unwrap();
+        assert_eq!(captured.text().lines().count(), 1);
+        let expected = json!({
+            "code": "unknown_peer",
+            "message": "no member matches \"bbo\"",
+            "next": ["see who is there"],
+            "exit_code": 1,
+            "retryable": false,
+            "metadata": {},
+        });
+        assert_eq!(object, expected);
+    }
+
+    #[test]
+    fn who_watches_is_told_where_more_is() {
+        let captured = Captured::default();
+        let mut output = Output { is_watched: true, ..captured.output() };
+        output.failure(&Failure::new(ErrorCode::UnknownPeer, "x"));
+        output.failure(&Failure::new(ErrorCode::UsageError, "y"));
+        output.failure(&Failure::foreign("made_up", "z"));
+        let expected = "error: x (unknown_peer)\n  more: claudemesh explain unknown_peer\n\
+                        error: y (usage_error)\nerror: z (made_up)\n";
+        assert_eq!(captured.text(), expected);
     }
 }

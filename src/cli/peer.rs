@@ -1,10 +1,12 @@
 //! `claudemesh peer`.
 
-use super::Context;
 use super::client::{Client, answer, call};
 use super::discovery::DaemonArgs;
 use super::failure::Failure;
 use super::output::{Output, safe, time};
+use super::style::state;
+use super::times::ago;
+use super::{Context, link};
 use crate::proto::pb::{ListPeersRequest, ListPeersResponse, Peer, PeerStatus, PinState};
 
 /// Members asked for at once: the most that a page holds.
@@ -48,10 +50,19 @@ async fn list(args: ListArgs, context: &Context, output: &mut Output) -> Result<
     if args.json {
         return output.json(&all);
     }
-    let rows = all.peers.iter().map(row).collect();
+    let trouble = link::trouble(&client).await;
+    let is_known = trouble.is_none() && all.presence_as_of.is_some();
+    let rows = all.peers.iter().map(|peer| row(peer, is_known)).collect();
     output.table(["NAME", "KEY", "STATUS", "LAST SEEN", "DOING"], rows)?;
-    if all.presence_as_of.is_none() && !all.peers.iter().any(|peer| peer.online) {
-        output.note("note: who is online is not known, the broker has not said yet");
+    match (trouble, all.presence_as_of.as_ref()) {
+        (None, Some(_)) => {}
+        (None, None) => output.note("note: who is online is not known; the broker has not said yet"),
+        (Some(trouble), None) => output.note(format_args!("note: {trouble}\n  who is online is not known")),
+        (Some(trouble), at) => output.note(format_args!(
+            "note: {trouble}\n  who is online is not known; the broker last said at {} ({})",
+            time(at),
+            ago(at)
+        )),
     }
     Ok(())
 }
@@ -75,26 +86,28 @@ async fn all_pages(client: &Client, online: bool) -> Result<ListPeersResponse, F
     }
 }
 
-fn row(peer: &Peer) -> [String; 5] {
+/// `is_known`: the daemon knows who is online now.
+fn row(peer: &Peer, is_known: bool) -> [String; 5] {
     let own = if peer.is_self { " (you)" } else { "" };
     [
         format!("{}{own}", safe(&peer.display_name)),
         // As many digits as `send` takes for a member.
         peer.pubkey.chars().take(16).collect(),
-        status(peer).to_owned(),
-        if peer.online { "now".to_owned() } else { time(peer.last_seen_at.as_ref()) },
+        state(status(peer, is_known)),
+        if peer.online { "now".to_owned() } else { ago(peer.last_seen_at.as_ref()) },
         safe(&peer.summary),
     ]
 }
 
 /// What matters most about a member: trouble with its key, then presence.
-fn status(peer: &Peer) -> &'static str {
+fn status(peer: &Peer, is_known: bool) -> &'static str {
     match peer.pin_state() {
         PinState::KeyChanged => return "key changed",
         PinState::Revoked => return "removed",
         PinState::Pinned | PinState::Verified | PinState::Unspecified => {}
     }
     match peer.status() {
+        _ if !peer.online && !is_known => "unknown",
         _ if !peer.online => "offline",
         PeerStatus::Working => "working",
         PeerStatus::Dnd => "dnd",
@@ -116,10 +129,12 @@ mod tests {
             status: PeerStatus::Working.into(),
             ..Peer::default()
         };
+        let row = |peer: &Peer| super::row(peer, true);
         assert_eq!(row(&peer), ["bob", "abababababababab", "working", "now", ""]);
         let offline = Peer { online: false, is_self: true, ..peer.clone() };
-        assert_eq!(row(&offline), ["bob (you)", "abababababababab", "offline", "-", ""]);
+        assert_eq!(row(&offline), ["bob (you)", "abababababababab", "\u{1b}[2moffline\u{1b}[0m", "-", ""]);
+        assert_eq!(status(&offline, false), "unknown");
         let changed = Peer { pin_state: PinState::KeyChanged.into(), ..peer };
-        assert_eq!(status(&changed), "key changed");
+        assert_eq!(status(&changed, false), "key changed");
     }
 }

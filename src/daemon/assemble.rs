@@ -1,5 +1,6 @@
 //! Builds every part in the order of dependence, one paragraph each.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -8,7 +9,9 @@ use super::settings::Settings;
 use super::{Error, LastExit, Options, state};
 use crate::broker_client::{self, End, LinkState};
 use crate::config::daemon::DaemonConfig;
+use crate::config::environment::{Environment, Place};
 use crate::config::paths::StateDir;
+use crate::config::source::ProcessEnvironment;
 use crate::db::connect::{CheckpointMode, Sqlite};
 use crate::domain::error_code::{ErrorCode, exit};
 use crate::domain::ids::MemberKey;
@@ -198,6 +201,7 @@ fn facts(
         log_path: text(state.log()),
         broker_url: entry.broker_url.clone(),
         insecure_link: entry.broker_url.starts_with("ws://"),
+        environment: environment_status(),
         last_exit,
         warnings,
     }
@@ -221,6 +225,19 @@ fn warnings(state: &StateDir, exposed: Vec<String>, databases: &state::Databases
         warnings.push(api::warning("last_exit", text));
     }
     warnings
+}
+
+/// Where this process runs. It is shown only: no setting depends on it.
+fn environment_status() -> admin::EnvironmentStatus {
+    let found = Environment::detect(&ProcessEnvironment, &|path| Path::new(path).exists());
+    let detected = match found.place {
+        Place::Host => admin::HostEnvironment::Host,
+        Place::Container => admin::HostEnvironment::Container,
+        Place::Kubernetes => admin::HostEnvironment::Kubernetes,
+        Place::Ci => admin::HostEnvironment::Ci,
+        Place::Runpod => admin::HostEnvironment::Runpod,
+    };
+    admin::EnvironmentStatus { detected: detected.into(), signal: found.signal.to_owned(), overrides: Vec::new() }
 }
 
 /// Binds the loopback port and writes it down. A port that is taken does not

@@ -2,7 +2,8 @@
 //!
 //! A row gives the stable name, the status in gRPC and HTTP, whether a retry of
 //! the same request can succeed, the exit code of the command line, and a
-//! title. `docs/errors/<name>.md` explains each. Codes are added, never renamed.
+//! title. `docs/errors/<name>.md` explains each and is part of the program: a
+//! code without a page does not build. Codes are added, never renamed.
 
 use std::fmt;
 
@@ -48,6 +49,8 @@ pub mod exit {
     pub const ALREADY_RUNNING: u8 = 4;
     /// Refused on purpose.
     pub const REFUSED: u8 = 5;
+    /// What was waited for did not happen in time.
+    pub const WAIT_TIMEOUT: u8 = 6;
     /// The configuration is wrong.
     pub const CONFIG: u8 = 10;
     /// The key was made on another host.
@@ -75,10 +78,12 @@ pub mod exit {
 struct Row {
     name: &'static str,
     grpc: i32,
+    grpc_name: &'static str,
     http: u16,
     retryable: bool,
     exit: u8,
     title: &'static str,
+    page: &'static str,
 }
 
 macro_rules! codes {
@@ -98,10 +103,12 @@ macro_rules! codes {
                     $(Self::$variant => Row {
                         name: $name,
                         grpc: grpc::$grpc,
+                        grpc_name: stringify!($grpc),
                         http: $http,
                         retryable: codes!(@$retry),
                         exit: exit::$exit,
                         title: $title,
+                        page: include_str!(concat!("../../docs/errors/", $name, ".md")),
                     },)*
                 }
             }
@@ -159,6 +166,8 @@ codes! {
     ClockSkew => "clock_skew", FAILED_PRECONDITION, 412, final, OTHER, "This host's clock is too far from the broker's";
     DaemonShuttingDown => "daemon_shutting_down", UNAVAILABLE, 503, retry, OTHER, "The daemon is stopping";
     DeadlineExceeded => "deadline_exceeded", DEADLINE_EXCEEDED, 504, retry, OTHER, "The call's deadline passed";
+    WaitTimeout => "wait_timeout", DEADLINE_EXCEEDED, 504, retry, WAIT_TIMEOUT, "The message did not come as far as was waited for";
+    DeliveryExpired => "delivery_expired", FAILED_PRECONDITION, 410, final, OTHER, "The receiver did not take the message within the broker's limit";
     CapabilityDisabled => "capability_disabled", UNIMPLEMENTED, 404, final, OTHER, "This capability is switched off";
     NotServed => "not_served", UNIMPLEMENTED, 501, final, OTHER, "This daemon does not serve the call";
     InternalError => "internal_error", INTERNAL, 500, final, OTHER, "A defect of the daemon";
@@ -201,6 +210,11 @@ impl ErrorCode {
         self.row().grpc
     }
 
+    /// The gRPC status code by name, such as `NOT_FOUND`.
+    pub fn grpc_name(self) -> &'static str {
+        self.row().grpc_name
+    }
+
     /// The HTTP status code.
     pub fn http(self) -> u16 {
         self.row().http
@@ -219,6 +233,11 @@ impl ErrorCode {
     /// What it means, in a few words.
     pub fn title(self) -> &'static str {
         self.row().title
+    }
+
+    /// The page of `docs/errors` about it, in Markdown.
+    pub fn page(self) -> &'static str {
+        self.row().page
     }
 
     /// The code with this name.

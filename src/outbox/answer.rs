@@ -24,6 +24,7 @@ pub(super) fn queued(row: &Model) -> Accepted {
         target_key: row.target_key.clone(),
         target_name: row.target_name.clone(),
         degraded: degraded(row.degraded.as_deref()),
+        delivered_at: None,
     }
 }
 
@@ -50,6 +51,7 @@ pub(super) fn from_existing(row: &Existing, new: &LocalFingerprint) -> Result<Ac
         target_key: row.target_key.clone(),
         target_name: row.target_name.clone(),
         degraded: degraded(row.degraded.as_deref()),
+        delivered_at: row.receiver_stored_at.map(UnixMillis),
     })
 }
 

@@ -73,6 +73,8 @@ pub struct Accepted {
     pub target_name: Option<String>,
     /// What the receiver cannot be told, such as `meta`.
     pub degraded: Vec<String>,
+    /// When the receiver's daemon stored it, by the broker's word.
+    pub delivered_at: Option<UnixMillis>,
 }
 
 /// The outbox for the rest of the daemon. Cheap to clone.

@@ -61,6 +61,8 @@ pub struct Existing {
     pub target_name: Option<String>,
     /// What the receiver could not be told, as a JSON array.
     pub degraded: Option<String>,
+    /// When the receiver stored it, Unix ms.
+    pub receiver_stored_at: Option<i64>,
 }
 
 /// Rows per state.
@@ -102,6 +104,7 @@ pub async fn find(db: &impl ConnectionTrait, client_message_ids: &[&str]) -> Res
             Column::TargetKey,
             Column::TargetName,
             Column::Degraded,
+            Column::ReceiverStoredAt,
         ])
         .filter(Column::ClientMessageId.is_in(client_message_ids.iter().copied()))
         .into_model::<Existing>()

@@ -6,13 +6,14 @@
 //! What it guarantees: a change is on disk before anyone sees it.
 //! What it must not do: follow a changed key or a taken name.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, Presence, repo};
+use super::{Error, Presence, Sightings, repo};
 use crate::broker_client::{self, News};
 use crate::db::connect::Sqlite;
 use crate::domain::event::{MeshEvent, PeerChange};
@@ -47,6 +48,7 @@ pub(super) struct Follower {
     pub(super) clock: Clock,
     pub(super) members: watch::Sender<Arc<Vec<PinnedMember>>>,
     pub(super) presence: watch::Sender<Arc<Vec<Presence>>>,
+    pub(super) sightings: watch::Sender<Arc<Sightings>>,
     pub(super) requests: mpsc::Receiver<oneshot::Sender<()>>,
     pub(super) stop: CancellationToken,
 }
@@ -157,6 +159,7 @@ impl Follower {
 
     async fn ask(&self, knows_members: bool) -> Result<(), Error> {
         let bare = |req_id| Bare { req_id: Some(req_id) };
+        let mut heard = false;
         let answer = self.link.request(|id| ClientFrame::ListPeers(bare(id)), LIMIT).await?;
         if let ServerFrame::PeersList(list) = answer {
             let present: Vec<Presence> = list.peers.iter().filter_map(presence).collect();
@@ -170,6 +173,7 @@ impl Follower {
                 }
                 changed
             });
+            heard = true;
         }
         if knows_members {
             let answer = self.link.request(|id| ClientFrame::MemberList(bare(id)), LIMIT).await?;
@@ -177,7 +181,25 @@ impl Follower {
                 self.pin(list.members.iter().filter_map(|row| self.shown_member(row))).await?;
             }
         }
+        // Last: who is seen for the first time is pinned by now.
+        if heard {
+            self.note_seen();
+        }
         Ok(())
+    }
+
+    /// Notes who was seen. Only pinned members are kept, so that a broker cannot
+    /// fill the memory with keys.
+    fn note_seen(&self) {
+        let now = self.clock.now();
+        let pinned: HashSet<MemberKey> = self.members.borrow().iter().map(|member| member.key).collect();
+        let present = Arc::clone(&self.presence.borrow());
+        self.sightings.send_modify(|sightings| {
+            let sightings = Arc::make_mut(sightings);
+            sightings.as_of = Some(now);
+            sightings.last_seen.extend(present.iter().map(|one| (one.member_key, now)));
+            sightings.last_seen.retain(|key, _| pinned.contains(key));
+        });
     }
 
     /// Brings rows into the pinned list: disk first, then everybody else.

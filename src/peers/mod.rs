@@ -12,6 +12,7 @@ mod error;
 mod follower;
 mod repo;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::broker_client;
 use crate::db::connect::Sqlite;
 use crate::domain::ids::MemberKey;
 use crate::domain::roster::PinnedMember;
+use crate::domain::time::UnixMillis;
 use crate::events::Hub;
 use crate::identity::Identity;
 use crate::runtime::clock::Clock;
@@ -60,11 +62,21 @@ pub struct Presence {
     pub visible: bool,
 }
 
+/// When the broker told of presence, and of whom.
+#[derive(Clone, Debug, Default)]
+pub struct Sightings {
+    /// When it last told who is connected.
+    pub as_of: Option<UnixMillis>,
+    /// When it last told that a member is connected, since the start.
+    pub last_seen: BTreeMap<MemberKey, UnixMillis>,
+}
+
 /// The roster for the rest of the daemon. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle {
     members: watch::Receiver<Arc<Vec<PinnedMember>>>,
     presence: watch::Receiver<Arc<Vec<Presence>>>,
+    sightings: watch::Receiver<Arc<Sightings>>,
     refresh: mpsc::Sender<oneshot::Sender<()>>,
 }
 
@@ -87,6 +99,7 @@ pub async fn prepare(
     let pinned = repo::all(db.readers()).await?;
     let (members_tx, members) = watch::channel(Arc::new(pinned));
     let (presence_tx, presence) = watch::channel(Arc::default());
+    let (sightings_tx, sightings) = watch::channel(Arc::default());
     let (refresh, requests) = mpsc::channel(64);
     let follower = Follower {
         db,
@@ -96,10 +109,11 @@ pub async fn prepare(
         clock,
         members: members_tx,
         presence: presence_tx,
+        sightings: sightings_tx,
         requests,
         stop: supervisor.token(Phase::Workers),
     };
-    Ok(Parts { follower, handle: Handle { members, presence, refresh } })
+    Ok(Parts { follower, handle: Handle { members, presence, sightings, refresh } })
 }
 
 // === impl Parts ===
@@ -132,6 +146,11 @@ impl Handle {
     /// Who is connected, as the broker said last.
     pub fn presence(&self) -> Arc<Vec<Presence>> {
         Arc::clone(&self.presence.borrow())
+    }
+
+    /// When presence was told of, and of whom. It outlives the link.
+    pub fn sightings(&self) -> Arc<Sightings> {
+        Arc::clone(&self.sightings.borrow())
     }
 
     /// Whether some connection of this member is live, as the broker said last.

@@ -12,6 +12,7 @@ pub mod health;
 pub mod ids;
 pub mod instance_lock;
 pub mod listen;
+pub mod memory;
 pub mod private_file;
 pub mod shutdown;
 pub mod signals;

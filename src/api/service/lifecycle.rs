@@ -7,6 +7,7 @@ use crate::api::status::{Failure, crate_version};
 use crate::broker_client::{self, LinkState};
 use crate::domain::error_code::ErrorCode;
 use crate::proto::{admin, pb};
+use crate::runtime::memory;
 
 /// An offset of the clock that is worth a word, in milliseconds. The measure has
 /// the time of one answer in it.
@@ -63,9 +64,9 @@ impl Services {
                 config_path: facts.config_path.clone(),
                 log_path: facts.log_path.clone(),
                 schema_version: deps.schema_version,
-                rss_bytes: 0,
+                rss_bytes: memory::resident_bytes().unwrap_or_default(),
             }),
-            environment: None,
+            environment: Some(facts.environment.clone()),
             link: Some(self.link_status(&seen)),
             features: self.features(),
             clock: Some(admin::ClockStatus {
@@ -124,7 +125,7 @@ impl Services {
             LinkState::Connecting => (admin::LinkState::Connecting, 0, None),
             LinkState::Ready(_) => (admin::LinkState::Connected, 0, None),
             LinkState::Waiting { attempt, pause, .. } => {
-                (admin::LinkState::Backoff, *attempt, Some(timestamp(seen.since.plus(*pause))))
+                (admin::LinkState::Backoff, *attempt, Some(timestamp(seen.changed_at.plus(*pause))))
             }
             LinkState::Ended(_) => (admin::LinkState::Closed, 0, None),
         };

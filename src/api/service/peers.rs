@@ -9,7 +9,7 @@ use crate::api::status::Failure;
 use crate::domain::error_code::ErrorCode;
 use crate::domain::roster::PinnedMember;
 use crate::identity::ENVELOPE;
-use crate::peers::Presence;
+use crate::peers::{Presence, Sightings};
 use crate::proto::pb;
 
 /// Where a peer stands in the list: by name, then by id.
@@ -37,7 +37,8 @@ impl Services {
             ),
         };
         let (members, presence) = (deps.peers.members(), deps.peers.presence());
-        let mut peers: Vec<pb::Peer> = members.iter().map(|member| self.peer(member, &presence)).collect();
+        let sightings = deps.peers.sightings();
+        let mut peers: Vec<pb::Peer> = members.iter().map(|member| self.peer(member, &presence, &sightings)).collect();
         peers.retain(|peer| {
             (peer.online || request.include_offline)
                 && (request.roles.is_empty() || request.roles.contains(&peer.role))
@@ -48,7 +49,7 @@ impl Services {
         let more = peers.len() > limit;
         peers.truncate(limit);
         let next_page_token = peers.last().filter(|_| more).map(|last| token(&place(last))).unwrap_or_default();
-        Ok(pb::ListPeersResponse { peers, next_page_token, presence_as_of: None })
+        Ok(pb::ListPeersResponse { peers, next_page_token, presence_as_of: sightings.as_of.map(convert::timestamp) })
     }
 
     /// Changes what others see of this member.
@@ -56,7 +57,7 @@ impl Services {
         Err(Failure::not_served("profiles"))
     }
 
-    fn peer(&self, member: &PinnedMember, presence: &[Presence]) -> pb::Peer {
+    fn peer(&self, member: &PinnedMember, presence: &[Presence], sightings: &Sightings) -> pb::Peer {
         let is_own = |one: &&Presence| one.member_key == member.key || Some(one.member_key) == member.changed_key;
         let live: Vec<&Presence> = presence.iter().filter(is_own).collect();
         let sessions: Vec<pb::PeerSession> = live.iter().map(|one| session(one)).collect();
@@ -96,7 +97,10 @@ impl Services {
             visible: live.is_empty() || live.iter().any(|one| one.visible),
             is_self: member.member_id == *self.0.deps.identity.member_id(),
             legacy: !member.capabilities.iter().any(|one| one == ENVELOPE),
-            last_seen_at: None,
+            last_seen_at: sightings
+                .last_seen
+                .get(&member.key)
+                .map(|at| convert::timestamp(self.0.link.broker_time(*at))),
         }
     }
 }

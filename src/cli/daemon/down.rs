@@ -26,7 +26,14 @@ const END_LIMIT: Duration = Duration::from_secs(40);
 const EXPLAIN: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(25);
 
+const EXAMPLES: &str = "\
+Examples:
+  claudemesh daemon down                 the only running daemon
+  claudemesh daemon down --mesh demo
+  claudemesh daemon down --all";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Args {
     /// The mesh; the only running daemon's if left out
     #[arg(long, value_name = "MESH")]

@@ -21,7 +21,14 @@ const TAIL: u64 = 4 << 20;
 /// Between two looks for new lines.
 const LOOK: Duration = Duration::from_millis(250);
 
+const EXAMPLES: &str = "\
+Examples:
+  claudemesh daemon logs -n 200
+  claudemesh daemon logs -f --mesh demo
+  claudemesh daemon logs --json | jq 'select(.level == \"WARN\")'";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Args {
     /// The mesh; the only running daemon's if left out
     #[arg(long, value_name = "MESH")]

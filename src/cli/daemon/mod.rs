@@ -19,7 +19,7 @@ use super::client::{Client, answer, call};
 use super::discovery::{DaemonArgs, joined_mesh, named_mesh};
 use super::failure::Failure;
 use super::output::{Output, safe};
-use super::{Context, client_runtime, ok, running};
+use super::{Context, client_runtime, inbox, ok, running};
 use crate::config::paths::Root;
 use crate::domain::error_code::{ErrorCode, exit};
 use crate::membership::config_json::ConfigJson;
@@ -40,11 +40,20 @@ pub(super) enum Verb {
     Reload(ReloadArgs),
     /// Show a daemon's log
     Logs(logs::Args),
+    /// Show received messages; the same as `claudemesh inbox`
+    Inbox(inbox::Args),
     /// Check the databases of a stopped daemon, and set damaged ones aside
     Recover(recover::Args),
 }
 
+const RESTART_EXAMPLES: &str = "\
+Examples:
+  claudemesh daemon restart --mesh demo
+
+Needed after an update of the program, and for settings that reload does not take.";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = RESTART_EXAMPLES)]
 pub(super) struct RestartArgs {
     /// The mesh; the only running daemon's if left out
     #[arg(long, value_name = "MESH")]
@@ -54,7 +63,14 @@ pub(super) struct RestartArgs {
     json: bool,
 }
 
+const RELOAD_EXAMPLES: &str = "\
+Examples:
+  claudemesh daemon reload --mesh demo
+
+The link and the sockets stay. A file with errors changes nothing.";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = RELOAD_EXAMPLES)]
 pub(super) struct ReloadArgs {
     /// Print the daemon's answer as JSON
     #[arg(long)]
@@ -71,6 +87,7 @@ pub(super) fn run(verb: Verb, context: &Context, output: &mut Output) -> Result<
         Verb::Status(args) => client_runtime()?.block_on(status::run(args, context, output)),
         Verb::Reload(args) => client_runtime()?.block_on(reload(args, context, output)).map(ok),
         Verb::Logs(args) => client_runtime()?.block_on(logs::run(args, context, output)).map(ok),
+        Verb::Inbox(args) => client_runtime()?.block_on(Box::pin(inbox::run(args, context, output))).map(ok),
         Verb::Recover(args) => client_runtime()?.block_on(recover::run(args, context, output)),
     }
 }
@@ -133,7 +150,7 @@ impl Each {
     }
 
     fn note(&mut self, mesh: &str, failure: &Failure, output: &mut Output) {
-        output.note(format_args!("{mesh}: {failure}"));
+        output.failure_of(mesh, failure);
         if self.exit == exit::OK {
             self.exit = failure.exit();
         }

@@ -9,7 +9,16 @@ use crate::cli::output::Output;
 use crate::daemon::recover::{self, Finding};
 use crate::domain::error_code::{ErrorCode, exit};
 
+const EXAMPLES: &str = "\
+Examples:
+  claudemesh daemon recover --mesh demo
+  claudemesh daemon recover --mesh demo --set-aside
+
+Nothing is changed without --set-aside. Ends with exit code 16 when a database is
+damaged.";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Args {
     /// The mesh; the only joined one if left out
     #[arg(long, value_name = "MESH")]

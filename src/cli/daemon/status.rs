@@ -14,7 +14,9 @@ use crate::cli::client::{Client, answer, call_within, no_answer};
 use crate::cli::discovery::{named_mesh, not_running};
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, safe, time};
-use crate::cli::{Context, exit_code, running};
+use crate::cli::style::state;
+use crate::cli::times::{ago, span};
+use crate::cli::{Context, VERSION, exit_code, link, other_version, running};
 use crate::config::paths::Root;
 use crate::daemon::LastExit;
 use crate::domain::error_code::{ErrorCode, exit};
@@ -72,7 +74,7 @@ pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> R
     }
     let code = if rows.iter().any(|row| row.running) { exit::OK } else { exit::NOT_RUNNING };
     if args.json {
-        output.json(&json!({ "daemons": rows }))?;
+        output.json(&json!({ "command_version": VERSION, "daemons": rows }))?;
         return Ok(code);
     }
     if rows.is_empty() {
@@ -170,13 +172,13 @@ fn table(rows: &[Row], output: &mut Output) -> Result<(), Failure> {
 fn cells(row: &Row) -> [String; 10] {
     let dash = || "-".to_owned();
     let Some(status) = &row.status else {
-        let state = if row.running { "no answer" } else { "stopped" };
+        let word = if row.running { "no answer" } else { "stopped" };
         let mut cells: [String; 10] = std::array::from_fn(|_| dash());
         cells[0] = row.mesh.clone();
-        cells[1] = state.to_owned();
+        cells[1] = state(word);
         return cells;
     };
-    let state = match status.state() {
+    let health = match status.state() {
         HealthState::Starting => "starting",
         HealthState::Ready => "ready",
         HealthState::Degraded => "degraded",
@@ -194,16 +196,21 @@ fn cells(row: &Row) -> [String; 10] {
     let process = status.process.as_ref();
     [
         row.mesh.clone(),
-        state.to_owned(),
-        connected.to_owned(),
+        state(health),
+        state(connected),
         link.filter(|link| link.lag_ms > 0.0).map_or_else(dash, |link| format!("{:.1} ms", link.lag_ms)),
         status.outbox.as_ref().map_or_else(dash, |outbox| (outbox.pending + outbox.inflight).to_string()),
         status.inbox.as_ref().map_or_else(dash, |inbox| inbox.rows.to_string()),
         status.hooks.as_ref().map_or_else(dash, |hooks| hooks.runs.to_string()),
         process.filter(|process| process.pid > 0).map_or_else(dash, |process| process.pid.to_string()),
         process.map_or_else(dash, |process| span(process.uptime_s)),
-        process.map_or_else(dash, |process| safe(&process.version)),
+        process.map_or_else(dash, |process| versions(&process.version)),
     ]
+}
+
+/// The daemon's version, and this command's where it is another one.
+fn versions(daemon: &str) -> String {
+    if daemon == VERSION { daemon.to_owned() } else { format!("{} (command {VERSION})", safe(daemon)) }
 }
 
 /// What the operator should know beside the numbers.
@@ -219,21 +226,16 @@ fn notes(row: &Row) -> Vec<String> {
     notes.extend(status.degraded_reasons.iter().map(|reason| format!("degraded: {}", safe(reason))));
     notes.extend(status.warnings.iter().map(|warning| format!("{} ({})", safe(&warning.message), safe(&warning.code))));
     if let Some(link) = &status.link
-        && link.state() != LinkState::Connected
-        && let Some(error) = &link.last_error
+        && let Some(trouble) = link::describe(link)
     {
-        notes.push(format!("{} ({})", safe(&error.message), safe(&error.code)));
+        let next = link.next_attempt_at.as_ref().map(|at| format!("; next attempt at {}", time(Some(at))));
+        notes.push(format!("{trouble}{}", next.unwrap_or_default()));
     }
     if let Some(outbox) = status.outbox.as_ref().filter(|outbox| outbox.dead > 0) {
         notes.push(format!("{} messages were given up", outbox.dead));
     }
-    let own = env!("CARGO_PKG_VERSION");
-    if let Some(process) = status.process.as_ref().filter(|process| process.version != own) {
-        let version = safe(&process.version);
-        notes.push(format!(
-            "the daemon is {version}, this command {own}; bring them together: claudemesh daemon restart --mesh {}",
-            row.mesh
-        ));
+    if let Some(process) = status.process.as_ref().filter(|process| process.version != VERSION) {
+        notes.push(other_version(&process.version, Some(&row.mesh)));
     }
     notes
 }
@@ -245,22 +247,8 @@ fn ended(last: &LastExit) -> String {
         ("", detail) => format!(": {}", safe(detail)),
         (code, detail) => format!(": {} ({})", safe(detail), safe(code)),
     };
-    format!(
-        "the last daemon ended with exit code {} at {}{why}",
-        last.exit_code,
-        time(Some(&Timestamp::from_unix_ms(last.at)))
-    )
-}
-
-/// A time span in its largest unit, and the next one.
-fn span(seconds: u32) -> String {
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{minutes}m{}s", seconds % 60),
-        3600..86400 => format!("{hours}h{}m", minutes % 60),
-        _ => format!("{days}d{}h", hours % 24),
-    }
+    let at = Timestamp::from_unix_ms(last.at);
+    format!("the last daemon ended with exit code {}, {} ({}){why}", last.exit_code, time(Some(&at)), ago(Some(&at)))
 }
 
 #[cfg(test)]
@@ -294,9 +282,10 @@ mod tests {
     #[test]
     fn the_table_shows_link_lag_queue_and_hook_runs() {
         let expected = ["demo", "ready", "connected", "1.2 ms", "3", "7", "4", "42", "1h2m", env!("CARGO_PKG_VERSION")];
-        assert_eq!(cells(&row(Some(status()))), expected);
+        let plain = |row: &Row| cells(row).map(|cell| anstream::adapter::strip_str(&cell).to_string());
+        assert_eq!(plain(&row(Some(status()))), expected);
         assert_eq!(notes(&row(Some(status()))), Vec::<String>::new());
-        assert_eq!(cells(&row(None))[1], "stopped");
+        assert_eq!(plain(&row(None))[1], "stopped");
     }
 
     #[test]
@@ -310,13 +299,10 @@ mod tests {
         let captured = Captured::default();
         table(&[row(Some(old)), stopped], &mut captured.output()).unwrap();
         let text = captured.text();
-        for part in ["degraded: outbox_full", "is 0.1.0", "exit code 12", "replaced_by_newer_connection"] {
+        for part in
+            ["degraded: outbox_full", "is 0.1.0", "0.1.0 (command 0.", "exit code 12", "replaced_by_newer_connection"]
+        {
             assert!(text.contains(part), "{text}");
         }
-    }
-
-    #[test]
-    fn spans_have_two_units() {
-        assert_eq!([0, 61, 3600, 90_000].map(span), ["0s", "1m1s", "1h0m", "1d1h"]);
     }
 }

@@ -12,6 +12,7 @@ use crate::cli::client::{Client, call_within};
 use crate::cli::discovery::joined_mesh;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, safe_lines};
+use crate::cli::style::state;
 use crate::cli::{Context, client_runtime, process, running};
 use crate::config::fleet::Fleet;
 use crate::config::paths::Root;
@@ -106,7 +107,8 @@ pub(super) fn report(started: &Started, json: bool, output: &mut Output) -> Resu
         object["socket"] = started.socket.as_str().into();
         return output.json(&object);
     }
-    output.line(format_args!("started  {}  pid {}  socket {}", started.mesh, started.pid, started.socket))
+    let state = state("started");
+    output.line(format_args!("{state}  {}  pid {}  socket {}", started.mesh, started.pid, started.socket))
 }
 
 /// Starts the mesh's daemon in the background and waits until it answers.
@@ -117,7 +119,7 @@ pub(super) async fn start(context: &Context, root: &Root, mesh: &str, name: Opti
     // Not the log: its lines are JSON, and what comes here is not.
     let printed = state.path().join("stderr.log");
     let mut arguments: Vec<String> =
-        ["daemon", "up", "--foreground", "--detached", "--mesh", mesh].map(str::to_owned).to_vec();
+        ["daemon", "up", "--foreground", "--detached", "--color=never", "--mesh", mesh].map(str::to_owned).to_vec();
     arguments.extend(name.map(|name| format!("--name={name}")));
     let mut child = process::spawn_self(&arguments, root, &printed)?;
     let pid = child.id();

@@ -35,7 +35,7 @@ fn words() -> Vec<Case<Queued>> {
         Case {
             name: "unknown_subcommand",
             cause: "A command is misspelt.",
-            code: "",
+            code: "usage_error",
             end: End::Exit(2),
             place: &["'sned'"],
             help: "a similar subcommand exists: 'send'",
@@ -44,7 +44,7 @@ fn words() -> Vec<Case<Queued>> {
         Case {
             name: "unknown_flag",
             cause: "A flag is misspelt.",
-            code: "",
+            code: "usage_error",
             end: End::Exit(2),
             place: &["'--prioriti'"],
             help: "a similar argument exists: '--priority'",

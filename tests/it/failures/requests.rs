@@ -136,7 +136,7 @@ fn contents() -> Vec<Case<World>> {
             cause: "The message is longer than 1 MiB or than the broker takes.",
             code: "payload_too_large",
             end: End::Exit(2),
-            place: &["the message is 1048577 bytes long", "the limit is"],
+            place: &["standard input holds more than a message can: 1048576 bytes"],
             help: "send it in parts",
             act: |world| Box::pin(async move { world.send_input(&too_long()).await }),
         },

@@ -2,39 +2,7 @@
 
 use std::path::Path;
 
-use crate::support::cli::run;
-use crate::support::process;
-
-/// Help texts of every verb, found through the help texts themselves.
-async fn every_help_text() -> Vec<(String, String)> {
-    let home = process::directory();
-    let mut open = vec![Vec::new()];
-    let mut found = Vec::new();
-    while let Some(verb) = open.pop() {
-        let mut arguments: Vec<String> = verb.clone();
-        arguments.push("--help".into());
-        let text = run(home.path(), &arguments).await.ok().stdout;
-        let mut in_commands = false;
-        for line in text.lines() {
-            if line.starts_with("Commands:") {
-                in_commands = true;
-            } else if !line.starts_with(' ') {
-                in_commands = false;
-            } else if in_commands
-                && line.starts_with("  ")
-                && !line.starts_with("   ")
-                && let Some(name) = line.split_whitespace().next()
-                && name != "help"
-            {
-                let mut deeper = verb.clone();
-                deeper.push(name.to_owned());
-                open.push(deeper);
-            }
-        }
-        found.push((format!("claudemesh {} --help", verb.join(" ")), text));
-    }
-    found
-}
+use crate::support::cli::every_help_text;
 
 /// Every text that is written for users. The specification is left out: it
 /// quotes the claim in order to forbid it.

@@ -43,6 +43,15 @@ pub(crate) fn python() -> Option<PathBuf> {
     find("the Python of the tests", &[fetched("venv/bin/python")])
 }
 
+/// A tool of the system that is used where it happens to be.
+pub(crate) fn system_if_there(name: &str) -> Option<PathBuf> {
+    let found = in_path(name).into_iter().find(|path| path.is_file());
+    if found.is_none() {
+        eprintln!("SKIPPED: {name} is not installed");
+    }
+    found
+}
+
 /// A tool of the system.
 pub(crate) fn system(name: &str) -> Option<PathBuf> {
     find(name, &in_path(name))

@@ -1,20 +1,26 @@
 //! `claudemesh send`.
+//!
+//! What it is for: one message, queued; with `--wait` watched until the broker or
+//! the receiver has it.
+//! What runs here: one command.
+//! What it guarantees: the id is minted before the first attempt, so that a
+//! repeat is the same message; no word claims more than is known.
+//! What it must not do: wait for the broker without being asked.
 
-use std::io::Read as _;
+mod input;
+mod wait;
+
+use std::time::Duration;
 
 use tonic::Code;
 
-use super::Context;
 use super::client::{Client, answer, call};
 use super::discovery::DaemonArgs;
 use super::failure::Failure;
 use super::output::{Output, safe};
+use super::{Context, link, style};
 use crate::domain::error_code::ErrorCode;
 use crate::proto::pb::{Priority, SendRequest, SendResponse, SendStatus};
-
-/// Greatest text that is read from standard input, in bytes: what a message may
-/// have, and one more to notice that it has too many.
-const MAX_INPUT: u64 = (1 << 20) + 1;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,9 +28,14 @@ Examples:
   claudemesh send '#ops' 'deploying now' --priority now
   git diff | claudemesh send bob -
   claudemesh send bob hi --id release-42    repeating it sends it once
+  claudemesh send bob hi --wait delivered --timeout 5min
 
 The receiver is a member's name, its key (64 hex digits) or the first 16 or more
-digits of it, `#topic`, `@group`, or `*` for everyone.";
+digits of it, `#topic`, `@group`, or `*` for everyone.
+
+Ends with exit code 0 when the message is queued, or came as far as --wait says; 1
+when it was refused or given up; 6 when --timeout was over first: the message
+stays queued then, and goes out by itself.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -48,6 +59,12 @@ pub(super) struct Args {
     /// Let the text leave this host unencrypted where it cannot be sealed
     #[arg(long)]
     allow_unencrypted: bool,
+    /// Wait until the broker (accepted) or the receiver (delivered) has it
+    #[arg(long, value_name = "STATE", value_enum)]
+    wait: Option<wait::Until>,
+    /// How long to wait at most: 30s, 5min, 2h
+    #[arg(long, value_name = "SPAN", default_value = "30s", requires = "wait", value_parser = humantime::parse_duration)]
+    timeout: Duration,
     /// Print the daemon's answer as JSON
     #[arg(long)]
     json: bool,
@@ -66,14 +83,30 @@ enum PriorityArg {
 }
 
 pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> Result<(), Failure> {
-    let request = request(&args, context)?;
+    let message = if args.message == "-" { input::read(output)? } else { args.message.clone() };
+    let request = request(&args, message, context)?;
     let client = Client::find(context, &args.daemon).await?;
+    if let Some(until) = args.wait {
+        return wait::run(until, &args, &request, context, client, output).await;
+    }
     let response = send(&client, &request).await?;
-    report(&args, &response, output)
+    report(&args, &response, output)?;
+    tell_trouble(&args, &response, &client, output).await;
+    Ok(())
 }
 
-fn request(args: &Args, context: &Context) -> Result<SendRequest, Failure> {
-    let message = if args.message == "-" { read_input()? } else { args.message.clone() };
+/// Says why a queued message does not go out. Only a daemon without a link does
+/// not know whether the receiver is connected: nobody else is asked.
+async fn tell_trouble(args: &Args, response: &SendResponse, client: &Client, output: &mut Output) {
+    if args.json || response.duplicate || response.recipient_online.is_some() {
+        return;
+    }
+    if let Some(trouble) = link::trouble(client).await {
+        output.note(format_args!("note: {trouble}\n  the message is on disk here and goes out when the link is back"));
+    }
+}
+
+fn request(args: &Args, message: String, context: &Context) -> Result<SendRequest, Failure> {
     let meta =
         args.meta.as_deref().map(serde_json::from_str::<crate::proto::wkt::Struct>).transpose().map_err(|error| {
             Failure::new(ErrorCode::UsageError, format!("--meta is not a JSON object: {error}"))
@@ -123,23 +156,29 @@ fn report(args: &Args, response: &SendResponse, output: &mut Output) -> Result<(
     if args.json {
         return output.json(response);
     }
-    let name = response.recipient.as_ref().map(|recipient| recipient.name.as_str()).unwrap_or_default();
-    let name = if name.is_empty() || !args.to.starts_with(|c: char| c.is_alphanumeric()) { &args.to } else { name };
+    let name = receiver(args, response);
     let known = if response.duplicate { "  (the same send as before)" } else { "" };
-    output.line(format_args!(
-        "{}  {}  to {}{known}",
-        word(response.status()),
-        response.client_message_id,
-        safe(name)
-    ))?;
+    let state = style::state(word(status(response)));
+    output.line(format_args!("{state}  {}  to {name}{known}", response.client_message_id))?;
     if !response.degraded.is_empty() {
         let lost = response.degraded.join(", ");
-        output.note(format_args!("note: {} runs an older version and will not see: {}", safe(name), safe(&lost)));
+        output.note(format_args!("note: {name} runs an older version and will not see: {}", safe(&lost)));
     }
-    if response.recipient_online == Some(false) {
-        output.note(format_args!("note: {} is offline; the message waits for it", safe(name)));
+    if response.recipient_online == Some(false) && status(response) != SendStatus::Delivered {
+        output.note(format_args!("note: {name} is offline; the message waits for it"));
     }
     Ok(())
+}
+
+/// The receiver as people know it.
+fn receiver(args: &Args, response: &SendResponse) -> String {
+    let name = response.recipient.as_ref().map(|recipient| recipient.name.as_str()).unwrap_or_default();
+    safe(if name.is_empty() || !args.to.starts_with(|c: char| c.is_alphanumeric()) { &args.to } else { name })
+}
+
+/// How far a message is, by the daemon's answer.
+fn status(response: &SendResponse) -> SendStatus {
+    if response.delivered_at.is_some() { SendStatus::Delivered } else { response.status() }
 }
 
 /// The promise that holds, in one word.
@@ -153,14 +192,6 @@ fn word(status: SendStatus) -> &'static str {
         SendStatus::Aborted => "aborted",
         SendStatus::Queued | SendStatus::Unspecified => "queued",
     }
-}
-
-fn read_input() -> Result<String, Failure> {
-    let mut text = String::new();
-    std::io::stdin().take(MAX_INPUT).read_to_string(&mut text).map_err(|error| {
-        Failure::new(ErrorCode::UsageError, format!("standard input cannot be read as UTF-8 text: {error}"))
-    })?;
-    Ok(text)
 }
 
 #[cfg(test)]
@@ -178,6 +209,8 @@ mod tests {
             reply_to: None,
             meta: Some(r#"{"ticket": 42}"#.to_owned()),
             allow_unencrypted: false,
+            wait: None,
+            timeout: Duration::ZERO,
             json: false,
             daemon: DaemonArgs::default(),
         }
@@ -206,6 +239,11 @@ mod tests {
              inflight  release-42  to Bob  (the same send as before)\n\
              note: Bob is offline; the message waits for it\n"
         );
+        let delivered_at = Some(crate::proto::wkt::Timestamp::default());
+        let done = SendResponse { duplicate: true, delivered_at, ..response(SendStatus::Accepted) };
+        let captured = Captured::default();
+        report(&args("bob"), &done, &mut captured.output()).unwrap();
+        assert_eq!(captured.text(), "delivered  release-42  to Bob  (the same send as before)\n");
     }
 
     #[test]
@@ -222,15 +260,15 @@ mod tests {
     fn every_flag_reaches_the_request() {
         let context = Context::of_process();
         let full = Args { reply_to: Some("r".to_owned()), allow_unencrypted: true, ..args("bob") };
-        let request = request(&full, &context).unwrap();
+        let request = request(&full, "hi".to_owned(), &context).unwrap();
         assert_eq!((request.to.as_str(), request.message.as_str()), ("bob", "hi"));
         assert_eq!(request.priority(), Priority::Now);
         assert_eq!((request.client_message_id.as_str(), request.reply_to_id.as_str()), ("release-42", "r"));
         assert_eq!(serde_json::to_value(&request.meta).unwrap(), serde_json::json!({"ticket": 42}));
         assert!(request.allow_unencrypted);
-        let minted = super::request(&Args { id: None, ..args("bob") }, &context).unwrap();
+        let minted = super::request(&Args { id: None, ..args("bob") }, String::new(), &context).unwrap();
         assert_eq!(minted.client_message_id.len(), 26);
         let wrong = Args { meta: Some("[1]".to_owned()), ..args("bob") };
-        assert_eq!(super::request(&wrong, &context).unwrap_err().exit(), 2);
+        assert_eq!(super::request(&wrong, String::new(), &context).unwrap_err().exit(), 2);
     }
 }

@@ -1,0 +1,12 @@
+//! The command line as its user meets it: what it says, in which form, and with
+//! which exit code.
+
+mod colours;
+mod completions;
+mod errors;
+mod follow;
+mod help;
+mod input;
+mod link;
+mod shapes;
+mod wait;

@@ -70,6 +70,8 @@ enum Verb {
     Send(send::Args),
     /// Show received messages
     Inbox(inbox::Args),
+    /// Show what waits to be sent and what was given up, and repair it
+    Outbox(daemon::outbox::Args),
     /// Show or follow what happens in the mesh
     Events(events::Args),
     /// Show the members of the mesh
@@ -151,6 +153,7 @@ fn dispatch(verb: Verb, context: &Context, output: &mut Output) -> Result<u8, Fa
     match verb {
         Verb::Send(args) => client_runtime()?.block_on(send::run(args, context, output)).map(ok),
         Verb::Inbox(args) => client_runtime()?.block_on(inbox::run(args, context, output)).map(ok),
+        Verb::Outbox(args) => client_runtime()?.block_on(daemon::outbox::run(args, context, output)).map(ok),
         Verb::Events(args) => client_runtime()?.block_on(events::run(args, context, output)).map(ok),
         Verb::Peer(verb) => client_runtime()?.block_on(peer::run(verb, context, output)).map(ok),
         Verb::Join(args) => join::run(args, context, output).map(ok),

@@ -12,6 +12,7 @@ pub mod broker;
 pub mod broker_client;
 pub mod broker_url;
 pub mod daemon;
+pub mod disk;
 pub mod fleet;
 pub mod inbox;
 pub mod ipc;

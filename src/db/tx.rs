@@ -97,9 +97,12 @@ pub fn is_damaged(error: &DbErr) -> bool {
         .is_some_and(|code| code.len() < 5 && code.parse::<u32>().is_ok_and(|number| matches!(number & 0xff, 11 | 26)))
 }
 
-/// True if the disk is full (SQLite).
+/// True if the disk is full (SQLite): the engine says so, or the file that it
+/// shares between processes could not grow.
 pub fn is_full(error: &DbErr) -> bool {
-    engine_code(error).is_some_and(|code| code.len() < 5 && code.parse::<u32>().is_ok_and(|number| number & 0xff == 13))
+    const SHARED_FILE: u32 = 10 | (19 << 8);
+    let is_full = |number: u32| number & 0xff == 13 || number == SHARED_FILE;
+    engine_code(error).is_some_and(|code| code.len() < 5 && code.parse::<u32>().is_ok_and(is_full))
 }
 
 /// True if a unique key or primary key refused the row.

@@ -9,6 +9,7 @@
 mod down;
 mod foreground;
 mod logs;
+pub(in crate::cli) mod outbox;
 mod recover;
 mod status;
 mod up;
@@ -40,6 +41,8 @@ pub(super) enum Verb {
     Reload(ReloadArgs),
     /// Show a daemon's log
     Logs(logs::Args),
+    /// Show what waits to be sent and what was given up, and repair it
+    Outbox(outbox::Args),
     /// Check the databases of a stopped daemon, and set damaged ones aside
     Recover(recover::Args),
 }
@@ -71,6 +74,7 @@ pub(super) fn run(verb: Verb, context: &Context, output: &mut Output) -> Result<
         Verb::Status(args) => client_runtime()?.block_on(status::run(args, context, output)),
         Verb::Reload(args) => client_runtime()?.block_on(reload(args, context, output)).map(ok),
         Verb::Logs(args) => client_runtime()?.block_on(logs::run(args, context, output)).map(ok),
+        Verb::Outbox(args) => client_runtime()?.block_on(outbox::run(args, context, output)).map(ok),
         Verb::Recover(args) => client_runtime()?.block_on(recover::run(args, context, output)),
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Folders follow the product: `broker` speaks raw frames to a broker,
 //! `process` looks at files and exit codes, `outbox` and `inbox` at what the
-//! daemon keeps, `api` at its local surface, `faults` kills processes and
+//! daemon keeps, `upgrade` at what earlier versions kept, `api` at its local
+//! surface, `faults` kills processes and
 //! checks that nothing acknowledged was lost.
 
 #![allow(
@@ -20,3 +21,4 @@ mod interop;
 mod outbox;
 mod process;
 mod support;
+mod upgrade;

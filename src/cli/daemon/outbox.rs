@@ -57,14 +57,43 @@ struct ListArgs {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// Show one entry with its text and metadata
+    #[command(after_help = INSPECT_EXAMPLES)]
     Inspect(EntryArgs),
     /// Queue a dead entry again
+    #[command(after_help = REQUEUE_EXAMPLES)]
     Requeue(RequeueArgs),
     /// Retire an entry: it is not sent, its text is cleared, its id stays taken
+    #[command(after_help = DROP_EXAMPLES)]
     Drop(EntryArgs),
     /// Clear the texts of accepted and retired entries
+    #[command(after_help = PRUNE_EXAMPLES)]
     Prune(PruneArgs),
 }
+
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  claudemesh daemon outbox inspect 01M89TKANP3MJJR7BRPQ2J4J1H
+  claudemesh daemon outbox inspect release-42 --json";
+
+const REQUEUE_EXAMPLES: &str = "\
+Examples:
+  claudemesh daemon outbox requeue release-42
+  claudemesh daemon outbox requeue release-42 --patch-payload shorter.txt
+  claudemesh daemon outbox requeue release-42 --new-client-id release-42-again
+
+Under its own id the broker recognises what it had already. With another id or
+another text the entry is retired and a successor goes to the same receiver.";
+
+const DROP_EXAMPLES: &str = "\
+Examples:
+  claudemesh daemon outbox drop release-42
+
+For entries that wait or were given up. One in flight may have arrived already.";
+
+const PRUNE_EXAMPLES: &str = "\
+Examples:
+  claudemesh daemon outbox prune             says how much would be freed
+  claudemesh daemon outbox prune --confirm";
 
 #[derive(Debug, clap::Args)]
 struct EntryArgs {

@@ -1,6 +1,6 @@
 //! The files of a state directory, from the lock to the databases.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use claudemesh_migrations::{InboxMigrator, OutboxMigrator};
 use sea_orm::ConnectionTrait as _;
@@ -34,6 +34,8 @@ const RECOVER_PAUSE_MS: i64 = 500;
 pub(super) struct Databases {
     pub(super) outbox: Sqlite,
     pub(super) inbox: Sqlite,
+    /// Where a damaged inbox was moved to.
+    pub(super) inbox_set_aside: Option<PathBuf>,
 }
 
 /// Version of both databases' schema together (R20): each migration of either
@@ -101,6 +103,27 @@ pub(super) fn identity(state: &StateDir, entry: &MeshEntry) -> Result<Identity, 
         return Err(crate::identity::Error::OtherMember { path, found, expected }.into());
     }
     Ok(identity)
+}
+
+/// Which files with keys others could read until now. The daemon's own is
+/// narrowed; `config.json` belongs to other programs too and is left alone.
+pub(super) fn exposed_keys(root: &Root, state: &StateDir) -> Result<Vec<String>, Error> {
+    let mut found = Vec::new();
+    if let Some(mode) = private_file::exposed(&state.keypair())? {
+        private_file::narrow(&state.keypair())?;
+        let path = state.keypair();
+        found.push(format!(
+            "{} could be read by others (mode {mode:04o}) and was narrowed to 0600; if others were on this host, join \
+             again with a new key",
+            path.display()
+        ));
+    }
+    let path = root.config_json();
+    if let Some(mode) = private_file::exposed(&path)? {
+        let shown = path.display();
+        found.push(format!("{shown} holds keys and can be read by others (mode {mode:04o}); run: chmod 600 {shown}"));
+    }
+    Ok(found)
 }
 
 /// The persistent id of this directory, told to the broker.
@@ -183,7 +206,7 @@ pub(super) async fn open_databases(
     if recovered > 0 {
         tracing::info!(sends = recovered, "{recovered} sends were on their way at the last end and go out again");
     }
-    Ok(Databases { outbox, inbox })
+    Ok(Databases { outbox, inbox, inbox_set_aside })
 }
 
 async fn open<M: MigratorTrait>(path: &Path) -> Result<Sqlite, Error> {

@@ -97,11 +97,13 @@ pub fn is_damaged(error: &DbErr) -> bool {
         .is_some_and(|code| code.len() < 5 && code.parse::<u32>().is_ok_and(|number| matches!(number & 0xff, 11 | 26)))
 }
 
-/// True if the disk is full (SQLite): the engine says so, or the file that it
-/// shares between processes could not grow.
+/// The file of the write-ahead log's index could not grow. On a full disk this
+/// comes before any write does.
+const SQLITE_IOERR_SHMSIZE: u32 = 4874;
+
+/// True if the disk is full (SQLite).
 pub fn is_full(error: &DbErr) -> bool {
-    const SHARED_FILE: u32 = 10 | (19 << 8);
-    let is_full = |number: u32| number & 0xff == 13 || number == SHARED_FILE;
+    let is_full = |number: u32| number & 0xff == 13 || number == SQLITE_IOERR_SHMSIZE;
     engine_code(error).is_some_and(|code| code.len() < 5 && code.parse::<u32>().is_ok_and(is_full))
 }
 

@@ -20,6 +20,7 @@ pub mod holds;
 pub mod ids;
 pub mod message;
 pub mod names;
+pub mod nearest;
 pub mod operator;
 pub mod outbox;
 pub mod pace;

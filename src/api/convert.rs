@@ -3,6 +3,7 @@
 use crate::domain::event::{MeshEvent, MessageKind, SendState, StoredMessage};
 use crate::domain::ids::ClientMessageId;
 use crate::domain::message::{Meta, Priority, SendRequest};
+use crate::domain::pressure::{Level, Pressure};
 use crate::domain::time::UnixMillis;
 use crate::events::Timed;
 use crate::inbox;
@@ -160,6 +161,24 @@ pub fn inbox_message(message: &StoredMessage) -> pb::InboxMessage {
     }
 }
 
+/// How full the outbox is.
+pub fn pressure_level(level: Level) -> pb::PressureLevel {
+    match level {
+        Level::Normal => pb::PressureLevel::Normal,
+        Level::High => pb::PressureLevel::High,
+        Level::Critical => pb::PressureLevel::Critical,
+        Level::Full => pb::PressureLevel::Full,
+    }
+}
+
+fn outbox_pressure(pressure: &Pressure) -> pb::OutboxPressure {
+    pb::OutboxPressure {
+        level: pressure_level(pressure.level).into(),
+        used_pct: pressure.used_pct,
+        measure: pressure.measure.name().to_owned(),
+    }
+}
+
 /// An event of a stream.
 pub fn event(timed: &Timed) -> pb::StreamEventsResponse {
     let event = match &*timed.event {
@@ -205,6 +224,8 @@ pub fn event(timed: &Timed) -> pb::StreamEventsResponse {
             recipient: None,
             error: status.detail.clone().map(|message| pb::ErrorDetail { message, ..pb::ErrorDetail::default() }),
         }),
+        MeshEvent::OutboxPressureHigh(pressure) => Event::OutboxPressureHigh(outbox_pressure(pressure)),
+        MeshEvent::OutboxPressureCleared(pressure) => Event::OutboxPressureCleared(outbox_pressure(pressure)),
         MeshEvent::MemberKeyChanged { member_id, display_name, pinned, shown } => {
             Event::MemberKeyChanged(pb::MemberKeyChanged {
                 member_id: member_id.to_string(),

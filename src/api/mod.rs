@@ -41,6 +41,7 @@ pub use self::server::Listeners;
 use self::service::Services;
 pub use self::service::lifecycle::warning;
 use crate::config::ConfigError;
+use crate::config::disk::Disk;
 use crate::config::ipc;
 use crate::domain::time::UnixMillis;
 use crate::identity::Identity;
@@ -51,6 +52,7 @@ use crate::runtime::ids::IdSource;
 use crate::runtime::shutdown::StopRequest;
 use crate::runtime::supervisor::Supervisor;
 use crate::runtime::task_kind::Phase;
+use crate::runtime::time_guard::TimeGuard;
 use crate::telemetry::metrics::Metrics;
 use crate::{broker_client, inbox, outbox, peers};
 
@@ -82,12 +84,16 @@ pub struct Deps {
     pub clock: Clock,
     /// Request ids.
     pub ids: IdSource,
+    /// Whether the clock is believed.
+    pub guard: TimeGuard,
     /// Ends the daemon.
     pub stop: StopRequest,
     /// Reads the settings again.
     pub reload: Reload,
     /// `[ipc]`.
     pub ipc: ipc::Ipc,
+    /// `[disk]`.
+    pub disk: Disk,
     /// `[limits]`.
     pub limits: ipc::Limits,
     /// `[features] require`.

@@ -214,6 +214,8 @@ impl From<outbox::Error> for Failure {
                 }
                 failure
             }
+            outbox::Error::Full { pressure, .. } => failure.with("measure", pressure.measure.name()),
+            outbox::Error::Field { field, reason } => failure.violation(field, reason),
             outbox::Error::Busy(_) => failure.retry_after(Duration::from_millis(100)),
             _ => failure,
         }

@@ -36,6 +36,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
 use crate::runtime::supervisor::Supervisor;
 use crate::runtime::task_kind::{Phase, TaskKind};
+use crate::runtime::time_guard::TimeGuard;
 use crate::wire::delivery::{Ack, ClientAck, DeliveryStatus, Push, Send};
 use crate::wire::event::SystemEvent;
 use crate::wire::features::{DedupeParams, Feature, MaxPayloadParams, NegotiationResponse, RateLimitParams};
@@ -70,6 +71,8 @@ pub struct Config {
     /// The process before this one was replaced by another connection: the
     /// first hello leaves that one in place.
     pub yield_to_other: bool,
+    /// Learns the broker's time.
+    pub time_guard: TimeGuard,
 }
 
 /// The state of the link, for whoever waits for it.
@@ -130,7 +133,10 @@ pub enum Transmit {
     /// The broker answered.
     Answered(Box<Ack>),
     /// The link was lost first. The broker may or may not have it.
-    LinkLost,
+    LinkLost {
+        /// The broker closed it because a frame was too large (1009).
+        too_large: bool,
+    },
 }
 
 /// A message that the broker pushed.

@@ -62,10 +62,10 @@ impl Pending {
     }
 
     /// The connection is gone: everybody learns it.
-    pub(super) fn fail_all(&self) {
+    pub(super) fn fail_all(&self, too_large: bool) {
         let waiting = std::mem::take(&mut *self.lock());
         for (_, sent) in waiting.sends {
-            let _ = sent.reply.send(Transmit::LinkLost);
+            let _ = sent.reply.send(Transmit::LinkLost { too_large });
         }
     }
 

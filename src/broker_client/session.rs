@@ -23,6 +23,7 @@ use super::handshake::{Greeted, Greeter};
 use super::pending::Pending;
 use super::reader::Reader;
 use super::{Config, Delivery, End, Error, LinkState, News, Outgoing, Session, Stats, clock_offset, writer};
+use crate::domain::time::UnixMillis;
 use crate::identity::Identity;
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
@@ -65,7 +66,7 @@ impl Task {
         loop {
             let started = self.clock.monotonic();
             let error = self.once(&boot_id, &mut number).await;
-            self.pending.fail_all();
+            self.pending.fail_all(matches!(error, Error::Closed { code: close::TOO_LARGE, .. }));
             if let Error::Ended(end) = error {
                 self.end(end).await;
                 return;
@@ -101,6 +102,9 @@ impl Task {
             Ok(greeted) => greeted,
             Err(error) => return error,
         };
+        if let Some(time) = greeted.hello.broker_time {
+            self.config.time_guard.note_broker_time(UnixMillis(time));
+        }
         *number += 1;
         if *number > 1 {
             self.stats.reconnects.fetch_add(1, Ordering::Relaxed);

@@ -24,6 +24,7 @@ use super::failure::Failure;
 use super::running;
 use crate::domain::error_code::ErrorCode;
 use crate::proto::admin::lifecycle_service_client::LifecycleServiceClient;
+use crate::proto::admin::outbox_service_client::OutboxServiceClient;
 use crate::proto::pb::control_service_client::ControlServiceClient;
 use crate::proto::pb::event_service_client::EventServiceClient;
 use crate::proto::pb::inbox_service_client::InboxServiceClient;
@@ -184,6 +185,8 @@ services! {
     control => ControlServiceClient;
     /// The daemon's life.
     lifecycle => LifecycleServiceClient;
+    /// The outbox for operators.
+    outbox => OutboxServiceClient;
 }
 
 /// A request with the time limit of calls that are no streams. The daemon is

@@ -105,6 +105,8 @@ enum Verb {
     Send(Box<send::Args>),
     /// Show received messages
     Inbox(inbox::Args),
+    /// Show what waits to be sent and what was given up, and repair it
+    Outbox(daemon::outbox::Args),
     /// Show or follow what happens in the mesh
     Events(events::Args),
     /// Show the members of the mesh
@@ -217,6 +219,7 @@ fn dispatch(verb: Verb, context: &Context, output: &mut Output) -> Result<u8, Fa
     match verb {
         Verb::Send(args) => client_runtime()?.block_on(Box::pin(send::run(*args, context, output))).map(ok),
         Verb::Inbox(args) => client_runtime()?.block_on(Box::pin(inbox::run(args, context, output))).map(ok),
+        Verb::Outbox(args) => client_runtime()?.block_on(Box::pin(daemon::outbox::run(args, context, output))).map(ok),
         Verb::Events(args) => client_runtime()?.block_on(Box::pin(events::run(args, context, output))).map(ok),
         Verb::Peer(verb) => client_runtime()?.block_on(peer::run(verb, context, output)).map(ok),
         Verb::Join(args) => join::run(args, context, output).map(ok),

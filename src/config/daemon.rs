@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::ConfigError;
 use super::broker_client::{BrokerLink, Features, Reconnect};
+use super::disk::Disk;
 use super::inbox::Inbox;
 use super::ipc::{Ipc, Limits};
 use super::outbox::Outbox;
@@ -45,6 +46,8 @@ pub struct DaemonConfig {
     pub outbox: Outbox,
     /// `[inbox]`.
     pub inbox: Inbox,
+    /// `[disk]`.
+    pub disk: Disk,
     /// `[broker]`.
     pub broker: BrokerLink,
     /// `[reconnect]`.
@@ -91,6 +94,7 @@ impl DaemonConfig {
         self.limits.check()?;
         self.outbox.check()?;
         self.inbox.check()?;
+        self.disk.check()?;
         self.reconnect.backoff().map(|_| ())
     }
 }
@@ -119,7 +123,8 @@ mod tests {
             ("[daemon]\nlog_level = \"loud\"", "daemon.log_level"),
             ("[ipc]\nhttp_bind = \"0.0.0.0\"", "ipc.http_bind"),
             ("[ipc]\nuds_mode = \"0666\"", "ipc.uds_mode"),
-            ("[outbox]\nmax_age_hours = 168", "outbox.max_age_hours"),
+            ("[outbox]\nmax_age_hours = 0", "outbox.max_age_hours"),
+            ("[disk]\nreserved_bytes = 1", "disk.reserved_bytes"),
             ("[reconnect]\njitter_pct = 101", "reconnect.jitter_pct"),
         ] {
             let error = load(text).unwrap_err().to_string();

@@ -12,6 +12,7 @@ pub mod broker;
 pub mod broker_client;
 pub mod broker_url;
 pub mod daemon;
+pub mod disk;
 pub mod environment;
 pub mod fleet;
 pub mod inbox;

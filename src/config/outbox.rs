@@ -5,6 +5,10 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::ConfigError;
+use crate::domain::age_limit::DEFAULT_MAX_AGE_HOURS;
+
+/// Ten years.
+const MAX_HOURS: u32 = 87_600;
 
 /// How a commit reaches the disk.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -28,8 +32,15 @@ pub struct Outbox {
     /// Rows that may wait. Default 5000000 (R349).
     pub max_queue_size: u64,
     /// A send that the broker has not accepted after so many hours is given up.
-    /// Default 23 (R350).
+    /// Default 23 (R350). How much more is safe depends on the broker; the start
+    /// checks it (R166).
     pub max_age_hours: u32,
+    /// Start although `max_age_hours` is longer than the broker remembers ids, so
+    /// that a late retry may be delivered twice. Default false (R166).
+    pub accept_redelivery_risk: bool,
+    /// The texts of accepted sends are cleared after so many hours. Default 24
+    /// (R198).
+    pub done_retention_hours: u32,
     /// Default `strict` (R351).
     pub fsync_mode: FsyncMode,
     /// Sends that may await the broker's answer at once. Default 256.
@@ -40,7 +51,14 @@ pub struct Outbox {
 
 impl Default for Outbox {
     fn default() -> Self {
-        Self { max_queue_size: 5_000_000, max_age_hours: 23, fsync_mode: FsyncMode::Strict, window: 256 }
+        Self {
+            max_queue_size: 5_000_000,
+            max_age_hours: DEFAULT_MAX_AGE_HOURS,
+            accept_redelivery_risk: false,
+            done_retention_hours: 24,
+            fsync_mode: FsyncMode::Strict,
+            window: 256,
+        }
     }
 }
 
@@ -50,10 +68,13 @@ impl Outbox {
         if self.max_queue_size == 0 {
             return Err(value("outbox.max_queue_size", &self.max_queue_size, "it must be at least 1"));
         }
-        // Beyond 23 h a retry may leave the time for which every broker
-        // promises to recognise it.
-        if !(1..=23).contains(&self.max_age_hours) {
-            return Err(value("outbox.max_age_hours", &self.max_age_hours, "it must be from 1 to 23"));
+        for (key, hours, least) in [
+            ("outbox.max_age_hours", self.max_age_hours, 1),
+            ("outbox.done_retention_hours", self.done_retention_hours, 0),
+        ] {
+            if !(least..=MAX_HOURS).contains(&hours) {
+                return Err(value(key, &hours, &format!("it must be from {least} to {MAX_HOURS}")));
+            }
         }
         if !(1..=4096).contains(&self.window) {
             return Err(value("outbox.window", &self.window, "it must be from 1 to 4096"));
@@ -61,9 +82,9 @@ impl Outbox {
         Ok(())
     }
 
-    /// The age limit.
-    pub fn max_age(&self) -> Duration {
-        Duration::from_secs(u64::from(self.max_age_hours) * 3600)
+    /// How long the texts of accepted sends are kept.
+    pub fn done_retention(&self) -> Duration {
+        Duration::from_secs(u64::from(self.done_retention_hours) * 3600)
     }
 }
 

@@ -28,6 +28,7 @@ use crate::runtime::listen;
 use crate::runtime::private_file::{self, PUBLIC};
 use crate::runtime::shutdown::StopRequest;
 use crate::runtime::supervisor::Supervisor;
+use crate::runtime::time_guard::TimeGuard;
 use crate::telemetry::logging;
 use crate::telemetry::metrics::Metrics;
 use crate::{api, inbox, outbox, peers};
@@ -80,6 +81,8 @@ pub(super) async fn parts(
     state::host_fingerprint(state, &ids, clock)?;
     let databases = state::open_databases(state, &options.mesh, config.outbox.fsync_mode, clock).await?;
 
+    let guard = TimeGuard::new(clock.clone(), outbox::last_tick(&databases.outbox).await?);
+
     let metrics = Metrics::new(&options.mesh);
     let hub = Hub::default();
     let backoff = config.reconnect.backoff()?;
@@ -91,6 +94,7 @@ pub(super) async fn parts(
         instance_id,
         display_name: options.display_name.clone(),
         yield_to_other: was_replaced(state),
+        time_guard: guard.clone(),
     };
     let link = broker_client::prepare(link_config, identity.clone(), clock.clone(), ids.clone(), supervisor);
 
@@ -112,7 +116,15 @@ pub(super) async fn parts(
         ids: ids.clone(),
         clock: clock.clone(),
     };
-    let outbox = outbox::prepare(&config.outbox, databases.outbox.clone(), clock.clone(), prepare, supervisor).await?;
+    let setup = outbox::Setup {
+        config: config.outbox.clone(),
+        disk: config.disk.clone(),
+        db: databases.outbox.clone(),
+        inbox: databases.inbox.clone(),
+        guard: guard.clone(),
+        prepare,
+    };
+    let outbox = outbox::prepare(setup, supervisor).await?;
 
     let inbox_deps = inbox::Deps {
         mesh: options.mesh.clone(),
@@ -123,6 +135,8 @@ pub(super) async fn parts(
         ids: ids.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
+        guard: guard.clone(),
+        disk: config.disk.clone(),
     };
     let inbox = inbox::prepare(&config.inbox, databases.inbox.clone(), inbox_deps, supervisor).await?;
 
@@ -142,12 +156,14 @@ pub(super) async fn parts(
         supervisor: supervisor.clone(),
         clock: clock.clone(),
         ids: ids.clone(),
+        guard,
         stop: stop.clone(),
         reload: Arc::new(move || reload.reload()),
         ipc: config.ipc.clone(),
+        disk: config.disk.clone(),
         limits: config.limits.clone(),
         required_features: config.features.require.clone(),
-        schema_version: state::SCHEMA_VERSION,
+        schema_version: state::schema_version(),
         facts: facts(options, state, &entry, clock, tcp.as_ref(), warnings(state, exposed, &databases)),
     };
     let api = api::prepare(api_deps).await?;

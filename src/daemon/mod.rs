@@ -27,7 +27,7 @@ use crate::runtime::supervisor::Supervisor;
 
 pub use self::error::Error;
 pub use self::exit::{ExitReason, LastExit};
-pub use self::state::SCHEMA_VERSION;
+pub use self::state::schema_version;
 
 /// How a daemon is started.
 #[derive(Clone, Debug)]

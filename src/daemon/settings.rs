@@ -47,6 +47,7 @@ impl Settings {
             ("limits", new.limits != current.limits),
             ("outbox", new.outbox != current.outbox),
             ("inbox", new.inbox != current.inbox),
+            ("disk", new.disk != current.disk),
             ("broker", new.broker != current.broker),
             ("reconnect", new.reconnect != current.reconnect),
             ("features", new.features != current.features),

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use claudemesh_migrations::{InboxMigrator, OutboxMigrator};
 use sea_orm::ConnectionTrait as _;
 use sea_orm_migration::MigratorTrait;
 
@@ -15,6 +16,7 @@ use crate::db::migrate;
 use crate::domain::ids::{MemberId, MeshId};
 use crate::identity::host::{self, HostFacts};
 use crate::identity::{Identity, keystore};
+use crate::inbox::salvage::salvage;
 use crate::membership::config_json::{ConfigJson, MeshEntry};
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
@@ -22,8 +24,6 @@ use crate::runtime::instance_lock::{InstanceLock, LockError};
 use crate::runtime::private_file::{self, PRIVATE, PUBLIC};
 use crate::{membership, outbox};
 
-/// Version of both databases' schema together (R20).
-pub const SCHEMA_VERSION: u32 = 1;
 /// Read-only connections of a database.
 const READERS: u32 = 4;
 /// Pause before a send that a crash interrupted goes out again.
@@ -36,6 +36,14 @@ pub(super) struct Databases {
     pub(super) inbox: Sqlite,
     /// Where a damaged inbox was moved to.
     pub(super) inbox_set_aside: Option<PathBuf>,
+}
+
+/// Version of both databases' schema together (R20): each migration of either
+/// counts one.
+pub fn schema_version() -> u32 {
+    let migrations = migrate::schema_version::<OutboxMigrator>() + migrate::schema_version::<InboxMigrator>();
+    // Both begin with the migration that makes version 1.
+    u32::try_from(migrations).unwrap_or(u32::MAX) - 1
 }
 
 /// Makes the directory and takes its lock; nothing else is touched before.
@@ -144,11 +152,11 @@ pub(super) fn check_schema_version(state: &StateDir) -> Result<(), Error> {
     let Some(text) = private_file::read_optional(&state.schema_version())? else { return Ok(()) };
     let found = text.trim();
     match found.parse::<u32>() {
-        Ok(version) if version <= SCHEMA_VERSION => Ok(()),
+        Ok(version) if version <= schema_version() => Ok(()),
         _ => Err(Error::SchemaNewer {
             path: state.schema_version().display().to_string(),
             found: found.chars().take(40).collect(),
-            known: SCHEMA_VERSION,
+            known: schema_version(),
         }),
     }
 }
@@ -180,14 +188,18 @@ pub(super) async fn open_databases(
         );
         inbox_set_aside = Some(kept);
     }
-    let outbox = open::<claudemesh_migrations::OutboxMigrator>(&outbox_path).await?;
-    let inbox = open::<claudemesh_migrations::InboxMigrator>(&inbox_path).await?;
+    let outbox = open::<OutboxMigrator>(&outbox_path).await?;
+    let inbox = open::<InboxMigrator>(&inbox_path).await?;
+    if let Some(kept) = &inbox_set_aside {
+        let salvaged = salvage(kept, &inbox, clock.now()).await?;
+        tracing::warn!(ids = salvaged.ids, "{} ids were salvaged from the damaged inbox", salvaged.ids);
+    }
     if fsync == FsyncMode::Off {
         tracing::warn!("[outbox] fsync_mode = \"off\": a power failure loses sends that were answered");
         let relaxed = outbox.writer().execute_unprepared("PRAGMA synchronous = OFF").await;
         relaxed.map_err(|source| outbox.error("relax its syncs", source))?;
     }
-    private_file::write_atomic(&state.schema_version(), SCHEMA_VERSION.to_string().as_bytes(), PUBLIC)?;
+    private_file::write_atomic(&state.schema_version(), schema_version().to_string().as_bytes(), PUBLIC)?;
     let recovered = outbox::repo::recover(outbox.writer(), clock.now(), RECOVER_PAUSE_MS)
         .await
         .map_err(|source| outbox.error("put interrupted sends back", source))?;

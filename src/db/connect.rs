@@ -113,6 +113,29 @@ impl Sqlite {
         run.await.map_err(|source| self.error("checkpoint it", source))
     }
 
+    /// Bytes in pages that hold something. The file may be larger: pages that were
+    /// freed are used again before it grows.
+    pub async fn used_bytes(&self) -> Result<u64, Error> {
+        const SQL: &str = "SELECT (count.page_count - free.freelist_count) * size.page_size FROM pragma_page_count \
+             AS count, pragma_freelist_count AS free, pragma_page_size AS size";
+        let run = async {
+            let row = self.readers.query_one_raw(Statement::from_string(sea_orm::DbBackend::Sqlite, SQL)).await?;
+            row.map_or(Ok(0), |row| row.try_get_by_index::<i64>(0)).map(i64::unsigned_abs)
+        };
+        run.await.map_err(|source| self.error("measure it", source))
+    }
+
+    /// Closes the writing connection; the next use opens a new one. For after an
+    /// error that leaves open what the engine has kept: a new connection is
+    /// outside of any transaction.
+    pub async fn reopen_writer(&self) -> Result<(), Error> {
+        let run = async {
+            let connection = self.writer.get_sqlite_connection_pool().acquire().await?;
+            connection.close().await
+        };
+        run.await.map_err(|error| self.error("open it again", connect_error(error)))
+    }
+
     /// Closes every connection; the last one moves the log into the file.
     pub async fn close(&self) -> Result<(), Error> {
         let mut result = Ok(());

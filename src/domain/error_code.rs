@@ -144,6 +144,10 @@ codes! {
     OutboxDeadFingerprintMismatch => "outbox_dead_fingerprint_mismatch", ALREADY_EXISTS, 409, final, OTHER, "The id belongs to another request that was given up";
     OutboxAbortedFingerprintMatch => "outbox_aborted_fingerprint_match", ALREADY_EXISTS, 409, final, OTHER, "This request was aborted by the operator";
     OutboxAbortedFingerprintMismatch => "outbox_aborted_fingerprint_mismatch", ALREADY_EXISTS, 409, final, OTHER, "The id belongs to another request that was aborted";
+    // What an operator asks of an entry of the outbox.
+    OutboxEntryNotFound => "outbox_entry_not_found", NOT_FOUND, 404, final, OTHER, "The outbox has no such entry";
+    OutboxEntryWrongState => "outbox_entry_wrong_state", FAILED_PRECONDITION, 409, final, OTHER, "The entry's state does not allow it";
+    DedupeWindowPassed => "dedupe_window_passed", FAILED_PRECONDITION, 409, final, OTHER, "The broker may have forgotten the id";
     // The caller may not do this.
     Unauthenticated => "unauthenticated", UNAUTHENTICATED, 401, final, OTHER, "The bearer token is missing or wrong";
     TokenInQuery => "token_in_query", INVALID_ARGUMENT, 400, final, OTHER, "A token does not belong into a query string";
@@ -176,6 +180,7 @@ codes! {
     DaemonNotRunning => "daemon_not_running", UNAVAILABLE, 503, retry, NOT_RUNNING, "No daemon answers";
     AlreadyRunning => "already_running", FAILED_PRECONDITION, 409, final, ALREADY_RUNNING, "A daemon of this mesh runs already";
     ConfigInvalid => "config_invalid", FAILED_PRECONDITION, 400, final, CONFIG, "The configuration is wrong";
+    OutboxMaxAgeAboveDedupeWindow => "outbox_max_age_above_dedupe_window", FAILED_PRECONDITION, 400, final, CONFIG, "The age limit is longer than the broker remembers ids";
     MeshNotJoined => "mesh_not_joined", NOT_FOUND, 404, final, CONFIG, "This user has not joined that mesh";
     MeshRequired => "mesh_required", INVALID_ARGUMENT, 400, final, USAGE, "Several meshes are joined; name one";
     StateDirUnusable => "state_dir_unusable", FAILED_PRECONDITION, 500, final, CONFIG, "The state directory cannot be used";

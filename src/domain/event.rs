@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::ids::{EventId, MemberId, MemberKey};
 use super::message::Priority;
+use super::pressure::Pressure;
 use super::time::UnixMillis;
 
 /// How a message was addressed.
@@ -64,6 +65,9 @@ pub struct StoredMessage {
     pub unencrypted: bool,
     /// It is older than what this inbox remembers; no hook runs for it.
     pub stale: bool,
+    /// It was written before the inbox was made anew after damage; no hook runs
+    /// for it.
+    pub before_recovery: bool,
     /// How many automatic sends led to it.
     pub auto_hops: u32,
 }
@@ -97,6 +101,10 @@ pub enum MeshEvent {
     },
     /// An own send changed its state.
     DeliveryStatus(DeliveryStatus),
+    /// The outbox has reached a step of being full (R194).
+    OutboxPressureHigh(Pressure),
+    /// The outbox is below its first step again.
+    OutboxPressureCleared(Pressure),
     /// The broker shows another key for a known member.
     MemberKeyChanged {
         /// The member.
@@ -193,6 +201,8 @@ impl MeshEvent {
             Self::DaemonReconnect { .. } => "daemon_reconnect",
             Self::FeatureNegotiationFailed { .. } => "feature_negotiation_failed",
             Self::DeliveryStatus(_) => "delivery_status",
+            Self::OutboxPressureHigh(_) => "outbox_pressure_high",
+            Self::OutboxPressureCleared(_) => "outbox_pressure_cleared",
             Self::MemberKeyChanged { .. } => "member_key_changed",
             Self::NameBindingChanged { .. } => "name_binding_changed",
         }

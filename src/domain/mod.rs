@@ -10,16 +10,22 @@
 //! network, the environment, or name a framework type.
 
 pub mod accept;
+pub mod age_limit;
+pub mod clock_trust;
 pub mod dedupe;
 pub mod error_code;
 pub mod event;
 pub mod fingerprint;
+pub mod holds;
 pub mod ids;
 pub mod message;
 pub mod names;
 pub mod nearest;
+pub mod operator;
 pub mod outbox;
+pub mod pace;
 pub mod pinning;
+pub mod pressure;
 pub mod retry;
 pub mod roster;
 pub mod time;

@@ -51,6 +51,8 @@ pub struct Model {
     pub unencrypted: bool,
     /// It is older than what this inbox remembers.
     pub stale: bool,
+    /// It was written before this inbox was made anew after damage: no hook runs.
+    pub before_recovery: bool,
 }
 
 /// No relations.

@@ -2,11 +2,12 @@
 //!
 //! What it is for: what a peer sent is opened, checked, stored once and told.
 //! What runs here: the pipeline (`pipeline.rs`), the only writer of the
-//! database; it also removes what is too old.
+//! database; it also removes what is too old (`upkeep.rs`).
 //! What it guarantees: a delivery is acknowledged after the commit of its row,
 //! duplicates too; a message is stored once per sender and id, also after its
 //! row was pruned; an event follows its commit. Places in the inbox grow and
-//! are never reused.
+//! are never reused. A full disk stops the reading of the link: nothing is
+//! acknowledged that is not stored.
 //! What it must not do: take anything outside the box for proof, or drop what
 //! cannot be opened: it waits for a key or is kept aside with a reason.
 
@@ -16,10 +17,12 @@ mod open;
 mod pipeline;
 mod repo;
 mod row;
+pub mod salvage;
 mod stream;
+mod upkeep;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -28,6 +31,7 @@ pub use self::error::Error;
 use self::pipeline::Pipeline;
 pub use self::stream::{EventStream, GapReason, Item, Start};
 use crate::broker_client::{self, Delivery};
+use crate::config::disk::Disk;
 use crate::config::inbox::Inbox as InboxConfig;
 use crate::db::connect::Sqlite;
 use crate::domain::event::StoredMessage;
@@ -40,6 +44,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
 use crate::runtime::supervisor::Supervisor;
 use crate::runtime::task_kind::{Phase, TaskKind};
+use crate::runtime::time_guard::TimeGuard;
 use crate::telemetry::metrics::Metrics;
 
 /// Messages that a page holds at most.
@@ -66,6 +71,10 @@ pub struct Deps {
     pub clock: Clock,
     /// What is counted.
     pub metrics: Metrics,
+    /// Whether the clock may decide what is too old.
+    pub guard: TimeGuard,
+    /// `[disk]`.
+    pub disk: Disk,
 }
 
 /// Which messages a page takes.
@@ -112,6 +121,10 @@ struct Shared {
     /// Greatest place that was pruned.
     pruned_to: AtomicU64,
     rows: AtomicU64,
+    /// Messages wait at the broker because the disk is full.
+    disk_full: AtomicBool,
+    /// When this inbox was made anew after damage.
+    recovered_at: Option<UnixMillis>,
 }
 
 /// How much is stored.
@@ -148,6 +161,8 @@ pub async fn prepare(config: &InboxConfig, db: Sqlite, deps: Deps, supervisor: &
         last_seq: AtomicU64::new(last_seq),
         pruned_to: AtomicU64::new(pruned_to),
         rows: AtomicU64::new(repo::count(writer).await?),
+        disk_full: AtomicBool::new(false),
+        recovered_at: repo::meta(writer, RECOVERED_AT).await?.and_then(|text| text.parse().ok()).map(UnixMillis),
     });
     let handle = Handle { db: db.clone(), hub: deps.hub.clone(), shared: Arc::clone(&shared) };
     let pipeline = Pipeline { db, deps, shared, retention: config.retention(), stop: supervisor.token(Phase::Workers) };
@@ -212,6 +227,28 @@ impl Handle {
         Size { rows: self.shared.rows.load(Ordering::Relaxed), bytes }
     }
 
+    /// Whether messages are left at the broker because the disk is full.
+    pub fn is_disk_full(&self) -> bool {
+        self.shared.disk_full.load(Ordering::Relaxed)
+    }
+
+    /// When the inbox was made anew after damage.
+    pub fn recovered_at(&self) -> Option<UnixMillis> {
+        self.shared.recovered_at
+    }
+
+    /// The newest place; `None` in an empty inbox.
+    pub fn newest(&self) -> Option<EventId> {
+        let seq = Some(self.seq()).filter(|seq| *seq > 0)?;
+        Some(EventId { generation: self.shared.generation.clone(), seq })
+    }
+
+    /// Messages that wait for a key, and messages that are kept aside.
+    pub async fn set_aside(&self) -> Result<(u64, u64), Error> {
+        let readers = self.db.readers();
+        Ok((repo::waiting_count(readers).await?, repo::quarantined_count(readers).await?))
+    }
+
     /// Names one life of the inbox file.
     pub fn generation(&self) -> &str {
         &self.shared.generation
@@ -231,5 +268,7 @@ impl Handle {
     }
 }
 
+/// Key of the time at which the inbox was made anew.
+const RECOVERED_AT: &str = "recovered_at";
 /// How long ids of senders are remembered at least.
 const MIN_MEMORY: Duration = Duration::from_secs(30 * 86_400);

@@ -205,7 +205,7 @@ fn shown_name(push: &Push, key: MemberKey) -> String {
     if name.is_empty() { key.short() } else { name }
 }
 
-fn unique(sender_member_id: &str, client_message_id: &str) -> Vec<u8> {
+pub(super) fn unique(sender_member_id: &str, client_message_id: &str) -> Vec<u8> {
     format!("id\0{sender_member_id}\0{client_message_id}").into_bytes()
 }
 

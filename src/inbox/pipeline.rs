@@ -20,9 +20,10 @@ use tokio_util::sync::CancellationToken;
 use super::entity::Model;
 use super::open::{Opened, Opener, Refused};
 use super::repo::{self, Quarantined, SeenHash, Waiting};
-use super::{Deps, Error, MIN_MEMORY, Shared, row};
+use super::upkeep::{Upkeep, is_full};
+use super::{Deps, Error, Shared, row};
 use crate::broker_client::Delivery;
-use crate::db::connect::{CheckpointMode, Sqlite};
+use crate::db::connect::Sqlite;
 use crate::db::tx;
 use crate::domain::event::{MeshEvent, MessageKind, StoredMessage};
 use crate::domain::time::UnixMillis;
@@ -39,11 +40,8 @@ const MAX_WAITING: u64 = 10_000;
 const MAX_SEALED: usize = 65_536;
 /// Pause after a failed write.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Pause between two prunings, and the rows that one of them removes at most.
-const PRUNE_EVERY: Duration = Duration::from_secs(3600);
-const PRUNE_ROWS: u64 = 5000;
-/// Write-ahead log size at which a checkpoint is asked for.
-const CHECKPOINT_BYTES: u64 = 4 << 20;
+/// Pause between two looks for what is to be removed.
+const KEEP_UP_EVERY: Duration = Duration::from_secs(1);
 
 /// The task's belongings.
 #[derive(Debug)]
@@ -69,12 +67,14 @@ impl Pipeline {
     pub(super) async fn run(self, mut deliveries: mpsc::Receiver<Delivery>) {
         let mut roster = self.deps.peers.changes();
         let mut batch = Vec::with_capacity(MAX_BATCH);
-        let mut prune = tokio::time::interval(PRUNE_EVERY);
+        let mut look = tokio::time::interval(KEEP_UP_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut upkeep = Upkeep::default();
         loop {
             batch.clear();
             tokio::select! {
                 () = self.stop.cancelled() => return,
-                _ = prune.tick() => self.prune().await,
+                _ = look.tick() => self.keep_up(&mut upkeep).await,
                 changed = roster.changed() => {
                     if changed.is_err() { return }
                     roster.mark_unchanged();
@@ -82,6 +82,7 @@ impl Pipeline {
                 }
                 count = deliveries.recv_many(&mut batch, MAX_BATCH) => {
                     if count == 0 { return }
+                    upkeep.active = self.deps.clock.monotonic();
                     self.receive(std::mem::take(&mut batch)).await;
                 }
             }
@@ -97,12 +98,28 @@ impl Pipeline {
                 one.result = opener.open(&one.push);
             }
         }
-        if let Err(error) = self.store(work).await {
-            tracing::error!(error = %error, "Messages were not stored and stay at the broker: {error}");
+        // The batch is kept until it is stored, and the link is not read meanwhile:
+        // nothing of it is acknowledged, and the broker keeps what comes after it.
+        while let Err(error) = self.store(&work).await {
+            self.note_failure(&error);
+            self.reopen().await;
             tokio::select! {
-                () = self.stop.cancelled() => {}
+                () = self.stop.cancelled() => return,
                 () = tokio::time::sleep(PAUSE) => {}
             }
+        }
+        if self.shared.disk_full.swap(false, Ordering::Relaxed) {
+            tracing::info!("Messages are stored again");
+        }
+    }
+
+    fn note_failure(&self, error: &Error) {
+        let full = is_full(error);
+        let known = self.shared.disk_full.swap(full, Ordering::Relaxed);
+        if full && !known {
+            tracing::error!("The disk is full: messages stay at the broker until there is room for the inbox");
+        } else if !full {
+            tracing::error!(error = %error, "Messages were not stored and stay at the broker: {error}");
         }
     }
 
@@ -113,7 +130,7 @@ impl Pipeline {
     }
 
     /// Writes a batch in one transaction; then acknowledges, then tells.
-    async fn store(&self, work: Vec<Work>) -> Result<(), Error> {
+    async fn store(&self, work: &[Work]) -> Result<(), Error> {
         let now = self.deps.clock.now();
         let transaction = tx::begin(self.db.writer()).await?;
         let hashes: Vec<SeenHash> =
@@ -151,7 +168,7 @@ impl Pipeline {
         transaction.commit().await.map_err(Error::from)?;
 
         self.shared.last_seq.store(seq, Ordering::Release);
-        self.count(&work, &rows, &new);
+        self.count(work, &rows, &new);
         for (index, one) in work.iter().enumerate().filter(|(_, one)| one.waited.is_none()) {
             if !unacknowledged.contains(&index) {
                 self.deps.link.acknowledge(receipt(one)).await;
@@ -204,6 +221,7 @@ impl Pipeline {
             auto_hops: Some(i32::try_from(opened.auto_hops).unwrap_or(i32::MAX)),
             unencrypted: opened.unencrypted,
             stale: opened.sent_at.is_some_and(|at| at < horizon),
+            before_recovery: self.shared.recovered_at.is_some_and(|since| is_before(push, opened, since)),
         }
     }
 
@@ -261,55 +279,14 @@ impl Pipeline {
             };
             let mut result = opener.open(&push);
             if result == Err(Refused::UnknownSender) {
-                if now <= row.grace_until {
+                if now <= row.grace_until || !self.deps.guard.may_destroy() {
                     continue;
                 }
                 result = Err(Refused::Quarantine("sender_never_known"));
             }
             work.push(Work { push: Box::new(push), result, waited: Some(row.id) });
         }
-        if work.is_empty() { Ok(()) } else { self.store(work).await }
-    }
-
-    async fn prune(&self) {
-        let now = self.deps.clock.now();
-        let result = async {
-            let transaction = tx::begin(self.db.writer()).await?;
-            let removed = repo::prune(&transaction, now.minus(self.retention), PRUNE_ROWS).await?;
-            if let Some(seq) = removed {
-                repo::set_meta(&transaction, "pruned_to", &seq.to_string()).await?;
-            }
-            repo::forget_seen(&transaction, now.minus(self.memory())).await?;
-            transaction.commit().await?;
-            if let Some(seq) = removed {
-                self.shared.pruned_to.store(seq, Ordering::Release);
-                self.shared.rows.store(repo::count(self.db.readers()).await?, Ordering::Relaxed);
-            }
-            Ok::<_, sea_orm::DbErr>(())
-        };
-        if let Err(error) = result.await {
-            tracing::warn!(error = %error, "Old messages could not be removed: {error}");
-        }
-    }
-
-    /// How long ids are remembered: as long as rows are kept, and as long as
-    /// the broker may push an old message.
-    fn memory(&self) -> Duration {
-        let broker = self
-            .deps
-            .link
-            .session()
-            .and_then(|session| session.negotiated.dedupe_retention_days)
-            .map_or(Duration::from_secs(365 * 86_400), |days| Duration::from_secs(u64::from(days) * 86_400));
-        self.retention.max(broker).max(MIN_MEMORY)
-    }
-
-    async fn checkpoint_when_large(&self) {
-        if self.db.wal_bytes() > CHECKPOINT_BYTES
-            && let Err(error) = self.db.checkpoint(CheckpointMode::Passive).await
-        {
-            tracing::warn!(error = %error, "The inbox log was not moved into the database: {error}");
-        }
+        if work.is_empty() { Ok(()) } else { self.store(&work).await }
     }
 }
 
@@ -329,7 +306,15 @@ fn receipt(work: &Work) -> ClientAck {
     }
 }
 
-fn hash(unique: &[u8]) -> SeenHash {
+/// Whether a message was written before a time, by its sender's word, else by
+/// the broker's. One that neither dates counts as old.
+fn is_before(push: &Push, opened: &Opened, since: UnixMillis) -> bool {
+    let accepted = || chrono::DateTime::parse_from_rfc3339(&push.created_at).ok().map(|at| at.timestamp_millis());
+    opened.sent_at.map(|at| at.0).or_else(accepted).is_none_or(|at| at < since.0)
+}
+
+/// What stands for a message in the memory of what was seen.
+pub(super) fn hash(unique: &[u8]) -> SeenHash {
     let full: [u8; 32] = Sha256::digest(unique).into();
     let mut short = [0; 16];
     short.copy_from_slice(&full[..16]);

@@ -138,6 +138,13 @@ pub(super) async fn waiting_count(db: &impl ConnectionTrait) -> Result<u64, DbEr
     row.map_or(Ok(0), |row| row.try_get_by_index::<i64>(0)).map(i64::unsigned_abs)
 }
 
+/// How many messages are kept aside.
+pub(super) async fn quarantined_count(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
+    let row =
+        db.query_one_raw(Statement::from_string(DbBackend::Sqlite, "SELECT COUNT(*) FROM inbox_quarantine")).await?;
+    row.map_or(Ok(0), |row| row.try_get_by_index::<i64>(0)).map(i64::unsigned_abs)
+}
+
 /// A message that waited has been stored or set aside.
 pub(super) async fn stop_waiting(db: &impl ConnectionTrait, id: &str) -> Result<(), DbErr> {
     let statement =
@@ -221,6 +228,17 @@ pub(super) async fn prune(db: &impl ConnectionTrait, before: UnixMillis, limit: 
         greatest = greatest.max(Some(row.try_get_by_index::<i64>(0)?.unsigned_abs()));
     }
     Ok(greatest)
+}
+
+/// How many messages came before a time, counted up to `limit`.
+pub(super) async fn count_before(db: &impl ConnectionTrait, before: UnixMillis, limit: u64) -> Result<u64, DbErr> {
+    let statement = Statement::from_sql_and_values(
+        DbBackend::Sqlite,
+        "SELECT count(*) FROM (SELECT 1 FROM inbox WHERE received_at < ? LIMIT ?)",
+        [Value::from(before.0), Value::from(i64::try_from(limit).unwrap_or(i64::MAX))],
+    );
+    let row = db.query_one_raw(statement).await?;
+    row.map_or(Ok(0), |row| row.try_get_by_index::<i64>(0)).map(i64::unsigned_abs)
 }
 
 /// Forgets hashes that are older than any id the broker would let through.

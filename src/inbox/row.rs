@@ -32,6 +32,7 @@ pub(super) fn stored(row: Model, generation: &str) -> StoredMessage {
         kind: MessageKind::from_name(&row.kind).unwrap_or(MessageKind::Direct),
         unencrypted: row.unencrypted,
         stale: row.stale,
+        before_recovery: row.before_recovery,
         auto_hops: row.auto_hops.map_or(0, |hops| u32::try_from(hops).unwrap_or(0)),
     }
 }

@@ -63,6 +63,21 @@ pub(super) fn storage(row: &Model, detail: impl ToString) -> Error {
     }
 }
 
+/// The conflict of a successor's id that a row holds, whatever it says: the two
+/// are never the same request.
+pub(super) fn taken(row: &Existing) -> Error {
+    match row.request_fingerprint.as_slice().try_into().map(LocalFingerprint) {
+        Ok(stored) => {
+            let other = LocalFingerprint(stored.0.map(|byte| !byte));
+            match from_existing(row, &other) {
+                Err(error) => error,
+                Ok(_) => Error::Read(format!("the row of {} is in no known state", row.client_message_id)),
+            }
+        }
+        Err(_) => Error::Read(format!("the row of {} has a damaged fingerprint", row.client_message_id)),
+    }
+}
+
 /// The answer when the disk is full and the row is known not to be there.
 pub(super) fn disk_full(row: &Model, path: &Path) -> Error {
     match ClientMessageId::parse(row.client_message_id.as_str()) {

@@ -3,6 +3,7 @@
 use crate::domain::error_code::ErrorCode;
 use crate::domain::ids::ClientMessageId;
 use crate::domain::message::MessageError;
+use crate::domain::pressure::Pressure;
 use crate::domain::roster::ResolveError;
 
 /// A send was not accepted.
@@ -39,13 +40,29 @@ pub enum Error {
     /// More sends wait to be written than fit into memory.
     #[error("the daemon is busy: too many sends wait to be written; try again with the same id {0}")]
     Busy(ClientMessageId),
-    /// The queue is full.
-    #[error("the outbox holds {rows} rows that wait, the limit is {limit}; see `claudemesh daemon status`")]
+    /// The outbox is nearly full.
+    #[error(
+        "the outbox is {:.0} % full ({}), so the send was not stored; make room (`claudemesh daemon outbox prune`), or \
+         wait until it has drained, and repeat it with the same id {client_message_id}",
+        pressure.used_pct,
+        pressure.measure.setting()
+    )]
     Full {
-        /// Rows that wait.
-        rows: u64,
-        /// `[outbox] max_queue_size`.
-        limit: u64,
+        /// The id to retry with.
+        client_message_id: ClientMessageId,
+        /// What is full, and how full.
+        pressure: Pressure,
+    },
+    /// The age limit is longer than the broker remembers ids.
+    #[error(
+        "[outbox] max_age_hours = {hours} is longer than the broker remembers ids, so a late retry could be delivered \
+         twice; set it to at most {safe_hours}, or accept that with accept_redelivery_risk = true"
+    )]
+    MaxAge {
+        /// As configured.
+        hours: u32,
+        /// What is safe.
+        safe_hours: u32,
     },
     /// The database did not take the write. It is unknown whether the row is
     /// there; a retry with the same id is safe.
@@ -70,6 +87,45 @@ pub enum Error {
     /// The daemon is stopping.
     #[error("the daemon is stopping; retry with the same id {0}")]
     ShuttingDown(ClientMessageId),
+    /// No row has this id.
+    #[error("the outbox has no entry {id}; `claudemesh daemon outbox` lists them")]
+    NoEntry {
+        /// Row id or client message id, as given.
+        id: String,
+    },
+    /// The row's state does not allow what the operator asks.
+    #[error("the entry {id} is {state}; {rule}")]
+    WrongState {
+        /// Row id.
+        id: String,
+        /// Its state.
+        state: &'static str,
+        /// In which states it is allowed.
+        rule: &'static str,
+    },
+    /// Under its own id the row could be delivered twice.
+    #[error(
+        "the entry {id} was first transmitted so long ago that the broker may forget its id before the last retry; \
+         queue it under a new id: `claudemesh daemon outbox requeue {id} --auto`"
+    )]
+    WindowPassed {
+        /// Row id.
+        id: String,
+    },
+    /// The call cannot be made sense of.
+    #[error("`{field}`: {reason}")]
+    Field {
+        /// Which field.
+        field: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An operator's change was not written.
+    #[error("the outbox was not changed: {0}")]
+    NotWritten(String),
+    /// The disk is too full for an operator's change.
+    #[error("the disk is full, so the outbox was not changed: {0}")]
+    NoRoom(String),
     /// A read of the database failed.
     #[error("the outbox could not be read: {0}")]
     Read(String),
@@ -90,8 +146,14 @@ impl Error {
             Self::NotServed { .. } => ErrorCode::NotServed,
             Self::Conflict { code, .. } => *code,
             Self::Busy(_) => ErrorCode::DaemonBusy,
+            Self::MaxAge { .. } => ErrorCode::OutboxMaxAgeAboveDedupeWindow,
             Self::Full { .. } | Self::DiskFull { .. } => ErrorCode::InsufficientStorage,
-            Self::Storage { .. } | Self::Read(_) => ErrorCode::StorageFailed,
+            Self::NoRoom(_) => ErrorCode::InsufficientStorage,
+            Self::Storage { .. } | Self::Read(_) | Self::NotWritten(_) => ErrorCode::StorageFailed,
+            Self::NoEntry { .. } => ErrorCode::OutboxEntryNotFound,
+            Self::WrongState { .. } => ErrorCode::OutboxEntryWrongState,
+            Self::WindowPassed { .. } => ErrorCode::DedupeWindowPassed,
+            Self::Field { .. } => ErrorCode::InvalidArgument,
             Self::ShuttingDown(_) => ErrorCode::DaemonShuttingDown,
         }
     }
@@ -101,6 +163,7 @@ impl Error {
         match self {
             Self::Conflict { client_message_id, .. }
             | Self::Storage { client_message_id, .. }
+            | Self::Full { client_message_id, .. }
             | Self::DiskFull { client_message_id, .. } => Some(client_message_id),
             Self::Busy(id) | Self::ShuttingDown(id) => Some(id),
             _ => None,

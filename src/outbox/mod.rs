@@ -4,7 +4,8 @@
 //! until the broker has it, the age limit ends it or the operator does.
 //! What runs here: the writer (`writer.rs`), the only one to change the table;
 //! the sender (`sender.rs`), which claims due rows and transmits them in the
-//! order of accept; the keeper (`keeper.rs`), which gives up what is too old.
+//! order of accept; the keeper (`keeper.rs`), which gives up what is too old,
+//! measures how full it is and tidies up.
 //! What it guarantees: one row per client message id; an answer only after the
 //! commit is synced (R136); at most one transmit of a row at a time (R140). The
 //! states of a row are drawn in `domain::outbox`.
@@ -13,15 +14,22 @@
 mod answer;
 pub mod entity;
 mod error;
+mod flow;
 mod keeper;
+mod measure;
+mod news;
+pub mod operator;
 mod prepare;
 pub mod repo;
 mod seal;
 mod sender;
+mod upkeep;
+mod verdict;
 mod writer;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -29,17 +37,25 @@ pub use self::error::Error;
 pub use self::prepare::Prepare;
 pub use self::sender::SenderDeps;
 use self::writer::{Command, Writer};
+use crate::config::disk::Disk;
 use crate::config::outbox::Outbox as OutboxConfig;
 use crate::db::connect::Sqlite;
+use crate::domain::age_limit::{AgeLimit, DedupeWindow, age_limit};
 use crate::domain::message::SendRequest;
+use crate::domain::pressure::Pressure;
 use crate::domain::time::UnixMillis;
 use crate::runtime::clock::Clock;
 use crate::runtime::supervisor::Supervisor;
 use crate::runtime::task_kind::{Phase, TaskKind};
+use crate::runtime::time_guard::TimeGuard;
 
 /// Commands that may wait for the writer. Beyond it callers are refused at
 /// once instead of filling the memory.
 const QUEUE: usize = 4096;
+/// Keys of values that belong to the file as a whole.
+const LAST_TICK: &str = "last_tick";
+const LAST_VACUUM: &str = "last_vacuum";
+const DEDUPE_WINDOW: &str = "dedupe_window";
 
 /// How far a send is at its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +99,33 @@ pub struct Handle {
     commands: mpsc::Sender<Command>,
     db: Sqlite,
     prepare: Prepare,
+    guard: TimeGuard,
     shared: Arc<Shared>,
+}
+
+/// What became of the writing of an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Report {
+    Written,
+    Failed,
+    Stopping,
+}
+
+/// What the outbox works with.
+#[derive(Debug)]
+pub struct Setup {
+    /// `[outbox]`.
+    pub config: OutboxConfig,
+    /// `[disk]`.
+    pub disk: Disk,
+    /// The open, migrated and recovered database.
+    pub db: Sqlite,
+    /// The inbox's database, to measure both.
+    pub inbox: Sqlite,
+    /// Whether the clock may decide what is too old.
+    pub guard: TimeGuard,
+    /// Turns requests into rows.
+    pub prepare: Prepare,
 }
 
 /// What the tasks of this folder tell each other.
@@ -97,50 +139,116 @@ struct Shared {
     /// Sends that were answered as duplicates, for the metrics.
     duplicates: AtomicU64,
     depth: watch::Sender<repo::Depth>,
+    /// The keeper should look at once.
+    recount: Notify,
+    pressure: watch::Sender<Pressure>,
+    database_bytes: AtomicU64,
+    disk_full: Arc<AtomicBool>,
+    /// Monotonic ms of the last send.
+    active_ms: AtomicU64,
+    /// `[outbox] max_age_hours` and `accept_redelivery_risk`.
+    configured_age: (u32, bool),
+    done_retention: Duration,
+    /// What the broker remembers, and the age limit that is in force. A std
+    /// mutex: held for a copy, never across an await.
+    terms: Mutex<(DedupeWindow, Duration)>,
 }
 
 /// The tasks of the outbox, built but not started.
 #[derive(Debug)]
 pub struct Parts {
     writer: Writer,
-    keeper: keeper::Keeper,
     handle: Handle,
     window: u32,
+    disk: Disk,
+    inbox: Sqlite,
+    vacuumed_at: Option<UnixMillis>,
     clock: Clock,
 }
 
-/// Puts the outbox together on an open, migrated and recovered database.
-pub async fn prepare(
-    config: &OutboxConfig,
-    db: Sqlite,
-    clock: Clock,
-    prepare: Prepare,
-    supervisor: &Supervisor,
-) -> Result<Parts, Error> {
-    let depth = repo::depth(db.writer()).await.map_err(|error| Error::Read(error.to_string()))?;
+/// The last time that a daemon of this outbox has noted.
+pub async fn last_tick(db: &Sqlite) -> Result<Option<UnixMillis>, Error> {
+    stored_time(db, LAST_TICK).await
+}
+
+/// Puts the outbox together. Refuses an age limit that the broker's memory does
+/// not cover.
+pub async fn prepare(setup: Setup, supervisor: &Supervisor) -> Result<Parts, Error> {
+    let Setup { config, disk, db, inbox, guard, prepare } = setup;
+    let unreadable = |error: sea_orm::DbErr| Error::Read(error.to_string());
+    let clock = prepare.clock.clone();
+    let depth = repo::depth(db.writer()).await.map_err(unreadable)?;
+    let stored = repo::operator::meta(db.writer(), DEDUPE_WINDOW).await.map_err(unreadable)?;
+    let window = stored.map_or(DedupeWindow::Unknown, |text| DedupeWindow::from_text(&text));
+    let hours = age_hours(&config, window)?;
     let (commands, queue) = mpsc::channel(QUEUE);
+    let disk_full = Arc::new(AtomicBool::new(false));
     let shared = Arc::new(Shared {
         wake: Notify::new(),
         pending: AtomicU64::new(depth.pending + depth.inflight),
         max_queue_size: config.max_queue_size,
         duplicates: AtomicU64::new(0),
         depth: watch::Sender::new(depth),
+        recount: Notify::new(),
+        pressure: watch::Sender::new(Pressure::default()),
+        database_bytes: AtomicU64::new(0),
+        disk_full: Arc::clone(&disk_full),
+        active_ms: AtomicU64::new(0),
+        configured_age: (config.max_age_hours, config.accept_redelivery_risk),
+        done_retention: config.done_retention(),
+        terms: Mutex::new((DedupeWindow::Unknown, Duration::ZERO)),
     });
-    let handle = Handle { commands, db: db.clone(), prepare, shared };
+    shared.set_terms(window, hours);
+    let vacuumed_at = stored_time(&db, LAST_VACUUM).await?;
+    let handle = Handle { commands, db: db.clone(), prepare, guard, shared };
     let writer = Writer {
         db,
         clock: clock.clone(),
         commands: queue,
         fsync_mode: config.fsync_mode,
+        disk_full,
         stop: supervisor.token(Phase::Storage),
     };
-    let keeper = keeper::Keeper {
-        handle: handle.clone(),
-        clock: clock.clone(),
-        max_age: config.max_age(),
-        stop: supervisor.token(Phase::Workers),
-    };
-    Ok(Parts { writer, keeper, handle, window: config.window, clock })
+    Ok(Parts { writer, handle, window: config.window, disk, inbox, vacuumed_at, clock })
+}
+
+/// The age limit of this start in hours.
+fn age_hours(config: &OutboxConfig, window: DedupeWindow) -> Result<u32, Error> {
+    match age_limit(config.max_age_hours, config.accept_redelivery_risk, window) {
+        AgeLimit::Use { hours } => Ok(hours),
+        AgeLimit::UseLess { hours } => {
+            tracing::info!(
+                "The broker has not said yet how long it remembers ids; until then sends live {hours} hours"
+            );
+            Ok(hours)
+        }
+        AgeLimit::UseAtRisk { hours, safe_hours } => {
+            tracing::warn!(
+                "outbox_max_age_above_dedupe_window: [outbox] max_age_hours = {hours} is accepted at your risk; beyond \
+                 {safe_hours} hours a retry may be delivered twice"
+            );
+            Ok(hours)
+        }
+        AgeLimit::Refuse { safe_hours } => Err(Error::MaxAge { hours: config.max_age_hours, safe_hours }),
+    }
+}
+
+async fn stored_time(db: &Sqlite, key: &str) -> Result<Option<UnixMillis>, Error> {
+    let stored = repo::operator::meta(db.writer(), key).await.map_err(|error| Error::Read(error.to_string()))?;
+    Ok(stored.and_then(|text| text.parse().ok()).map(UnixMillis))
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn set_terms(&self, window: DedupeWindow, hours: u32) {
+        let terms = (window, Duration::from_secs(u64::from(hours) * 3600));
+        *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = terms;
+    }
+
+    fn note_activity(&self, now: Duration) {
+        self.active_ms.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
 }
 
 // === impl Parts ===
@@ -154,12 +262,23 @@ impl Parts {
     /// Starts the tasks.
     pub fn spawn(self, supervisor: &Supervisor, deps: SenderDeps) {
         supervisor.spawn(TaskKind::OutboxWriter, "outbox writer", self.writer.run());
-        supervisor.spawn(TaskKind::Maintenance, "outbox keeper", self.keeper.run());
+        let keeper = keeper::Keeper {
+            handle: self.handle.clone(),
+            clock: self.clock.clone(),
+            hub: deps.hub.clone(),
+            link: deps.link.state(),
+            disk: self.disk,
+            inbox: self.inbox,
+            upkeep: upkeep::Upkeep { round: None, vacuumed_at: self.vacuumed_at },
+            stop: supervisor.token(Phase::Workers),
+        };
+        supervisor.spawn(TaskKind::Maintenance, "outbox keeper", keeper.run());
         let sender = sender::Sender {
             handle: self.handle,
             deps,
             clock: self.clock,
             window: self.window,
+            flow: flow::Flow::new(),
             stop: supervisor.token(Phase::Workers),
         };
         supervisor.spawn(TaskKind::OutboxSender, "outbox sender", sender.run());
@@ -177,10 +296,7 @@ impl Handle {
             prepare::Prepared::New(row) => row,
         };
         let id = prepare::id_of(&prepared)?;
-        let waiting = self.shared.pending.load(Ordering::Relaxed);
-        if waiting >= self.shared.max_queue_size {
-            return Err(Error::Full { rows: waiting, limit: self.shared.max_queue_size });
-        }
+        self.check_room(&id)?;
         let (reply, answer) = oneshot::channel();
         match self.commands.try_send(Command::Accept { row: prepared, reply }) {
             Ok(()) => {}
@@ -189,7 +305,8 @@ impl Handle {
         }
         let accepted = answer.await.unwrap_or(Err(Error::ShuttingDown(id)))?;
         if accepted.state == AcceptedState::Queued {
-            self.shared.pending.fetch_add(1, Ordering::Relaxed);
+            self.row_added();
+            self.shared.note_activity(self.prepare.clock.monotonic());
             self.shared.wake.notify_one();
         }
         self.count_duplicate(accepted)
@@ -223,16 +340,25 @@ impl Handle {
         Ok(accepted)
     }
 
-    async fn claim(&self, limit: u32) -> Option<Result<Vec<entity::Model>, sea_orm::DbErr>> {
+    /// What the broker remembers, the age limit in force, and now.
+    fn terms(&self) -> operator::Terms {
+        let (window, max_age) = *self.shared.terms.lock().unwrap_or_else(PoisonError::into_inner);
+        operator::Terms { now: self.prepare.clock.now(), window, max_age }
+    }
+
+    async fn claim(&self, limit: u32, only: repo::Only) -> Option<Result<Vec<entity::Model>, sea_orm::DbErr>> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Claim { limit, reply }).await.ok()?;
+        self.commands.send(Command::Claim { limit, only, reply }).await.ok()?;
         answer.await.ok()
     }
 
-    /// Writes an outcome; false when it could not be written.
-    async fn report(&self, id: String, outcome: repo::Outcome) -> bool {
+    /// Writes an outcome.
+    async fn report(&self, id: String, outcome: repo::Outcome) -> Report {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Outcome { id, outcome, reply }).await.is_ok() && answer.await.is_ok()
+        if self.commands.send(Command::Outcome { id, outcome, reply }).await.is_err() {
+            return Report::Stopping;
+        }
+        if answer.await.is_ok() { Report::Written } else { Report::Failed }
     }
 
     async fn expire(&self, accepted_before: UnixMillis) -> Option<Result<Vec<String>, sea_orm::DbErr>> {

@@ -68,7 +68,7 @@ impl Prepare {
 
     /// The broker's limit binds the frame: the sealed text in base64 and what
     /// stands around it.
-    fn check_size(&self, request: &SendRequest) -> Result<(), Error> {
+    pub(super) fn check_size(&self, request: &SendRequest) -> Result<(), Error> {
         let Some(session) = self.link.session() else { return Ok(()) };
         let frame = usize::try_from(session.negotiated.max_frame_bytes).unwrap_or(usize::MAX);
         let meta = request.meta.as_ref().map_or(0, |meta| meta.as_str().len());

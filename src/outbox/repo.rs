@@ -1,4 +1,6 @@
-//! Every statement on the outbox table.
+//! Every statement on the outbox table; the operator's are in `operator`.
+
+pub mod operator;
 
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{
@@ -24,6 +26,14 @@ pub enum Outcome {
     },
     /// Try again at that time.
     Retry {
+        /// Not before.
+        at: UnixMillis,
+        /// Why, for people.
+        error: String,
+    },
+    /// Try again at that time; the transmit does not count as an attempt, since
+    /// the broker refused it only because too many came at once.
+    Deferred {
         /// Not before.
         at: UnixMillis,
         /// Why, for people.
@@ -112,17 +122,48 @@ pub async fn find(db: &impl ConnectionTrait, client_message_ids: &[&str]) -> Res
         .await
 }
 
+/// Which receivers a claim takes rows for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Only {
+    /// All.
+    #[default]
+    All,
+    /// All but these.
+    Without(Vec<String>),
+    /// This one.
+    Target(String),
+}
+
 /// Moves up to `limit` due rows to `inflight`, oldest first, and returns them
 /// in the order of accept. Reads them in that order from an index of the waiting
 /// rows alone: sorting a long backlog for every claim would stall the writer.
-pub async fn claim_due(db: &impl ConnectionTrait, now: UnixMillis, limit: u32) -> Result<Vec<Model>, DbErr> {
-    const SQL: &str = "UPDATE outbox SET status = 'inflight', attempts = attempts + 1, \
+pub async fn claim_due(
+    db: &impl ConnectionTrait,
+    now: UnixMillis,
+    limit: u32,
+    only: &Only,
+) -> Result<Vec<Model>, DbErr> {
+    let mut values = vec![Value::from(now.0), Value::from(i64::from(limit))];
+    let targets = match only {
+        Only::All => String::new(),
+        Only::Target(target) => {
+            values.push(target.clone().into());
+            "AND target_id = ?3 ".to_owned()
+        }
+        Only::Without(targets) => {
+            values.extend(targets.iter().map(|target| Value::from(target.clone())));
+            let places: Vec<String> = (3..targets.len() + 3).map(|number| format!("?{number}")).collect();
+            format!("AND target_id NOT IN ({}) ", places.join(", "))
+        }
+    };
+    let sql = format!(
+        "UPDATE outbox SET status = 'inflight', attempts = attempts + 1, \
          first_transmit_at = COALESCE(first_transmit_at, ?1) \
          WHERE id IN (SELECT id FROM outbox INDEXED BY outbox_due \
-         WHERE status = 'pending' AND next_attempt_at <= ?1 ORDER BY id LIMIT ?2) \
-         RETURNING *";
-    let statement =
-        Statement::from_sql_and_values(DbBackend::Sqlite, SQL, [Value::from(now.0), Value::from(i64::from(limit))]);
+         WHERE status = 'pending' AND next_attempt_at <= ?1 {targets}ORDER BY id LIMIT ?2) \
+         RETURNING *"
+    );
+    let statement = Statement::from_sql_and_values(DbBackend::Sqlite, sql, values);
     let mut rows = Entity::find().from_raw_sql(statement).all(db).await?;
     // RETURNING promises no order.
     rows.sort_unstable_by(|one, other| one.id.cmp(&other.id));
@@ -134,6 +175,7 @@ pub async fn claim_due(db: &impl ConnectionTrait, now: UnixMillis, limit: u32) -
 pub async fn apply(db: &impl ConnectionTrait, outcomes: &[(String, Outcome)], now: UnixMillis) -> Result<(), DbErr> {
     let mut accepted: Vec<Value> = vec![now.0.into()];
     let mut retried: Vec<Value> = Vec::new();
+    let mut deferred: Vec<Value> = Vec::new();
     let mut dead: Vec<Value> = vec![now.0.into()];
     for (id, outcome) in outcomes {
         match outcome {
@@ -144,6 +186,7 @@ pub async fn apply(db: &impl ConnectionTrait, outcomes: &[(String, Outcome)], no
                 degraded.clone().into(),
             ]),
             Outcome::Retry { at, error } => retried.extend([id.clone().into(), at.0.into(), error.clone().into()]),
+            Outcome::Deferred { at, error } => deferred.extend([id.clone().into(), at.0.into(), error.clone().into()]),
             Outcome::Dead { error } => dead.extend([id.clone().into(), error.clone().into()]),
         }
     }
@@ -165,6 +208,16 @@ pub async fn apply(db: &impl ConnectionTrait, outcomes: &[(String, Outcome)], no
         0,
         3,
         "UPDATE outbox SET status = 'pending', next_attempt_at = v.column2, last_error = v.column3",
+        "status = 'inflight'",
+    )
+    .await?;
+    run(
+        db,
+        &deferred,
+        0,
+        3,
+        "UPDATE outbox SET status = 'pending', attempts = MAX(attempts - 1, 0), next_attempt_at = v.column2, \
+         last_error = v.column3",
         "status = 'inflight'",
     )
     .await?;
@@ -289,21 +342,4 @@ pub async fn depth(db: &impl ConnectionTrait) -> Result<Depth, DbErr> {
         dead: count(OutboxState::Dead).await?,
         oldest_pending: oldest.map(UnixMillis),
     })
-}
-
-/// A page of rows for the operator, newest first.
-pub async fn list(
-    db: &impl ConnectionTrait,
-    states: &[OutboxState],
-    before: Option<&str>,
-    limit: u64,
-) -> Result<Vec<Model>, DbErr> {
-    let mut query = Entity::find().order_by_desc(Column::Id).limit(limit);
-    if !states.is_empty() {
-        query = query.filter(Column::Status.is_in(states.iter().map(|state| state.name())));
-    }
-    if let Some(before) = before {
-        query = query.filter(Column::Id.lt(before));
-    }
-    query.all(db).await
 }

@@ -10,6 +10,8 @@
 //! What it must not do: wait for more commands, or for anything but the disk.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sea_orm::{DatabaseConnection, DbErr};
@@ -17,7 +19,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::entity::Model;
-use super::repo::{self, Existing, Outcome};
+use super::operator::{self, Done, Task, Terms};
+use super::repo::{self, Existing, Only, Outcome};
 use super::{Accepted, answer};
 use crate::config::outbox::FsyncMode;
 use crate::db::connect::{CheckpointMode, Sqlite};
@@ -37,13 +40,15 @@ pub(super) enum Command {
     /// Insert a row, or answer from the one that holds the id.
     Accept { row: Box<Model>, reply: oneshot::Sender<Result<Accepted, super::Error>> },
     /// Move due rows to `inflight`.
-    Claim { limit: u32, reply: oneshot::Sender<Result<Vec<Model>, DbErr>> },
+    Claim { limit: u32, only: Only, reply: oneshot::Sender<Result<Vec<Model>, DbErr>> },
     /// Write what became of a transmit.
     Outcome { id: String, outcome: Outcome, reply: oneshot::Sender<()> },
     /// Note that receivers have stored messages.
     Delivered { client_message_ids: Vec<String>, at: UnixMillis },
     /// Give up what is too old.
     Expire { accepted_before: UnixMillis, reply: oneshot::Sender<Result<Vec<String>, DbErr>> },
+    /// Do what an operator or the keeper asks.
+    Task { task: Task, terms: Terms, reply: oneshot::Sender<Result<Done, super::Error>> },
 }
 
 /// The task's belongings.
@@ -53,6 +58,8 @@ pub(super) struct Writer {
     pub(super) clock: Clock,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) fsync_mode: FsyncMode,
+    /// Whether the last write found the disk full.
+    pub(super) disk_full: Arc<AtomicBool>,
     /// Cancelled in the storage phase; what waits then is still written.
     pub(super) stop: CancellationToken,
 }
@@ -123,6 +130,7 @@ impl Writer {
         let mut reports = Reports::default();
         let mut claims = Vec::new();
         let mut expiries = Vec::new();
+        let mut tasks = Vec::new();
         for command in batch {
             match command {
                 Command::Accept { row, reply } => accepts.push((*row, reply)),
@@ -131,18 +139,30 @@ impl Writer {
                     reports.replies.push(reply);
                 }
                 Command::Delivered { client_message_ids, at } => reports.delivered.push((client_message_ids, at)),
-                Command::Claim { limit, reply } => claims.push((limit, reply)),
+                Command::Claim { limit, only, reply } => claims.push((limit, only, reply)),
                 Command::Expire { accepted_before, reply } => expiries.push((accepted_before, reply)),
+                Command::Task { task, terms, reply } => tasks.push((task, terms, reply)),
             }
         }
         self.write_accepts(accepts).await;
         self.write_reports(reports).await;
-        for (limit, reply) in claims {
+        for (limit, only, reply) in claims {
+            let claimed = repo::claim_due(self.writer(), self.clock.now(), limit, &only).await;
+            self.after(claimed.as_ref().err()).await;
             // The sender asks again when its link or this task is gone.
-            let _ = reply.send(repo::claim_due(self.writer(), self.clock.now(), limit).await);
+            let _ = reply.send(claimed);
         }
         for (accepted_before, reply) in expiries {
-            let _ = reply.send(repo::expire(self.writer(), accepted_before, self.clock.now()).await);
+            let expired = repo::expire(self.writer(), accepted_before, self.clock.now()).await;
+            self.after(expired.as_ref().err()).await;
+            let _ = reply.send(expired);
+        }
+        for (task, terms, reply) in tasks {
+            let done = operator::run(self.writer(), task, terms).await;
+            if let Err(super::Error::NotWritten(_) | super::Error::NoRoom(_)) = done {
+                self.reopen().await;
+            }
+            let _ = reply.send(done);
         }
     }
 
@@ -154,6 +174,7 @@ impl Writer {
         let inserted = repo::insert_new(self.writer(), &rows).await;
         let failure = inserted.as_ref().err().map(ToString::to_string);
         let is_full = inserted.as_ref().err().is_some_and(tx::is_full);
+        self.after(inserted.as_ref().err()).await;
         let inserted: std::collections::HashSet<String> = inserted.unwrap_or_default().into_iter().collect();
         // Ids that did not come back are held by an older row, or the statement
         // failed and only the table knows. Rows are never deleted, so the look-up
@@ -197,6 +218,7 @@ impl Writer {
             // sender learns it and asks again. The broker recognises the ids. A
             // delivery report is for information, and may be lost.
             tracing::error!(rows = reports.outcomes.len(), error = %error, "Outcomes were not written: {error}");
+            self.after(Some(&error)).await;
             return;
         }
         for reply in reports.replies {
@@ -211,6 +233,23 @@ impl Writer {
             repo::note_delivered(&transaction, ids, *at).await?;
         }
         transaction.commit().await
+    }
+
+    /// After an error it is unknown what the engine has kept of the statement and
+    /// of a transaction around it: SQLite may have rolled back on its own. No
+    /// further statement goes over that connection; a new one begins outside of
+    /// any transaction.
+    async fn after(&self, error: Option<&DbErr>) {
+        self.disk_full.store(error.is_some_and(tx::is_full), Ordering::Relaxed);
+        if error.is_some_and(|error| !tx::is_unique_violation(error)) {
+            self.reopen().await;
+        }
+    }
+
+    async fn reopen(&self) {
+        if let Err(error) = self.db.reopen_writer().await {
+            tracing::error!(error = %error, "The outbox could not be opened again: {error}");
+        }
     }
 
     /// Moves the log into the database on another connection, so that no caller

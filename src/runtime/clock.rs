@@ -58,4 +58,12 @@ impl Clock {
             monotonic_ms.fetch_add(ms, Ordering::AcqRel);
         }
     }
+
+    /// Sets the wall time of a manual clock, as an operator or a time service
+    /// does; does nothing to the system clock.
+    pub fn set(&self, now: UnixMillis) {
+        if let Source::Manual { wall_ms, .. } = &*self.0 {
+            wall_ms.store(now.0, Ordering::Release);
+        }
+    }
 }

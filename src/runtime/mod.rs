@@ -18,3 +18,4 @@ pub mod shutdown;
 pub mod signals;
 pub mod supervisor;
 pub mod task_kind;
+pub mod time_guard;

@@ -41,6 +41,7 @@ struct Inner {
     lag_ms: Fraction,
     outbox_depth: Family<Labels<1>, Gauge>,
     outbox_age_seconds: Fraction,
+    disk_pct: Family<Labels<1>, Fraction>,
     dedupe: Counters<1>,
     send: Counters<2>,
     recv: Counters<2>,
@@ -68,6 +69,10 @@ pub struct Observed {
     pub outbox_dead: u64,
     /// Age of the oldest waiting send in seconds.
     pub outbox_age_seconds: f64,
+    /// Percent of the fullest limit of the outbox.
+    pub outbox_pct: f64,
+    /// Percent of `[disk] inbox_max_bytes`.
+    pub inbox_pct: f64,
     /// Sends that were answered from an existing row.
     pub duplicates_out: u64,
     /// Messages in the inbox.
@@ -89,6 +94,7 @@ impl Metrics {
             lag_ms: Fraction::default(),
             outbox_depth: Family::default(),
             outbox_age_seconds: Fraction::default(),
+            disk_pct: Family::default(),
             dedupe: Family::default(),
             send: Family::default(),
             recv: Family::default(),
@@ -164,6 +170,7 @@ impl Inner {
             "Age of the oldest waiting send in seconds",
             self.outbox_age_seconds.clone(),
         );
+        all.register(metric::DISK_PCT, "How full outbox and inbox are, in percent", self.disk_pct.clone());
         all.register(metric::DEDUPE, "Repeats that were recognised", self.dedupe.clone());
         all.register(metric::SEND, "Answers to sends", self.send.clone());
         all.register(metric::RECV, "Messages that were stored", self.recv.clone());
@@ -188,6 +195,9 @@ impl Inner {
             gauge(&self.outbox_depth.get_or_create(&[(label::STATUS, status.to_owned())]), depth);
         }
         self.outbox_age_seconds.set(observed.outbox_age_seconds);
+        for (kind, pct) in [("outbox", observed.outbox_pct), ("inbox", observed.inbox_pct)] {
+            self.disk_pct.get_or_create(&[(label::KIND, kind.to_owned())]).set(pct);
+        }
         gauge(&self.inbox_rows, observed.inbox_rows);
         gauge(&self.inbox_bytes, observed.inbox_bytes);
         // Counted where it happens; here only shown.
@@ -245,6 +255,7 @@ mod tests {
             outbox_pending: 7,
             outbox_dead: 1,
             outbox_age_seconds: 12.5,
+            outbox_pct: 80.5,
             duplicates_out: 4,
             inbox_rows: 5,
             inbox_bytes: 4096,
@@ -260,6 +271,8 @@ mod tests {
             r#"cm_daemon_outbox_depth{mesh="demo",status="inflight"} 0"#,
             r#"cm_daemon_outbox_depth{mesh="demo",status="dead"} 1"#,
             r#"cm_daemon_outbox_age_seconds{mesh="demo"} 12.5"#,
+            r#"cm_daemon_disk_pct{mesh="demo",kind="outbox"} 80.5"#,
+            r#"cm_daemon_disk_pct{mesh="demo",kind="inbox"} 0.0"#,
             r#"cm_daemon_dedupe_total{mesh="demo",direction="out"} 4"#,
             r#"cm_daemon_dedupe_total{mesh="demo",direction="in"} 1"#,
             r#"cm_daemon_send_total{mesh="demo",kind="dm",status="queued"} 1"#,

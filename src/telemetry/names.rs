@@ -14,6 +14,8 @@ pub mod metric {
     pub const OUTBOX_DEPTH: &str = "outbox_depth";
     /// Gauge: age of the oldest waiting send (R305).
     pub const OUTBOX_AGE_SECONDS: &str = "outbox_age_seconds";
+    /// Gauge by [`super::label::KIND`]: percent of the limit (R194, R307).
+    pub const DISK_PCT: &str = "disk_pct";
     /// Counter by [`super::label::DIRECTION`] (R306).
     pub const DEDUPE: &str = "dedupe";
     /// Counter by [`super::label::KIND`] and [`super::label::STATUS`] (R308).
@@ -43,7 +45,7 @@ pub mod label {
     /// `out` or `in`.
     pub const DIRECTION: &str = "direction";
     /// `dm`, `topic`, `broadcast`, `group` or `file`; `unknown` for a destination
-    /// that cannot be read.
+    /// that cannot be read. Of a disk gauge: `outbox` or `inbox`.
     pub const KIND: &str = "kind";
     /// `peer`, `apikey` or `webhook`.
     pub const FROM_TYPE: &str = "from_type";

@@ -2,7 +2,8 @@
 //!
 //! Folders follow the product: `broker` speaks raw frames to a broker,
 //! `cli` types commands and reads what they say, `process` looks at files and
-//! exit codes, `outbox` and `inbox` at what the daemon keeps, `api` at its local
+//! exit codes, `outbox` and `inbox` at what the daemon keeps, `upgrade` at what
+//! earlier versions kept, `api` at its local
 //! surface, `faults` kills processes and checks that nothing acknowledged was
 //! lost, `failures` provokes every failure that a user can meet and keeps the
 //! texts.
@@ -24,3 +25,4 @@ mod interop;
 mod outbox;
 mod process;
 mod support;
+mod upgrade;

@@ -12,7 +12,7 @@ impl LifecycleService for Grpc {
         &self,
         _request: Request<admin::GetStatusRequest>,
     ) -> Result<Response<admin::GetStatusResponse>, Status> {
-        Ok(Response::new(self.0.status().await))
+        answer(self.0.status().await)
     }
 
     async fn reload(&self, _request: Request<admin::ReloadRequest>) -> Result<Response<admin::ReloadResponse>, Status> {

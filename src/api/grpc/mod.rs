@@ -11,6 +11,7 @@ pub mod events;
 pub mod inbox;
 pub mod lifecycle;
 pub mod messaging;
+pub mod outbox;
 pub mod peers;
 
 use axum::Router;
@@ -29,6 +30,7 @@ use super::service::Services;
 use super::status::Failure;
 use crate::domain::error_code::ErrorCode;
 use crate::proto::admin::lifecycle_service_server::{LifecycleServiceServer, SERVICE_NAME as LIFECYCLE};
+use crate::proto::admin::outbox_service_server::{OutboxServiceServer, SERVICE_NAME as OUTBOX};
 use crate::proto::pb::control_service_server::{ControlServiceServer, SERVICE_NAME as CONTROL};
 use crate::proto::pb::event_service_server::{EventServiceServer, SERVICE_NAME as EVENTS};
 use crate::proto::pb::inbox_service_server::{InboxServiceServer, SERVICE_NAME as INBOX};
@@ -39,7 +41,7 @@ use crate::proto::{FILE_DESCRIPTOR_SET, METHODS};
 pub use tonic_health::server::HealthReporter;
 
 /// The services that are served; the empty name stands for the daemon.
-const SERVED: [&str; 7] = ["", MESSAGING, INBOX, EVENTS, PEERS, CONTROL, LIFECYCLE];
+const SERVED: [&str; 8] = ["", MESSAGING, INBOX, EVENTS, PEERS, CONTROL, LIFECYCLE, OUTBOX];
 /// The standard services, which reflection lists too.
 const STANDARD: [&str; 1] = ["grpc.health.v1.Health"];
 
@@ -70,7 +72,8 @@ pub async fn router(services: Services) -> Result<(Router, HealthReporter), toni
         .add_service(limited!(EventServiceServer))
         .add_service(limited!(PeerServiceServer))
         .add_service(limited!(ControlServiceServer))
-        .add_service(limited!(LifecycleServiceServer));
+        .add_service(limited!(LifecycleServiceServer))
+        .add_service(limited!(OutboxServiceServer));
     Ok((routes.prepare().into_axum_router(), health))
 }
 

@@ -52,5 +52,8 @@ pub async fn ready(State(services): State<Services>) -> Result<&'static str, Fai
     if services.is_stopping() {
         return Err(Failure::new(ErrorCode::DaemonShuttingDown, "the daemon is stopping"));
     }
+    if services.degraded_reasons().contains(&"outbox_full") {
+        return Err(Failure::new(ErrorCode::InsufficientStorage, "the outbox is full; see `claudemesh daemon status`"));
+    }
     Ok("ready\n")
 }

@@ -13,6 +13,7 @@ pub mod events;
 pub mod inbox;
 pub mod json;
 pub mod messaging;
+pub mod outbox;
 pub mod peers;
 
 use axum::Router;
@@ -56,6 +57,11 @@ pub fn router(services: Services) -> Router {
         .route("/v1/inbox", get(inbox::list))
         .route("/v1/events", get(events::stream))
         .route("/v1/peers", get(peers::list))
+        .route("/v1/outbox", get(outbox::list))
+        .route("/v1/outbox/entry", get(outbox::entry))
+        .route("/v1/outbox/requeue", post(outbox::requeue))
+        .route("/v1/outbox/drop", post(outbox::drop_entry))
+        .route("/v1/outbox/prune", post(outbox::prune))
         .route("/v1/health", get(control::health))
         .route("/v1/metrics", get(control::metrics))
         .route("/metrics", get(control::metrics))

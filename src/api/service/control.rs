@@ -2,6 +2,7 @@
 
 use super::Services;
 use crate::api::status::crate_version;
+use crate::domain::pressure::{Level, percent};
 use crate::outbox::repo::Depth;
 use crate::proto::{API_VERSION, pb};
 use crate::telemetry::metrics::{OPENMETRICS_TEXT, Observed, PROMETHEUS_TEXT};
@@ -17,7 +18,7 @@ impl Services {
     pub async fn health(&self) -> pb::GetHealthResponse {
         let deps = &self.0.deps;
         let depth = self.depth().await;
-        let state = if self.is_stopping() { pb::HealthState::Stopping } else { pb::HealthState::Ready };
+        let state = self.state();
         let session = self.0.link.seen().last_session;
         pb::GetHealthResponse {
             connected: self.0.link.is_up(),
@@ -32,6 +33,28 @@ impl Services {
             broker_version: session.map(|session| session.broker_version.clone()).unwrap_or_default(),
             state: state.into(),
         }
+    }
+
+    /// Whether it does everything that it should.
+    pub(super) fn state(&self) -> pb::HealthState {
+        if self.is_stopping() {
+            pb::HealthState::Stopping
+        } else if self.degraded_reasons().is_empty() {
+            pb::HealthState::Ready
+        } else {
+            pb::HealthState::Degraded
+        }
+    }
+
+    /// Why it does less than it should, by stable names (R197).
+    pub fn degraded_reasons(&self) -> Vec<&'static str> {
+        let deps = &self.0.deps;
+        let reasons = [
+            ("outbox_full", deps.outbox.pressure().level == Level::Full),
+            ("outbox_disk_full", deps.outbox.is_disk_full()),
+            ("inbox_disk_full", deps.inbox.is_disk_full()),
+        ];
+        reasons.into_iter().filter_map(|(reason, holds)| holds.then_some(reason)).collect()
     }
 
     /// The metrics, in the older text format unless the newer one is asked for.
@@ -102,6 +125,8 @@ impl Services {
             outbox_dead: depth.dead,
             outbox_age_seconds: age.map_or(0.0, |age| age.as_secs_f64()),
             duplicates_out: deps.outbox.duplicates(),
+            outbox_pct: deps.outbox.pressure().used_pct,
+            inbox_pct: percent(inbox.bytes, deps.disk.inbox_max_bytes),
             inbox_rows: inbox.rows,
             inbox_bytes: inbox.bytes,
         }

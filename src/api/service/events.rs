@@ -8,8 +8,10 @@ use crate::api::deadline::Deadline;
 use crate::api::limits::StreamPermit;
 use crate::api::status::Failure;
 use crate::api::stream::bounded;
+use crate::domain::error_code::ErrorCode;
 use crate::domain::event::MeshEvent;
 use crate::domain::ids::EventId;
+use crate::domain::pressure::Level;
 use crate::events::Timed;
 use crate::inbox::{EventStream, GapReason, Item, Query, Start};
 use crate::proto::pb;
@@ -44,6 +46,15 @@ impl Services {
         request: pb::StreamEventsRequest,
         deadline: Option<Deadline>,
     ) -> Result<impl Stream<Item = Result<pb::StreamEventsResponse, Failure>> + Send + use<>, Failure> {
+        let pressure = self.0.deps.outbox.pressure();
+        if pressure.level == Level::Full {
+            let text = format!(
+                "the outbox is {:.0} % full ({}), so no new event stream is opened; make room or wait until it drains",
+                pressure.used_pct,
+                pressure.measure.setting()
+            );
+            return Err(Failure::new(ErrorCode::InsufficientStorage, text).with("measure", pressure.measure.name()));
+        }
         let start = match (request.after.as_str(), request.from_start) {
             ("", false) => Start::Live,
             ("", true) => Start::Oldest,

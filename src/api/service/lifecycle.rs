@@ -2,11 +2,12 @@
 
 use super::Services;
 use super::control::saturated;
-use crate::api::convert::timestamp;
+use crate::api::convert::{self, timestamp};
 use crate::api::status::{Failure, crate_version};
 use crate::broker_client::{self, LinkState};
 use crate::domain::error_code::ErrorCode;
-use crate::proto::{admin, pb};
+use crate::domain::pressure::{Level, WARN_PCT, percent};
+use crate::proto::admin;
 use crate::runtime::memory;
 
 /// An offset of the clock that is worth a word, in milliseconds. The measure has
@@ -22,7 +23,7 @@ pub fn warning(code: &str, message: String) -> admin::StatusWarning {
 
 impl Services {
     /// Everything that `daemon status` prints.
-    pub async fn status(&self) -> admin::GetStatusResponse {
+    pub async fn status(&self) -> Result<admin::GetStatusResponse, Failure> {
         let deps = &self.0.deps;
         let facts = &deps.facts;
         let depth = self.depth().await;
@@ -39,10 +40,14 @@ impl Services {
             warnings
                 .push(warning("clock_offset", format!("this host's clock is {offset}; set it, for example by NTP")));
         }
-        let state = if self.is_stopping() { pb::HealthState::Stopping } else { pb::HealthState::Ready };
-        admin::GetStatusResponse {
-            state: state.into(),
-            degraded_reasons: Vec::new(),
+        warnings.extend(self.storage_warnings());
+        let doubt = deps.guard.doubt();
+        let pressure = deps.outbox.pressure();
+        let (done, aborted) = deps.outbox.ended().await?;
+        let (waiting_key, rejected) = deps.inbox.set_aside().await?;
+        Ok(admin::GetStatusResponse {
+            state: self.state().into(),
+            degraded_reasons: self.degraded_reasons().iter().map(|reason| (*reason).to_owned()).collect(),
             identity: Some(admin::IdentityStatus {
                 mesh: deps.mesh.clone(),
                 mesh_id: deps.identity.mesh_id().to_string(),
@@ -71,24 +76,70 @@ impl Services {
             features: self.features(),
             clock: Some(admin::ClockStatus {
                 offset_ms: session.as_ref().map_or(0.0, |session| session.clock_offset_ms as f64),
-                trusted: true,
+                trusted: doubt.is_none(),
             }),
             outbox: Some(admin::OutboxSummary {
                 pending: saturated(depth.pending),
                 inflight: saturated(depth.inflight),
                 dead: saturated(depth.dead),
                 oldest_pending_s: age.unwrap_or_default(),
-                ..admin::OutboxSummary::default()
+                done: saturated(done),
+                aborted: saturated(aborted),
+                pressure: convert::pressure_level(pressure.level).into(),
+                used_pct: pressure.used_pct,
+                database_bytes: deps.outbox.database_bytes(),
             }),
             inbox: Some(admin::InboxSummary {
                 rows: saturated(inbox.rows),
                 database_bytes: inbox.bytes,
-                ..admin::InboxSummary::default()
+                waiting_key: saturated(waiting_key),
+                rejected: saturated(rejected),
+                newest_event_id: deps.inbox.newest().map(|id| id.to_string()).unwrap_or_default(),
+                recovered_at: deps.inbox.recovered_at().map(timestamp),
             }),
             hooks: None,
             last_exit: facts.last_exit.clone(),
             warnings,
+        })
+    }
+
+    /// What the operator should know of the disk, the clock and the age limit.
+    fn storage_warnings(&self) -> Vec<admin::StatusWarning> {
+        let deps = &self.0.deps;
+        let mut found = Vec::new();
+        if let Some(doubt) = deps.guard.doubt() {
+            let text = format!(
+                "the clock is not believed: {}; nothing is given up or removed for its age until the broker's time \
+                 confirms it",
+                doubt.text()
+            );
+            found.push(("clock_not_believed", text));
         }
+        if let Some((hours, safe_hours)) = deps.outbox.risky_age() {
+            let text = format!(
+                "[outbox] max_age_hours is {hours}, but the broker's memory covers {safe_hours}: a very late retry may be \
+                 delivered twice"
+            );
+            found.push(("redelivery_risk", text));
+        }
+        let pressure = deps.outbox.pressure();
+        if pressure.level > Level::Normal {
+            let text = format!(
+                "the outbox is {:.0} % full ({}); make room: claudemesh daemon outbox prune",
+                pressure.used_pct,
+                pressure.measure.setting()
+            );
+            found.push(("outbox_pressure", text));
+        }
+        let inbox_pct = percent(deps.inbox.size().bytes, deps.disk.inbox_max_bytes);
+        if inbox_pct >= WARN_PCT {
+            let text = format!(
+                "the inbox is {inbox_pct:.0} % of [disk] inbox_max_bytes; a shorter [inbox] retention_days makes room"
+            );
+            found.push(("inbox_large", text));
+        }
+        let warning = |(code, message): (&str, String)| admin::StatusWarning { code: code.to_owned(), message };
+        found.into_iter().map(warning).collect()
     }
 
     /// Reads the settings again.

@@ -13,6 +13,7 @@ pub mod events;
 pub mod inbox;
 pub mod lifecycle;
 pub mod messaging;
+pub mod outbox;
 pub mod peers;
 
 use std::sync::Arc;

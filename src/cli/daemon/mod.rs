@@ -9,6 +9,7 @@
 mod down;
 mod foreground;
 mod logs;
+pub(in crate::cli) mod outbox;
 mod recover;
 mod status;
 mod up;
@@ -42,6 +43,8 @@ pub(super) enum Verb {
     Logs(logs::Args),
     /// Show received messages; the same as `claudemesh inbox`
     Inbox(inbox::Args),
+    /// Show what waits to be sent and what was given up, and repair it
+    Outbox(outbox::Args),
     /// Check the databases of a stopped daemon, and set damaged ones aside
     Recover(recover::Args),
 }
@@ -88,6 +91,7 @@ pub(super) fn run(verb: Verb, context: &Context, output: &mut Output) -> Result<
         Verb::Reload(args) => client_runtime()?.block_on(reload(args, context, output)).map(ok),
         Verb::Logs(args) => client_runtime()?.block_on(logs::run(args, context, output)).map(ok),
         Verb::Inbox(args) => client_runtime()?.block_on(Box::pin(inbox::run(args, context, output))).map(ok),
+        Verb::Outbox(args) => client_runtime()?.block_on(Box::pin(outbox::run(args, context, output))).map(ok),
         Verb::Recover(args) => client_runtime()?.block_on(recover::run(args, context, output)),
     }
 }

@@ -92,9 +92,9 @@ fn toml() -> Vec<Case<Queued>> {
             cause: "A value of `config.toml` is out of range.",
             code: "config_invalid",
             end: End::Exit(10),
-            place: &["<home>/daemon/demo/config.toml, line 3", "`outbox.max_age_hours` = 168"],
-            help: "it must be from 1 to 23",
-            act: |world| Box::pin(async move { world.config_toml("[outbox]\n# a week\nmax_age_hours = 168\n").await }),
+            place: &["<home>/daemon/demo/config.toml, line 3", "`outbox.max_age_hours` = 0"],
+            help: "it must be from 1 to 87600",
+            act: |world| Box::pin(async move { world.config_toml("[outbox]\n# never\nmax_age_hours = 0\n").await }),
         },
         Case {
             name: "settings_are_no_toml",

@@ -2,5 +2,7 @@
 
 mod filters;
 mod hostile;
+mod keep;
 mod receive;
 mod replay;
+mod salvage;

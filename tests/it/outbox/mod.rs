@@ -2,8 +2,14 @@
 //! means, what a retry does.
 
 mod accept_table;
+mod disk_full;
 mod durability;
 mod ids;
+mod limits;
+mod operator;
+mod pacing;
+mod pressure;
 mod recover;
+mod requeue_private;
 mod schema;
 mod transmit;

@@ -25,11 +25,17 @@ pub(crate) const ALL_BITS: &[&str] = &[
     "delivery_ack",
 ];
 
+/// What it says of its limiter, to whom `rate_limit` is granted: sends per second,
+/// and at once.
+pub(crate) const RATE: (u32, u32) = (20, 5);
+
 /// Listens; the test accepts each connection itself. Its mesh has the member
 /// under test and `bob`, who is never connected.
 pub(crate) struct FakeBroker {
     listener: TcpListener,
     pub(crate) bob: Key,
+    /// A further member, with the id `member-carol`.
+    pub(crate) carol: Option<Key>,
 }
 
 /// One connection of a client, after its hello. Dropping it drops the link.
@@ -45,11 +51,12 @@ pub(crate) struct Client {
     /// Headers of the upgrade request, names in lower case.
     pub(crate) headers: Vec<(String, String)>,
     bob: String,
+    carol: Option<String>,
 }
 
 impl FakeBroker {
     pub(crate) async fn start() -> Self {
-        Self { listener: TcpListener::bind("127.0.0.1:0").await.expect("a port"), bob: Key::random() }
+        Self { listener: TcpListener::bind("127.0.0.1:0").await.expect("a port"), bob: Key::random(), carol: None }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -96,9 +103,15 @@ impl FakeBroker {
                     Ok(response)
                 };
                 let Ok(socket) = tokio_tungstenite::accept_hdr_async(stream, note).await else { continue };
-                let bob = self.bob.public();
-                let mut client =
-                    Client { socket, hello: Value::Null, received: Vec::new(), passed: VecDeque::new(), headers, bob };
+                let mut client = Client {
+                    socket,
+                    hello: Value::Null,
+                    received: Vec::new(),
+                    passed: VecDeque::new(),
+                    headers,
+                    bob: self.bob.public(),
+                    carol: self.carol.as_ref().map(Key::public),
+                };
                 if let Some(hello) = client.read().await {
                     client.hello = hello;
                     return client;
@@ -175,12 +188,14 @@ impl Client {
     /// A daemon asks who is there before it does anything else.
     async fn answer_lists(&mut self, frame: &Value) {
         let row = |id: &Value, key: &Value, name: &str| json!({"memberId": id, "pubkey": key, "displayName": name, "role": "member", "joinedAt": now_ms()});
+        let mut members = vec![
+            row(&self.hello["memberId"], &self.hello["pubkey"], "own"),
+            row(&json!("member-bob"), &json!(self.bob), "bob"),
+        ];
+        members.extend(self.carol.as_ref().map(|key| row(&json!("member-carol"), &json!(key), "carol")));
         let answer = match frame["type"].as_str() {
             Some("list_peers") => json!({"type": "peers_list", "peers": []}),
-            Some("member_list") => json!({"type": "members_list", "members": [
-                row(&self.hello["memberId"], &self.hello["pubkey"], "own"),
-                row(&json!("member-bob"), &json!(self.bob), "bob"),
-            ]}),
+            Some("member_list") => json!({"type": "members_list", "members": members}),
             _ => return,
         };
         let mut answer = answer;
@@ -238,6 +253,7 @@ impl Client {
             "member_keypair_rotated_event": {"version": 1},
             "max_payload": {"version": 1, "inline_bytes": 1_572_864, "blob_bytes": 0},
             "delivery_ack": {"version": 1},
+            "rate_limit": {"version": 1, "per_s": RATE.0, "burst": RATE.1},
         });
         let answer = json!({
             "type": "feature_negotiation_response",

@@ -21,4 +21,5 @@ pub mod outbox;
 pub mod pinning;
 pub mod retry;
 pub mod roster;
+pub mod sweep_guard;
 pub mod time;

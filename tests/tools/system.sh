@@ -14,6 +14,7 @@ need build-essential cc --version
 need curl curl --version
 need iproute2 ss --version
 need mold mold --version
+need postgresql-15 sh -c 'ls /usr/lib/postgresql/*/bin/initdb'
 need python3-venv python3 -c 'import ensurepip, venv'
 need sqlite3 sqlite3 --version
 need strace strace --version

@@ -39,6 +39,7 @@ use self::limits::Limits;
 pub use self::limits::MAX_GRPC_MESSAGE;
 pub use self::server::Listeners;
 use self::service::Services;
+pub use self::service::lifecycle::warning;
 use crate::config::ConfigError;
 use crate::config::ipc;
 use crate::domain::time::UnixMillis;
@@ -120,6 +121,8 @@ pub struct Facts {
     pub insecure_link: bool,
     /// How the process before this one ended.
     pub last_exit: Option<admin::LastExit>,
+    /// What the start found that the operator should know.
+    pub warnings: Vec<admin::StatusWarning>,
 }
 
 /// The running interface. Cheap to clone.

@@ -12,11 +12,11 @@ use crate::domain::time::UnixMillis;
 use crate::identity::Identity;
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
-use crate::wire::close::{self, Reaction};
+use crate::wire::close::{self, Reaction, Retry};
 use crate::wire::codec::{self, Limits};
 use crate::wire::features::{CloseReason, Feature, NegotiationRequest, NegotiationResponse};
 use crate::wire::frame::{ClientFrame, ServerFrame};
-use crate::wire::hello::{Hello, HelloAck, HelloCapabilities};
+use crate::wire::hello::{ErrorFrame, Hello, HelloAck, HelloCapabilities};
 
 /// How long the broker may take for each answer.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -94,7 +94,7 @@ impl Greeter<'_> {
                     if let Reaction::Terminal(terminal) = reaction {
                         return Err(Error::Ended(End::Closed(terminal)));
                     }
-                    return Err(Error::Refused { code: error.code, message: error.message });
+                    return Err(self.refused(error));
                 }
                 ServerFrame::CloseReason(reason) => tracing::info!(kind = reason.kind, "The broker says why it closes"),
                 _ => {}
@@ -140,14 +140,20 @@ impl Greeter<'_> {
         loop {
             match receive(socket).await? {
                 ServerFrame::NegotiationResponse(response) => return Ok(response),
-                ServerFrame::Error(error) => {
-                    return Err(Error::Refused { code: error.code, message: error.message });
-                }
+                ServerFrame::Error(error) => return Err(self.refused(error)),
                 // A broker without the extension starts with its pushes at once;
                 // they are not acknowledged, so they come again.
                 _ => {}
             }
         }
+    }
+
+    fn refused(&self, error: ErrorFrame) -> Error {
+        if close::reaction(close::POLICY, &error.code) == Reaction::Retry(Retry::ClockSkew) {
+            let now = self.clock.now().0;
+            return Error::ClockSkew { offset_ms: error.broker_time.map(|time| time.saturating_sub(now)) };
+        }
+        Error::Refused { broker: self.config.url.clone(), code: error.code, message: error.message }
     }
 
     /// Tells the broker why this daemon goes (R404).
@@ -200,6 +206,7 @@ pub(super) fn closed(frame: Option<tokio_tungstenite::tungstenite::protocol::Clo
     let (code, reason) = frame.map_or((1006, String::new()), |frame| (u16::from(frame.code), frame.reason.to_string()));
     match close::reaction(code, &reason) {
         Reaction::Terminal(terminal) => Error::Ended(End::Closed(terminal)),
+        Reaction::Retry(Retry::ClockSkew) => Error::ClockSkew { offset_ms: None },
         Reaction::Retry(_) => Error::Closed { code, reason },
     }
 }

@@ -17,6 +17,7 @@ pub mod fingerprint;
 pub mod ids;
 pub mod message;
 pub mod names;
+pub mod nearest;
 pub mod outbox;
 pub mod pinning;
 pub mod retry;

@@ -149,7 +149,22 @@ async fn a_revoked_member_is_refused_for_good(backend: Backend) {
     Raw::member(&mesh.url(), &bob).await;
 }
 
+async fn a_refusal_because_of_the_clock_tells_the_brokers_time(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
+    let alice = mesh.member("alice").await;
+    let mut raw = Raw::connect(&mesh.url()).await;
+    raw.send(&alice.hello_at(now_ms() - 300_000)).await;
+    let refused = raw.expect("error").await;
+    assert_eq!(refused["code"], "timestamp_skew", "{refused}");
+    let told = refused["brokerTime"].as_i64().expect("brokerTime");
+    assert!((told - now_ms()).abs() < 10_000, "{refused}");
+    let mut again = Raw::connect(&mesh.url()).await;
+    again.send(&alice.hello_at(told)).await;
+    again.expect("hello_ack").await;
+}
+
 on_both_databases! {
+    a_refusal_because_of_the_clock_tells_the_brokers_time,
     a_signed_hello_opens_the_connection,
     a_name_in_the_hello_counts_for_the_connection,
     each_fault_of_a_hello_has_its_code,

@@ -22,16 +22,20 @@ const MAX_RECEIVERS: u64 = 10_000;
 /// Scans until `stop`.
 pub async fn scan(shared: Arc<Shared>, stop: CancellationToken) {
     let every = shared.config.timers.scan;
-    // Looked at three times, so that one slow scan misses nothing.
+    // Looked at three times: a row bears the time of its statement and is seen
+    // from its commit on.
     let back = i64::try_from(every.as_millis()).unwrap_or(i64::MAX).saturating_mul(3);
+    let mut looked_until = shared.store.now().0;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(every) => {}
         }
-        let since = shared.store.now().0.saturating_sub(back);
+        let now = shared.store.now().0;
+        let since = looked_until.min(now).saturating_sub(back);
         match deliveries::recent(shared.store.readers(), since, MAX_RECEIVERS).await {
             Ok(receivers) => {
+                looked_until = now;
                 for (mesh_id, member_id) in receivers {
                     for peer in shared.registry.of_member(&mesh_id, &member_id) {
                         if peer.is_online() {

@@ -28,7 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
-use super::{join, meshes, upgrade};
+use super::{admin, api_keys, departures, join, meshes, upgrade};
 use crate::runtime::task_kind::{Phase, TaskKind};
 
 /// Largest body of a request, in bytes.
@@ -141,10 +141,18 @@ async fn call(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
             let mesh_id = (*mesh_id).to_owned();
             meshes::register_invite(shared, &mesh_id, request).await
         }
-        (&Method::GET, ["ws"]) => text(StatusCode::UPGRADE_REQUIRED, "this path speaks WebSocket only\n"),
-        (_, ["healthz"] | ["readyz"] | ["health", ..] | ["metrics"] | ["join"] | ["v1", "meshes", ..]) => {
-            text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n")
+        (&Method::POST, ["v1", "meshes", mesh_id, "admin"]) => {
+            let mesh_id = (*mesh_id).to_owned();
+            admin::over_http(shared, &mesh_id, request).await
         }
+        (&Method::POST, ["v1", "me", "members", pubkey, "leave"]) => {
+            let pubkey = (*pubkey).to_owned();
+            departures::leave(shared, &pubkey, request).await
+        }
+        (&Method::POST, ["v1", "messages"]) => api_keys::send(shared, request).await,
+        (&Method::GET, ["ws"]) => text(StatusCode::UPGRADE_REQUIRED, "this path speaks WebSocket only\n"),
+        (_, ["healthz"] | ["readyz"] | ["health", ..] | ["metrics"] | ["join"])
+        | (_, ["v1", "meshes" | "me" | "messages", ..]) => text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n"),
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     }
 }
@@ -174,10 +182,18 @@ async fn health(shared: &Shared) -> Answer {
 
 /// Reads a JSON body; the answer to give when it is none, or too large.
 pub async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, (StatusCode, String)> {
-    let bytes = match Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await {
+    body_within(request, MAX_BODY_BYTES).await
+}
+
+/// [`body`] with a limit of its own, in bytes.
+pub async fn body_within<T: DeserializeOwned>(
+    request: Request<Incoming>,
+    limit: usize,
+) -> Result<T, (StatusCode, String)> {
+    let bytes = match Limited::new(request.into_body(), limit).collect().await {
         Ok(collected) => collected.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => {
-            return Err((StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {MAX_BODY_BYTES} bytes")));
+            return Err((StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {limit} bytes")));
         }
         Err(error) => return Err((StatusCode::BAD_REQUEST, format!("the body could not be read: {error}"))),
     };

@@ -113,6 +113,7 @@ async fn join(shared: &Arc<Shared>, request: &JoinRequest, key: MemberKey) -> Re
         joined_at: now,
         last_seen_at: None,
         revoked_at: None,
+        changed_at: now,
     };
     members::insert_member(&transaction, row.clone()).await?;
     transaction.commit().await?;

@@ -10,8 +10,9 @@ use http::{HeaderMap, Request, StatusCode};
 use hyper::body::Incoming;
 use sea_orm::DbErr;
 
+use super::admin::Denied;
 use super::http::{Answer, body, json, problem};
-use super::roster::policy_name;
+use super::roster::{Mesh, dedupe_mode_name, policy_name};
 use super::shared::Shared;
 use super::store::entity::{invite, mesh};
 use super::store::members;
@@ -19,10 +20,12 @@ use crate::crypto::sign::{self, Statement};
 use crate::db::tx;
 use crate::domain::ids::MemberKey;
 use crate::domain::time::UnixMillis;
+use crate::wire::features::DedupeMode;
 use crate::wire::hello::MAX_HELLO_SKEW_MS;
 use crate::wire::join::{
     CreateMeshRequest, CreateMeshResponse, InviteError, InviteV1, RegisterInviteRequest, RegisterInviteResponse,
 };
+use crate::wire::refusal::Refusal;
 use crate::wire::text;
 
 /// Longest name of a mesh, in bytes.
@@ -50,13 +53,16 @@ pub async fn create(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer 
         let message = "name must be 1 to 128 bytes without control characters";
         return problem(StatusCode::BAD_REQUEST, "invalid_argument", message);
     }
+    let now = shared.store.now().0;
     let row = mesh::Model {
         id: shared.ids.ulid(),
         slug: request.slug,
         name,
         owner_pubkey: owner.to_hex(),
         clone_concurrency_policy: policy_name(request.concurrency_policy.unwrap_or_default()).to_owned(),
-        created_at: shared.store.now().0,
+        dedupe_mode: dedupe_mode_name(DedupeMode::RetentionScoped).to_owned(),
+        created_at: now,
+        changed_at: now,
     };
     let slug = row.slug.clone();
     match insert_mesh(shared, row).await {
@@ -83,23 +89,45 @@ pub async fn register_invite(shared: &Arc<Shared>, mesh_id: &str, request: Reque
     if let Err((status, code, message)) = check(shared, &request, &mesh.id, &mesh.owner_pubkey) {
         return problem(status, code, &message);
     }
-    let row = invite::Model {
-        id: shared.ids.ulid(),
-        mesh_id: mesh.id.clone(),
-        token: request.token,
-        role: request.payload.role,
-        max_uses: i64::from(request.max_uses),
-        used_count: 0,
-        created_at: shared.store.now().0,
-        expires_at: request.payload.expires_at.saturating_mul(1000),
-        revoked_at: None,
-    };
+    let row = invite_row(shared, &mesh.id, request.token, &request.payload, request.max_uses);
     match insert_invite(shared, row).await {
         Ok(stored) if stored.mesh_id == mesh.id => {
             json(StatusCode::CREATED, &RegisterInviteResponse { invite_id: stored.id })
         }
         Ok(_) => problem(StatusCode::CONFLICT, "invite_invalid", "the token belongs to another mesh"),
         Err(error) => failed("store an invite", &error),
+    }
+}
+
+/// Stores an invite whose token holds the owner's signature. The same token
+/// gives the same invite.
+pub async fn store_signed_invite(
+    shared: &Shared,
+    mesh: &Mesh,
+    token: String,
+    max_uses: u32,
+) -> Result<invite::Model, Denied> {
+    let invalid = |message: &str| Denied::new(Refusal::Invalid, message);
+    if max_uses == 0 {
+        return Err(invalid("maxUses must be at least 1"));
+    }
+    let payload = InviteV1::parse(&token).map_err(|error| invalid(&error.to_string()))?;
+    check_payload(shared, &payload, &mesh.id, &mesh.owner_pubkey).map_err(|(_, _, message)| invalid(&message))?;
+    let stored = insert_invite(shared, invite_row(shared, &mesh.id, token, &payload, max_uses)).await?;
+    if stored.mesh_id == mesh.id { Ok(stored) } else { Err(invalid("the token belongs to another mesh")) }
+}
+
+fn invite_row(shared: &Shared, mesh_id: &str, token: String, payload: &InviteV1, max_uses: u32) -> invite::Model {
+    invite::Model {
+        id: shared.ids.ulid(),
+        mesh_id: mesh_id.to_owned(),
+        token,
+        role: payload.role.clone(),
+        max_uses: i64::from(max_uses),
+        used_count: 0,
+        created_at: shared.store.now().0,
+        expires_at: payload.expires_at.saturating_mul(1000),
+        revoked_at: None,
     }
 }
 
@@ -122,12 +150,17 @@ fn check(shared: &Shared, request: &RegisterInviteRequest, mesh_id: &str, owner:
     if !signed {
         return Err(forbidden("the request is not signed by the mesh's owner"));
     }
-    let payload = &request.payload;
+    if InviteV1::parse(&request.token).as_ref() != Ok(&request.payload) {
+        return Err(invalid("invite_invalid", "the token does not hold the payload"));
+    }
+    check_payload(shared, &request.payload, mesh_id, owner)
+}
+
+/// The owner of this mesh signed the payload, and its time is not over.
+fn check_payload(shared: &Shared, payload: &InviteV1, mesh_id: &str, owner: &str) -> Result<(), Problem> {
+    let invalid = |code, message: &str| (StatusCode::BAD_REQUEST, code, message.to_owned());
     if payload.mesh_id != mesh_id || !payload.owner_pubkey.eq_ignore_ascii_case(owner) {
         return Err(invalid("invite_invalid", "the payload names another mesh or owner"));
-    }
-    if InviteV1::parse(&request.token).as_ref() != Ok(payload) {
-        return Err(invalid("invite_invalid", "the token does not hold the payload"));
     }
     let verify = |key, text: &str, signature: &[u8; 64]| sign::verify(key, text.as_bytes(), signature);
     match payload.verify(shared.clock.now(), verify) {

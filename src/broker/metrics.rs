@@ -2,11 +2,20 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+
+/// Of which mesh a number is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct MeshLabel {
+    /// The mesh by id.
+    pub mesh_id: String,
+}
 
 /// All counters. Names begin with `cm_broker_`.
 #[derive(Debug)]
@@ -26,6 +35,14 @@ pub struct Metrics {
     pub fingerprint_mismatches: Counter<u64, AtomicU64>,
     /// Sends refused for another reason.
     pub refused: Counter<u64, AtomicU64>,
+    /// Sends that used the budget of their sender and were refused after that.
+    pub consumed_then_rejected: Counter<u64, AtomicU64>,
+    /// Searches for ids and messages without each other.
+    pub orphan_checks: Counter<u64, AtomicU64>,
+    /// What the last search found: ids whose message is gone, by mesh.
+    pub orphans: Family<MeshLabel, Gauge<i64, AtomicI64>>,
+    /// What the last search found: messages of which a part is missing.
+    pub atomicity_violations: Gauge<i64, AtomicI64>,
     /// Batches committed.
     pub batches: Counter<u64, AtomicU64>,
     /// Commands in one batch.
@@ -67,6 +84,9 @@ impl Default for Metrics {
         let fingerprint_mismatches =
             counter("dedupe_fingerprint_mismatch", "Sends whose id was used for another request");
         let refused = counter("message_refused", "Sends refused");
+        let consumed_then_rejected =
+            counter("rate_limit_consumed_then_b2_rejected", "Sends that used budget and were refused after that");
+        let orphan_checks = counter("dedupe_orphan_check", "Searches for ids and messages without each other");
         let batches = counter("batch", "Batches committed");
         let batches_split = counter("batch_split", "Batches that failed and were run one command at a time");
         let pushes = counter("push", "Copies written to a socket");
@@ -76,6 +96,11 @@ impl Default for Metrics {
         let history_pruned = counter("dedupe_history_pruned", "Messages purged whose ids stay known");
         let events_dropped = counter("event_dropped", "Events that found no room at a connection");
         let unknown_keys = counter("unknown_frame_key", "Unknown top-level keys of frames");
+        let orphans = Family::<MeshLabel, Gauge<i64, AtomicI64>>::default();
+        registry.register("dedupe_orphan_found", "Ids whose message is gone, at the last search", orphans.clone());
+        let atomicity_violations = Gauge::default();
+        let help = "Messages of which a part is missing, at the last search";
+        registry.register("atomicity_violation_found", help, atomicity_violations.clone());
         let connections = Gauge::default();
         registry.register("connections", "Connections with a socket", connections.clone());
         let batch_size = Histogram::new(exponential_buckets(1.0, 2.0, 9));
@@ -95,6 +120,10 @@ impl Default for Metrics {
             duplicates,
             fingerprint_mismatches,
             refused,
+            consumed_then_rejected,
+            orphan_checks,
+            orphans,
+            atomicity_violations,
             batches,
             batch_size,
             batch_seconds,

@@ -16,14 +16,20 @@
 //! ```
 
 pub mod accept;
+pub mod admin;
+pub mod api_keys;
 pub mod delivery;
+pub mod departures;
 pub mod error;
+pub mod expiries;
 pub mod fanout;
 pub mod files;
+pub mod history;
 pub mod http;
 pub mod join;
 pub mod meshes;
 pub mod metrics;
+pub mod nodes;
 pub mod retention;
 pub mod roster;
 pub mod session;
@@ -43,15 +49,17 @@ use tokio_util::sync::CancellationToken;
 
 use self::accept::limiter::Limiter;
 use self::accept::writer;
+use self::admin::Seen;
 use self::error::Error;
 use self::fanout::local::LocalFanout;
 use self::files::AdminToken;
 use self::metrics::Metrics;
+use self::nodes::Nodes;
 use self::roster::Roster;
 use self::session::{Registry, presence};
 use self::shared::Shared;
 use self::store::Store;
-use crate::config::broker::BrokerConfig;
+use crate::config::broker::{BrokerConfig, Database};
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
 use crate::runtime::instance_lock::InstanceLock;
@@ -77,6 +85,21 @@ pub struct Prepared {
 // === impl Broker ===
 
 impl Broker {
+    /// Brings the database to this release's schema. Returns its name and the
+    /// schema's version.
+    pub async fn migrate(config: &BrokerConfig, clock: Clock) -> Result<(String, usize), Error> {
+        private_file::create_dir(&config.dir)?;
+        // A file has one process at a time; a server may have brokers meanwhile.
+        let _lock = match &config.database {
+            Database::Sqlite(_) => Some(InstanceLock::acquire(&config.dir.join("lock"))?),
+            Database::Postgres(_) => None,
+        };
+        let store = Store::open(&config.database, clock).await?;
+        let migrated = (store.name(), Store::schema_version());
+        store.close().await?;
+        Ok(migrated)
+    }
+
     /// Takes the directory, opens the database and binds the address. Nothing
     /// runs yet; every failure leaves the directory as it was found, except for
     /// files that a start creates anyway.
@@ -100,6 +123,8 @@ impl Broker {
             metrics: Arc::new(Metrics::default()),
             supervisor: Supervisor::new(),
             ready: AtomicBool::new(false),
+            nodes: Nodes::default(),
+            admin_seen: Seen::default(),
             config,
             clock,
             ids,
@@ -138,6 +163,11 @@ impl Prepared {
         supervisor.spawn(TaskKind::Maintenance, "broker leases", presence::end_leases(Arc::clone(&shared), workers()));
         supervisor.spawn(TaskKind::Maintenance, "broker sweep", retention::sweep(Arc::clone(&shared), workers()));
         supervisor.spawn(TaskKind::Maintenance, "broker database", retention::maintain(Arc::clone(&shared), workers()));
+        if shared.store.is_shared() {
+            // Known before the first connection asks what all of them can do.
+            nodes::round(&shared).await.map_err(|source| shared.store.error("list the brokers", source))?;
+            supervisor.spawn(TaskKind::Maintenance, "broker nodes", nodes::follow(Arc::clone(&shared), workers()));
+        }
         let ingress = supervisor.token(Phase::Ingress);
         supervisor.spawn(TaskKind::Server, "broker listener", http::accept(Arc::clone(&shared), listener, ingress));
         files::write_addr(&shared.config.dir, addr)?;

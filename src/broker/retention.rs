@@ -3,10 +3,12 @@
 //! What it is for: undelivered copies end after 30 days and their senders are
 //! told; delivered messages go after 7; ids are forgotten after the advertised
 //! retention, the audit trail reaches back a year. An id outlives its message.
+//! Once a day the rows are compared with what must hold among them.
 //! What runs here: one task, until the broker stops.
-//! What it guarantees: nothing is removed after the clock jumped, until it has
-//! gone on evenly for one sweep: a wrong clock must not destroy anything.
-//! What it must not do: hold the writer for long.
+//! What it guarantees: nothing is removed while the clock is not to be trusted
+//! ([`SweepGuard`]): a wrong clock must not destroy anything. Ages are measured
+//! by the database's clock.
+//! What it must not do: hold the writer for long, or repair what it finds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +18,12 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::accept::writer::Command;
+use super::expiries;
+use super::metrics::MeshLabel;
 use super::shared::Shared;
-use super::store::{dedupe, messages, presence};
+use super::store::{checks, dedupe, messages, nodes, presence};
 use crate::db::tx;
+use crate::domain::sweep_guard::{SweepGuard, Verdict};
 use crate::domain::time::UnixMillis;
 
 /// Rows of one transaction.
@@ -27,43 +32,89 @@ const STEP: u64 = 500;
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long the audit trail reaches back.
 const AUDIT: Duration = Duration::from_secs(365 * 24 * 3600);
-/// How far wall time and monotonic time may drift apart within one sweep.
-const MAX_JUMP_MS: u64 = 300_000;
+/// How long a state directory that is not connected is remembered.
+const PRESENCE: Duration = Duration::from_secs(90 * 24 * 3600);
+/// How long a broker that is gone is remembered.
+const NODE: Duration = Duration::from_secs(24 * 3600);
 
 /// Sweeps until `stop`.
 pub async fn sweep(shared: Arc<Shared>, stop: CancellationToken) {
-    let mut before = (shared.clock.now(), shared.clock.monotonic());
+    let mut guard = SweepGuard::new(shared.clock.now(), shared.clock.monotonic());
+    let mut checked = shared.clock.monotonic();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(shared.config.timers.sweep) => {}
         }
-        let (wall, monotonic) = (shared.clock.now(), shared.clock.monotonic());
-        let expected = before.0.plus(monotonic.saturating_sub(before.1));
-        before = (wall, monotonic);
-        let jump_ms = wall.distance_ms(expected);
-        if jump_ms > MAX_JUMP_MS {
-            tracing::warn!(jump_ms, "The clock jumped by {jump_ms} ms; nothing is removed in this sweep");
-            continue;
+        let now = shared.clock.monotonic();
+        let check = now.saturating_sub(checked) >= shared.config.timers.check;
+        if check {
+            checked = now;
         }
-        let swept = async {
-            shared.store.compare_clocks().await?;
-            end_copies(&shared).await;
-            purge_messages(&shared).await?;
-            forget_ids(&shared).await?;
-            let transaction = tx::begin(shared.store.writer()).await?;
-            presence::prune_audit(&transaction, ago(&shared, AUDIT).0).await?;
-            transaction.commit().await
+        let round = async {
+            let swept = round(&shared, &mut guard).await;
+            let found = if check { search(&shared).await } else { Ok(()) };
+            swept.and(found)
         };
         tokio::select! {
             () = stop.cancelled() => return,
-            result = swept => {
+            result = round => {
                 if let Err(error) = result {
                     tracing::warn!(error = %error, "The sweep of old rows failed: {error}");
                 }
             }
         }
     }
+}
+
+async fn round(shared: &Arc<Shared>, guard: &mut SweepGuard) -> Result<(), DbErr> {
+    shared.store.compare_clocks().await?;
+    // Ages are measured by the database's clock, so that is the one to doubt.
+    let now = shared.store.now();
+    let last = checks::last_sweep(shared.store.readers()).await?.map(UnixMillis);
+    match guard.look(now, shared.clock.monotonic(), last) {
+        Verdict::Remove => {}
+        Verdict::Jumped(jump_ms) => {
+            tracing::warn!(jump_ms, "The clock jumped by {jump_ms} ms; nothing is removed in this sweep");
+            return Ok(());
+        }
+        Verdict::Backwards => {
+            tracing::warn!("The clock is behind the last sweep; nothing is removed until it has caught up");
+            return Ok(());
+        }
+        Verdict::LongGap => {
+            tracing::warn!("The last sweep is more than a week ago; nothing is removed for a day");
+            return Ok(());
+        }
+    }
+    end_copies(shared).await;
+    expiries::tell_rest(shared).await?;
+    purge_messages(shared).await?;
+    forget_ids(shared).await?;
+    let transaction = tx::begin(shared.store.writer()).await?;
+    presence::prune_audit(&transaction, ago(shared, AUDIT).0).await?;
+    presence::forget(&transaction, ago(shared, PRESENCE).0).await?;
+    nodes::forget(&transaction, ago(shared, NODE).0).await?;
+    checks::note_sweep(&transaction, now.0).await?;
+    transaction.commit().await
+}
+
+/// Looks for ids and messages without each other. There are none, unless a
+/// database was restored in part or somebody wrote to it.
+async fn search(shared: &Shared) -> Result<(), DbErr> {
+    let orphans = checks::orphans(shared.store.readers()).await?;
+    let torn = checks::torn(shared.store.readers()).await?;
+    shared.metrics.orphan_checks.inc();
+    shared.metrics.orphans.clear();
+    for (mesh_id, found) in orphans {
+        tracing::error!(mesh_id, found, "Ids of accepted messages have lost their message");
+        shared.metrics.orphans.get_or_create(&MeshLabel { mesh_id }).set(found);
+    }
+    shared.metrics.atomicity_violations.set(torn);
+    if torn > 0 {
+        tracing::error!(found = torn, "Messages have lost a part of what was stored with them");
+    }
+    Ok(())
 }
 
 /// Keeps the database's own files small, until `stop`.
@@ -101,8 +152,9 @@ async fn end_copies(shared: &Shared) {
 async fn purge_messages(shared: &Shared) -> Result<(), DbErr> {
     loop {
         let before = ago(shared, shared.config.timers.delivered);
+        let untold = ago(shared, shared.config.timers.undelivered);
         let transaction = tx::begin(shared.store.writer()).await?;
-        let gone = messages::purge(&transaction, before.0, STEP).await?;
+        let gone = messages::purge(&transaction, before.0, untold.0, STEP).await?;
         dedupe::history_gone(&transaction, &gone).await?;
         transaction.commit().await?;
         shared.metrics.history_pruned.inc_by(gone.len() as u64);

@@ -11,7 +11,7 @@ use sea_orm::DbErr;
 
 use super::store::entity::{member, mesh};
 use super::store::{Store, members};
-use crate::wire::features::ConcurrencyPolicy;
+use crate::wire::features::{ConcurrencyPolicy, DedupeMode};
 use crate::wire::hello::CapabilityStatement;
 
 /// All meshes that were asked for. Unknown ones are not remembered: their ids
@@ -39,9 +39,17 @@ pub struct Mesh {
     pub slug: String,
     /// The key that signs its invites.
     pub owner_pubkey: String,
+    settings: RwLock<Settings>,
+    members: RwLock<Members>,
+}
+
+/// What the owner may change of a mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
     /// What happens on a second connection of a member.
     pub policy: ConcurrencyPolicy,
-    members: RwLock<Members>,
+    /// How long ids are remembered.
+    pub dedupe_mode: DedupeMode,
 }
 
 #[derive(Debug, Default)]
@@ -109,6 +117,43 @@ impl Roster {
         Changing { _guard: self.changing.lock().await }
     }
 
+    /// Takes over what was written since `since`, here or by another broker, for
+    /// the meshes that are in memory. Returns members who were revoked by it.
+    pub async fn refresh(&self, since: i64) -> Result<Vec<(Arc<Mesh>, Arc<Member>)>, DbErr> {
+        let changing = self.changing().await;
+        let changed = members::changed(self.store.readers(), since).await?;
+        for row in changed.meshes {
+            if let Some(mesh) = self.cached(&row.id) {
+                mesh.set_settings(&changing, Settings::of(&row));
+            }
+        }
+        let mut revoked = Vec::new();
+        for row in changed.members {
+            let Some(mesh) = self.cached(&row.mesh_id) else { continue };
+            let known = mesh.member(&row.id);
+            let member = Member::from_row(row);
+            if known.as_deref() == Some(&member) {
+                continue;
+            }
+            let ended = member.revoked_at.is_some() && known.is_some_and(|known| known.revoked_at.is_none());
+            let id = member.id.clone();
+            mesh.put(&changing, member);
+            if ended && let Some(member) = mesh.member(&id) {
+                revoked.push((mesh, member));
+            }
+        }
+        for row in changed.keys {
+            if let Some(mesh) = self.cached(&row.mesh_id) {
+                mesh.put_key(
+                    &changing,
+                    row.pubkey,
+                    Key { member_id: row.member_id, rotated_out_at: row.rotated_out_at },
+                );
+            }
+        }
+        Ok(revoked)
+    }
+
     /// The mesh, if it is in memory.
     pub fn cached(&self, mesh_id: &str) -> Option<Arc<Mesh>> {
         self.lock().get(mesh_id).cloned()
@@ -123,7 +168,8 @@ impl Roster {
 
 impl Mesh {
     fn from_rows(rows: members::MeshRows) -> Self {
-        let mesh::Model { id, slug, owner_pubkey, clone_concurrency_policy, .. } = rows.mesh;
+        let settings = RwLock::new(Settings::of(&rows.mesh));
+        let mesh::Model { id, slug, owner_pubkey, .. } = rows.mesh;
         let mut members = Members::default();
         for row in rows.members {
             members.order.push(row.id.clone());
@@ -132,7 +178,27 @@ impl Mesh {
         for key in rows.keys {
             members.by_key.insert(key.pubkey, Key { member_id: key.member_id, rotated_out_at: key.rotated_out_at });
         }
-        Self { id, slug, owner_pubkey, policy: policy_of(&clone_concurrency_policy), members: RwLock::new(members) }
+        Self { id, slug, owner_pubkey, settings, members: RwLock::new(members) }
+    }
+
+    /// What the owner has set.
+    pub fn settings(&self) -> Settings {
+        *self.settings.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What happens on a second connection of a member.
+    pub fn policy(&self) -> ConcurrencyPolicy {
+        self.settings().policy
+    }
+
+    /// Takes over settings that were written.
+    pub fn set_settings(&self, _changing: &Changing<'_>, settings: Settings) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    /// Takes over a key that was written.
+    pub fn put_key(&self, _changing: &Changing<'_>, pubkey: String, key: Key) {
+        self.members.write().unwrap_or_else(PoisonError::into_inner).by_key.insert(pubkey, key);
     }
 
     /// The member with that id.
@@ -175,6 +241,17 @@ impl Mesh {
     }
 }
 
+// === impl Settings ===
+
+impl Settings {
+    /// The stored settings.
+    pub fn of(row: &mesh::Model) -> Self {
+        let dedupe_mode =
+            if row.dedupe_mode == "permanent" { DedupeMode::Permanent } else { DedupeMode::RetentionScoped };
+        Self { policy: policy_of(&row.clone_concurrency_policy), dedupe_mode }
+    }
+}
+
 // === impl Member ===
 
 impl Member {
@@ -198,6 +275,14 @@ pub fn policy_name(policy: ConcurrencyPolicy) -> &'static str {
         ConcurrencyPolicy::PreferNewest => "prefer_newest",
         ConcurrencyPolicy::PreferOldest => "prefer_oldest",
         ConcurrencyPolicy::AllowConcurrent => "allow_concurrent",
+    }
+}
+
+/// The mode as it is stored.
+pub fn dedupe_mode_name(mode: DedupeMode) -> &'static str {
+    match mode {
+        DedupeMode::RetentionScoped => "retention_scoped",
+        DedupeMode::Permanent => "permanent",
     }
 }
 

@@ -5,8 +5,10 @@ use std::sync::atomic::AtomicBool;
 
 use super::accept::limiter::Limiter;
 use super::accept::writer;
+use super::admin::Seen;
 use super::fanout::Fanout;
 use super::metrics::Metrics;
+use super::nodes::Nodes;
 use super::roster::Roster;
 use super::session::Registry;
 use super::store::Store;
@@ -47,6 +49,10 @@ pub struct Shared {
     pub supervisor: Supervisor,
     /// Set once the listener accepts.
     pub ready: AtomicBool,
+    /// The other brokers of this database.
+    pub nodes: Nodes,
+    /// Signatures of requests that were done.
+    pub admin_seen: Seen,
     /// Creates meshes.
     pub admin_token: super::files::AdminToken,
 }

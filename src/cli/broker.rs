@@ -23,10 +23,28 @@ The directory holds the database, the admin token that creates meshes
 (admin_token), and the settings (broker.toml, optional). It listens without TLS:
 put a proxy that ends TLS before it when members connect over a network.";
 
+const MIGRATE_EXAMPLES: &str = "\
+Examples:
+  claudemesh broker migrate
+  claudemesh broker migrate --dir /srv/mesh
+
+`broker serve` does the same at its start. Run this first where a person should
+watch it. Changes only add, so brokers of the release before go on meanwhile.";
+
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Verb {
     /// Run a broker until it is stopped by a signal
     Serve(ServeArgs),
+    /// Bring the database to this release's schema, and end
+    Migrate(MigrateArgs),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = MIGRATE_EXAMPLES)]
+pub(super) struct MigrateArgs {
+    /// The broker's directory; broker/ below the root directory if left out
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -44,19 +62,33 @@ pub(super) struct ServeArgs {
 }
 
 pub(super) fn run(verb: Verb, context: &Context, output: &mut Output) -> Result<u8, Failure> {
-    let Verb::Serve(args) = verb;
-    let dir = match args.dir {
+    match verb {
+        Verb::Serve(args) => {
+            let config = load(args.dir, args.listen.as_deref(), context)?;
+            logging::init(&logging::Output::Stderr, &args.log_level)
+                .map_err(|error| Failure::new(ErrorCode::UsageError, error.to_string()))?;
+            let runtime = server_runtime()?;
+            let result = runtime.block_on(Box::pin(serve(config, context.clock.clone(), output)));
+            // What still blocks a thread must not hold up the end.
+            runtime.shutdown_background();
+            result
+        }
+        Verb::Migrate(args) => {
+            let config = load(args.dir, None, context)?;
+            let migrated = server_runtime()?.block_on(Broker::migrate(&config, context.clock.clone()));
+            let (database, version) = migrated.map_err(|error| failure(&error))?;
+            output.line(format_args!("{database} has schema {version}"))?;
+            Ok(exit::OK)
+        }
+    }
+}
+
+fn load(dir: Option<PathBuf>, listen: Option<&str>, context: &Context) -> Result<BrokerConfig, Failure> {
+    let dir = match dir {
         Some(dir) => context.cwd.join(dir),
         None => context.root()?.broker_dir(),
     };
-    let config = BrokerConfig::load(&dir, args.listen.as_deref(), context.source.as_ref())?;
-    logging::init(&logging::Output::Stderr, &args.log_level)
-        .map_err(|error| Failure::new(ErrorCode::UsageError, error.to_string()))?;
-    let runtime = server_runtime()?;
-    let result = runtime.block_on(Box::pin(serve(config, context.clock.clone(), output)));
-    // What still blocks a thread must not hold up the end.
-    runtime.shutdown_background();
-    result
+    Ok(BrokerConfig::load(&dir, listen, context.source.as_ref())?)
 }
 
 async fn serve(config: BrokerConfig, clock: Clock, output: &mut Output) -> Result<u8, Failure> {

@@ -9,7 +9,7 @@ use super::Context;
 use super::failure::Failure;
 use super::output::{Output, safe, time};
 use super::style::state;
-use super::{join, running};
+use super::{join, mesh_settings, running};
 use crate::membership::config_json::ConfigJson;
 use crate::membership::invite::{self, Terms};
 use crate::membership::{create, owner};
@@ -39,6 +39,13 @@ pub(super) enum Verb {
     Invite(InviteArgs),
     /// List the joined meshes
     List(ListArgs),
+    /// Show what holds in a mesh, or change it as its owner
+    Policy(mesh_settings::PolicyArgs),
+    /// Leave a mesh for good
+    Leave(mesh_settings::LeaveArgs),
+    /// Keys that send over the broker's HTTP
+    #[command(subcommand)]
+    Key(mesh_settings::KeyVerb),
 }
 
 #[derive(Debug, clap::Args)]
@@ -111,6 +118,9 @@ pub(super) fn run(verb: Verb, context: &Context, output: &mut Output) -> Result<
         Verb::Create(args) => create(args, context, output),
         Verb::Invite(args) => invite(&args, context, output),
         Verb::List(args) => list(&args, context, output),
+        Verb::Policy(args) => mesh_settings::policy(&args, context, output),
+        Verb::Leave(args) => mesh_settings::leave(&args, context, output),
+        Verb::Key(verb) => mesh_settings::key(verb, context, output),
     }
 }
 

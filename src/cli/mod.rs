@@ -21,7 +21,9 @@ mod follow;
 mod inbox;
 mod join;
 mod link;
+mod member;
 mod mesh;
+mod mesh_settings;
 pub mod output;
 mod peer;
 mod process;
@@ -114,7 +116,10 @@ enum Verb {
     Peer(peer::Verb),
     /// Join a mesh with an invite link
     Join(join::Args),
-    /// Create meshes, invite members, list joined meshes
+    /// List and revoke the members of a mesh
+    #[command(subcommand)]
+    Member(member::Verb),
+    /// Create meshes, invite members, change what holds in them
     #[command(subcommand)]
     Mesh(mesh::Verb),
     /// Start, stop and inspect daemons
@@ -223,6 +228,7 @@ fn dispatch(verb: Verb, context: &Context, output: &mut Output) -> Result<u8, Fa
         Verb::Events(args) => client_runtime()?.block_on(Box::pin(events::run(args, context, output))).map(ok),
         Verb::Peer(verb) => client_runtime()?.block_on(peer::run(verb, context, output)).map(ok),
         Verb::Join(args) => join::run(args, context, output).map(ok),
+        Verb::Member(verb) => member::run(verb, context, output).map(ok),
         Verb::Mesh(verb) => mesh::run(verb, context, output).map(ok),
         Verb::Daemon(verb) => daemon::run(verb, context, output),
         Verb::Broker(verb) => broker::run(verb, context, output),

@@ -68,6 +68,8 @@ pub struct Timers {
     pub delivered: Duration,
     /// Between two sweeps of expired rows.
     pub sweep: Duration,
+    /// Between two searches for rows that should not be.
+    pub check: Duration,
 }
 
 /// The file's keys. All are optional.
@@ -97,6 +99,7 @@ struct TimersFile {
     undelivered_ms: Option<u64>,
     delivered_ms: Option<u64>,
     sweep_ms: Option<u64>,
+    check_ms: Option<u64>,
 }
 
 // === impl Timers ===
@@ -116,6 +119,7 @@ impl Default for Timers {
             undelivered: 30 * DAY,
             delivered: 7 * DAY,
             sweep: Duration::from_secs(600),
+            check: DAY,
         }
     }
 }
@@ -136,6 +140,7 @@ impl Timers {
             undelivered: pick(file.undelivered_ms, default.undelivered),
             delivered: pick(file.delivered_ms, default.delivered),
             sweep: pick(file.sweep_ms, default.sweep),
+            check: pick(file.check_ms, default.check),
         }
     }
 }

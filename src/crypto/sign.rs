@@ -131,6 +131,14 @@ impl Statement {
         Ok(Self(format!("claudemesh-invite-register|v1|{mesh_id}|{token}|{max_uses}|{at}")))
     }
 
+    /// A request about a mesh, by its owner or a member. `text` is the request's
+    /// canonical JSON; its hash stands for it.
+    pub fn admin(mesh_id: &str, signer: MemberKey, text: &str, at: UnixMillis) -> Result<Self, StatementError> {
+        field("mesh id", mesh_id)?;
+        let text = hex::encode(Sha256::digest(text.as_bytes()));
+        Ok(Self(format!("claudemesh-admin|v1|{mesh_id}|{signer}|{text}|{at}")))
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -218,7 +218,9 @@ pub async fn postgres(url: &str, connections: u32) -> Result<DatabaseConnection,
     options
         .max_connections(connections.max(1))
         .connect_timeout(Duration::from_secs(10))
-        .acquire_timeout(Duration::from_secs(30))
+        // A server that is gone is told to those who wait as a refusal that they
+        // may repeat, soon enough that they still wait.
+        .acquire_timeout(Duration::from_secs(10))
         .sqlx_logging(false);
     let connection = sea_orm::Database::connect(options).await.map_err(engine("connect to it"))?;
     for setting in ["fsync", "synchronous_commit"] {

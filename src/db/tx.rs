@@ -107,6 +107,31 @@ pub fn is_full(error: &DbErr) -> bool {
     engine_code(error).is_some_and(|code| code.len() < 5 && code.parse::<u32>().is_ok_and(is_full))
 }
 
+/// True if the server could not be asked, or ended the connection: nothing is
+/// wrong with what was asked. Whether a commit that ended so was done is open.
+pub fn is_unreachable(error: &DbErr) -> bool {
+    use sea_orm::sqlx::Error as Sqlx;
+    let (DbErr::Exec(RuntimeErr::SqlxError(inner))
+    | DbErr::Query(RuntimeErr::SqlxError(inner))
+    | DbErr::Conn(RuntimeErr::SqlxError(inner))) = error
+    else {
+        return matches!(error, DbErr::ConnectionAcquire(_) | DbErr::Conn(_));
+    };
+    match &**inner {
+        Sqlx::Io(_)
+        | Sqlx::Tls(_)
+        | Sqlx::Protocol(_)
+        | Sqlx::PoolTimedOut
+        | Sqlx::PoolClosed
+        | Sqlx::WorkerCrashed => true,
+        // Connection exceptions, a shutdown, a cut, a server that starts or is full.
+        Sqlx::Database(inner) => inner.code().is_some_and(|code| {
+            code.len() == 5 && (code.starts_with("08") || code.starts_with("57P") || code == "53300")
+        }),
+        _ => false,
+    }
+}
+
 /// True if a unique key or primary key refused the row.
 pub fn is_unique_violation(error: &DbErr) -> bool {
     matches!(error.sql_err(), Some(sea_orm::SqlErr::UniqueConstraintViolation(_)))

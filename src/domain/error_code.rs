@@ -196,6 +196,7 @@ codes! {
     // Joining.
     InviteInvalid => "invite_invalid", INVALID_ARGUMENT, 400, final, OTHER, "The invite link cannot be used";
     InviteExpired => "invite_expired", FAILED_PRECONDITION, 410, final, OTHER, "The invite has expired";
+    RequestRefused => "request_refused", PERMISSION_DENIED, 403, final, OTHER, "The broker refused a request about a mesh";
     JoinRefused => "join_refused", PERMISSION_DENIED, 403, final, OTHER, "The broker refused the request to join";
     OwnerKeyMissing => "owner_key_missing", FAILED_PRECONDITION, 412, final, OTHER, "This host does not hold the mesh's owner key";
     AdminTokenRefused => "admin_token_refused", UNAUTHENTICATED, 401, final, OTHER, "The broker does not know the admin token";

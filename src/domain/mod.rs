@@ -28,4 +28,5 @@ pub mod pinning;
 pub mod pressure;
 pub mod retry;
 pub mod roster;
+pub mod sweep_guard;
 pub mod time;

@@ -195,15 +195,7 @@ impl ConfigJson {
 /// Adds a mesh. Fails if one of its id or slug is there: a member key is never
 /// replaced.
 pub fn add(root: &Root, entry: &MeshEntry) -> Result<(), Error> {
-    private_file::create_dir(root.path())?;
-    // Holds off other commands of this program for the few milliseconds of the
-    // write; other programs do not know the lock, the comparison below does.
-    let lock_path = root.path().join(".config.json.lock");
-    let lock = private_file::open(&lock_path, private_file::PRIVATE)?;
-    lock.lock().map_err(|source| private_file::FileError { action: "lock", path: lock_path, source })?;
-    let path = root.config_json();
-    for _ in 0..WRITE_ATTEMPTS {
-        let (mut config, before) = read(&path)?;
+    change(root, |config| {
         if config.mesh(&entry.slug)?.is_some() || config.mesh_by_id(&entry.mesh_id)?.is_some() {
             return Err(Error::SlugTaken { slug: entry.slug.clone() });
         }
@@ -213,6 +205,34 @@ pub fn add(root: &Root, entry: &MeshEntry) -> Result<(), Error> {
             Value::Array(entries) => entries.push(value),
             _ => return Err(config.malformed("`meshes` is not a list")),
         }
+        Ok(())
+    })
+}
+
+/// Takes a mesh out that was left. One that is not there is fine.
+pub fn remove(root: &Root, mesh_id: &str) -> Result<(), Error> {
+    change(root, |config| match config.document.get_mut("meshes") {
+        Some(Value::Array(entries)) => {
+            entries.retain(|entry| entry.get("meshId").and_then(Value::as_str) != Some(mesh_id));
+            Ok(())
+        }
+        _ => Ok(()),
+    })
+}
+
+/// Reads the file, changes it and writes it, unless another program wrote it
+/// meanwhile; then everything again.
+fn change(root: &Root, change: impl Fn(&mut ConfigJson) -> Result<(), Error>) -> Result<(), Error> {
+    private_file::create_dir(root.path())?;
+    // Holds off other commands of this program for the few milliseconds of the
+    // write; other programs do not know the lock, the comparison below does.
+    let lock_path = root.path().join(".config.json.lock");
+    let lock = private_file::open(&lock_path, private_file::PRIVATE)?;
+    lock.lock().map_err(|source| private_file::FileError { action: "lock", path: lock_path, source })?;
+    let path = root.config_json();
+    for _ in 0..WRITE_ATTEMPTS {
+        let (mut config, before) = read(&path)?;
+        change(&mut config)?;
         let text = Zeroizing::new(
             serde_json::to_vec_pretty(&config.document)
                 .map_err(|error| Error::Malformed { path: path.clone(), detail: error.to_string() })?,

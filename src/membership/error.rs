@@ -123,6 +123,22 @@ pub enum Error {
         /// The broker's text.
         reason: String,
     },
+    /// The broker refused a request about a mesh.
+    #[error("the broker at {address} refused the request: {reason}")]
+    RequestRefused {
+        /// Its HTTP address.
+        address: String,
+        /// The broker's text.
+        reason: String,
+    },
+    /// No mesh of that name is joined.
+    #[error("no mesh named {slug:?} is joined: it is not in {}", path.display())]
+    NotJoined {
+        /// The name.
+        slug: String,
+        /// The file with the joined meshes.
+        path: PathBuf,
+    },
     /// There is no admin token to create a mesh with.
     #[error("no admin token: {} does not exist", path.display())]
     AdminTokenMissing {
@@ -193,6 +209,8 @@ impl Error {
             },
             Self::AdminTokenMissing { .. } | Self::AdminTokenRefused { .. } => ErrorCode::AdminTokenRefused,
             Self::OwnerKeyMissing { .. } => ErrorCode::OwnerKeyMissing,
+            Self::RequestRefused { .. } => ErrorCode::RequestRefused,
+            Self::NotJoined { .. } => ErrorCode::MeshNotJoined,
         }
     }
 
@@ -236,6 +254,10 @@ impl Error {
             Self::AdminTokenRefused { .. } => "the token is in the file admin_token of that broker's directory",
             Self::MeshExists { .. } => "choose another name, or ask its owner for an invite",
             Self::OwnerKeyMissing { .. } => "make the invite on the host where the mesh was created",
+            Self::RequestRefused { .. } => {
+                "see who may do it with `claudemesh member list`, and check this host's clock"
+            }
+            Self::NotJoined { .. } => "see the joined meshes with `claudemesh mesh list`",
             Self::NoBroker { .. } => "start one with `claudemesh broker serve`, or pass --broker <URL>",
         }
     }

@@ -15,8 +15,8 @@ use crate::config::broker_url::BrokerUrl;
 /// Time for one call as a whole. A join is a few database rows at the broker.
 const LIMIT: Duration = Duration::from_secs(10);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// Greatest answer that is read, in bytes; real ones have less than 200.
-const MAX_ANSWER_BYTES: u64 = 64 << 10;
+/// Greatest answer that is read, in bytes: thousands of members fit.
+const MAX_ANSWER_BYTES: u64 = 4 << 20;
 
 /// Speaks to one broker.
 pub(super) struct Broker {

@@ -16,6 +16,7 @@ mod error;
 mod http;
 pub mod invite;
 pub mod join;
+pub mod manage;
 pub mod names;
 pub mod owner;
 mod secret_hex;

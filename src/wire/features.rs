@@ -73,10 +73,11 @@ pub enum ConcurrencyPolicy {
 }
 
 /// How long the broker remembers ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DedupeMode {
     /// For `dedupe_retention_days`.
+    #[default]
     RetentionScoped,
     /// For ever.
     Permanent,

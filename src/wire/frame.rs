@@ -2,9 +2,14 @@
 
 use serde::Serialize;
 
+use super::admin::{
+    ApiKeyCreate, ApiKeyCreated, ApiKeyList, ApiKeyRevoke, ApiKeysList, InviteCreate, InviteList, InviteRevoke,
+    InvitesList, MemberRevoke, MembersGet, MeshPolicy, MeshPolicyGet, MeshPolicySet,
+};
 use super::delivery::{Ack, ClientAck, DeliveryStatus, MessageStatus, MessageStatusResult, Push, Send};
 use super::features::{CloseReason, Drain, NegotiationRequest, NegotiationResponse};
 use super::hello::{ErrorFrame, Hello, HelloAck, SessionHello};
+use super::history::{HistoryGet, HistoryPage};
 use super::presence::{JoinGroup, LeaveGroup, SetProfile, SetStats, SetStatus, SetSummary, SetVisible};
 use super::roster::{Bare, MemberRename, MemberRotate, MemberRotated, MembersList, PeersList};
 
@@ -82,6 +87,28 @@ frames! {
         "member_rename" => MemberRename(MemberRename),
         /// Ends the own membership.
         "member_leave" => MemberLeave(Bare),
+        /// Ends a membership.
+        "member_revoke" => MemberRevoke(MemberRevoke),
+        /// Asks who is a member, without a connection.
+        "members_get" => MembersGet(MembersGet),
+        /// Asks what the owner has set.
+        "mesh_policy_get" => MeshPolicyGet(MeshPolicyGet),
+        /// Changes it.
+        "mesh_policy_set" => MeshPolicySet(MeshPolicySet),
+        /// Stores an invite.
+        "invite_create" => InviteCreate(InviteCreate),
+        /// Asks for the invites.
+        "invite_list" => InviteList(InviteList),
+        /// Takes an invite back.
+        "invite_revoke" => InviteRevoke(InviteRevoke),
+        /// Makes an API key.
+        "api_key_create" => ApiKeyCreate(ApiKeyCreate),
+        /// Asks for the API keys.
+        "api_key_list" => ApiKeyList(ApiKeyList),
+        /// Ends an API key.
+        "api_key_revoke" => ApiKeyRevoke(ApiKeyRevoke),
+        /// Asks for older messages.
+        "history_get" => HistoryGet(HistoryGet),
         /// Sets the own status.
         "set_status" => SetStatus(SetStatus),
         /// Sets the own summary.
@@ -124,6 +151,16 @@ frames! {
         "members_list" => MembersList(MembersList),
         /// The new key is registered.
         "member_rotated" => MemberRotated(MemberRotated),
+        /// What the owner has set.
+        "mesh_policy" => MeshPolicy(MeshPolicy),
+        /// Invites.
+        "invites_list" => InvitesList(InvitesList),
+        /// API keys.
+        "api_keys_list" => ApiKeysList(ApiKeysList),
+        /// A new API key.
+        "api_key_created" => ApiKeyCreated(ApiKeyCreated),
+        /// Older messages.
+        "history_page" => HistoryPage(HistoryPage),
         /// Says why the broker closes.
         "close_reason" => CloseReason(CloseReason),
         /// The broker is about to restart.

@@ -16,11 +16,14 @@
 //! | oneself | `member_rotate`, `member_rename`, `member_leave` | `member_rotated`, `ack`, `ack` |
 //! | oneself, without an answer | `set_status`, `set_summary`, `set_stats`, `join_group`, `leave_group` | |
 //! | oneself, answered by `ack` | `set_visible`, `set_profile` | `ack` |
+//! | the mesh, signed | `members_get`, `member_revoke`, `mesh_policy_get`, `mesh_policy_set`, `invite_create`, `invite_list`, `invite_revoke`, `api_key_create`, `api_key_list`, `api_key_revoke` | `members_list`, `mesh_policy`, `invites_list`, `api_key_created`, `api_keys_list`, `ack` |
+//! | older messages | `history_get` | `history_page` |
 //! | the end | `close_reason` | `close_reason`, `drain` |
 //!
 //! A request carries `_reqId` and its answer echoes it. [`join`] holds the HTTP
 //! bodies of the same broker.
 
+pub mod admin;
 pub mod close;
 pub mod codec;
 pub mod delivery;
@@ -29,6 +32,7 @@ pub mod features;
 pub mod frame;
 mod head;
 pub mod hello;
+pub mod history;
 pub mod join;
 pub mod presence;
 pub mod refusal;

@@ -17,6 +17,7 @@ need iproute2 ss --version
 need mold mold --version
 need openssl openssl version
 need mount mount --version
+need postgresql-15 sh -c 'ls /usr/lib/postgresql/*/bin/initdb'
 need python3-venv python3 -c 'import ensurepip, venv'
 need sqlite3 sqlite3 --version
 need strace strace --version

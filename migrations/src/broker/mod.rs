@@ -3,6 +3,8 @@
 use sea_orm_migration::prelude::*;
 
 mod m20261123_000001_initial;
+mod m20261125_000002_nodes_and_keys;
+mod m20261125_000003_indexes;
 
 /// The broker database's migrations.
 #[derive(Debug)]
@@ -11,6 +13,10 @@ pub struct BrokerMigrator;
 #[async_trait::async_trait]
 impl MigratorTrait for BrokerMigrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261123_000001_initial::Migration)]
+        vec![
+            Box::new(m20261123_000001_initial::Migration),
+            Box::new(m20261125_000002_nodes_and_keys::Migration),
+            Box::new(m20261125_000003_indexes::Migration),
+        ]
     }
 }

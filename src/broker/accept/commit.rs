@@ -11,9 +11,11 @@ use std::sync::Arc;
 
 use sea_orm::{DatabaseTransaction, DbErr};
 
+use super::fence::Fence;
 use super::queue::QueueSizes;
 use super::{Accept, Refused};
 use crate::broker::fanout::Fanout;
+use crate::broker::session::terms::Holder;
 use crate::broker::store::deliveries::{Claimed, Ended};
 use crate::broker::store::entity::{dedupe as dedupe_row, delivery, history, message};
 use crate::broker::store::{Store, dedupe, deliveries, members, messages};
@@ -59,6 +61,8 @@ pub struct Settle {
     pub ids: Vec<String>,
     /// What else the acknowledgement names.
     pub named: Vec<Claimed>,
+    /// The connection it came on.
+    pub holder: Option<Arc<Holder>>,
 }
 
 /// Copies that were pushed from the database.
@@ -68,6 +72,8 @@ pub struct Claim {
     pub ids: Vec<String>,
     /// The connection.
     pub presence_id: String,
+    /// The same with its state directory.
+    pub holder: Option<Arc<Holder>>,
 }
 
 /// What goes into one transaction.
@@ -101,6 +107,8 @@ pub struct Committed {
     pub outcomes: Vec<Outcome>,
     /// Copies that were acknowledged for the first time.
     pub ended: Vec<Ended>,
+    /// Connections that were replaced at another broker.
+    pub replaced: Vec<Arc<Holder>>,
 }
 
 /// The rows of one send, made before the transaction so that a repeated
@@ -119,7 +127,7 @@ pub async fn run(context: Context<'_>, batch: &Batch<'_>, sizes: &mut QueueSizes
     let mut attempt = 1;
     let result = loop {
         match context.once(batch, &rows, now).await {
-            Err(error) if tx::is_retryable(&error) && attempt < ATTEMPTS => {
+            Err(error) if (tx::is_retryable(&error) || dedupe::has_vanished(&error)) && attempt < ATTEMPTS => {
                 tokio::time::sleep(std::time::Duration::from_millis(10 << attempt)).await;
                 attempt += 1;
             }
@@ -180,6 +188,7 @@ impl Context<'_> {
                 claim_id: taker,
                 delivered_at: None,
                 expired_at: None,
+                expiry_told_at: None,
             });
         }
         Rows { message: Arc::new(message), copies, refusal }
@@ -209,19 +218,24 @@ impl Context<'_> {
         now: UnixMillis,
     ) -> Result<Committed, DbErr> {
         let outcomes = if rows.is_empty() { Vec::new() } else { self.accept(db, batch.accepts, rows, now).await? };
+        let fence = Fence::read(db, self.store, batch).await?;
         let mut settled = Vec::new();
-        for settle in batch.settles {
+        for settle in batch.settles.iter().filter(|settle| fence.admits(settle.holder.as_ref())) {
             settled.extend_from_slice(&settle.ids);
             if !settle.named.is_empty() {
                 settled.extend(deliveries::own(db, &settle.member_id, &settle.named).await?);
             }
         }
+        // Two brokers that lock the same rows in the same order do not wait for
+        // each other in a circle.
+        settled.sort_unstable();
+        settled.dedup();
         let ended = deliveries::settle(db, &settled, now.0).await?;
         let lease = i64::try_from(self.config.timers.lease.as_millis()).unwrap_or(i64::MAX);
-        for claim in batch.claims {
+        for claim in batch.claims.iter().filter(|claim| fence.admits(claim.holder.as_ref())) {
             deliveries::claim(db, &claim.ids, &claim.presence_id, now.0, now.0.saturating_add(lease)).await?;
         }
-        Ok(Committed { outcomes, ended })
+        Ok(Committed { outcomes, ended, replaced: fence.replaced() })
     }
 
     async fn accept(
@@ -276,6 +290,14 @@ impl Context<'_> {
             .filter_map(|(rows, _)| key(&rows.message))
             .collect();
         let known = if asked.is_empty() { HashMap::new() } else { dedupe::find(db, &asked).await? };
+        // Lost to a row that is not there to be read: it was forgotten between
+        // the two statements. The whole transaction is tried again.
+        let vanished = |(rows, refusal): (&Rows, &Option<Refusal>)| {
+            refusal.is_none() && !is_new(rows) && key(&rows.message).is_some_and(|key| !known.contains_key(&key))
+        };
+        if rows.iter().zip(&refusals).any(vanished) {
+            return Err(DbErr::RecordNotFound(dedupe::VANISHED.to_owned()));
+        }
 
         let mut outcomes = Vec::with_capacity(rows.len());
         let (mut stored, mut histories, mut copies) = (Vec::new(), Vec::new(), Vec::new());
@@ -294,8 +316,6 @@ impl Context<'_> {
             outcomes.push(match decide(seen, &accept.fingerprint) {
                 Decision::Duplicate(seen) => Outcome::Duplicate(seen),
                 Decision::Mismatch(seen) => Outcome::Mismatch(seen),
-                // Another broker took the id and has not committed: the row is
-                // neither ours nor visible. A retry will see it.
                 Decision::First => Outcome::Refused(refusal.unwrap_or(Refusal::Busy).into()),
             });
         }
@@ -317,7 +337,7 @@ impl Context<'_> {
             destination_kind: accept.kind.to_owned(),
             destination_ref: rows.message.target_spec.clone(),
             first_seen_at: now.0,
-            expires_at: Some(now.0.saturating_add(retention)),
+            expires_at: accept.forgets_id.then_some(now.0.saturating_add(retention)),
             history_available: true,
         })
     }

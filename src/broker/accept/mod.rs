@@ -19,6 +19,7 @@
 
 pub mod commit;
 pub mod fast_path;
+pub mod fence;
 pub mod limiter;
 pub mod queue;
 pub mod validate;
@@ -30,6 +31,7 @@ use std::sync::atomic::Ordering;
 use self::commit::Outcome;
 use self::writer::Command;
 use super::fanout::Route;
+use super::nodes;
 use super::session::peer::Peer;
 use super::session::terms::Reply;
 use super::shared::Shared;
@@ -52,6 +54,10 @@ pub struct Accept {
     pub recipients: Vec<String>,
     /// What a retry is compared with.
     pub fingerprint: String,
+    /// Whether its id is forgotten when the retention ends.
+    pub forgets_id: bool,
+    /// Whether it used the sender's budget.
+    pub charged: bool,
     /// Whom to answer.
     pub answer: Answer,
 }
@@ -93,7 +99,16 @@ pub async fn submit(shared: &Arc<Shared>, peer: &Arc<Peer>, send: Send) {
     let client_message_id = send.client_message_id.clone();
     let answer =
         || Answer { peer: Arc::clone(peer), id: send.id.clone().unwrap_or_default(), req_id: send.req_id.clone() };
-    match validate::check(shared, peer, &send) {
+    let mut checked = validate::check(shared, peer, &send);
+    if checked.as_ref().is_err_and(|refused| refused.refusal == Refusal::RecipientNotFound) && shared.store.is_shared()
+    {
+        // Perhaps a member who has just joined at another broker.
+        match nodes::catch_up(shared).await {
+            Ok(()) => checked = validate::check(shared, peer, &send),
+            Err(error) => tracing::warn!(error = %error, "Cannot learn from the other brokers: {error}"),
+        }
+    }
+    match checked {
         Ok(checked) => {
             let accept = Box::new(checked.into_accept(answer()));
             if let Err(Command::Accept(accept)) = shared.writer.submit(Command::Accept(accept)).await {

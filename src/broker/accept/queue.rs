@@ -1,9 +1,11 @@
 //! How much waits for each receiver, so that no member can fill another's queue.
 //!
 //! The writer task owns the numbers: it writes every copy and every end of one,
-//! so after one read they stay right without a query.
+//! so after one read they stay right without a query. Where several brokers share the
+//! database they are read again after a second, and the bounds hold about.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use sea_orm::DbErr;
 
@@ -25,6 +27,8 @@ const REMEMBERED: usize = 50_000;
 #[derive(Debug, Default)]
 pub struct QueueSizes {
     by_receiver: HashMap<String, Sizes>,
+    /// When the numbers began to be kept.
+    since: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -84,6 +88,14 @@ impl QueueSizes {
     pub fn ended(&mut self, ended: &[Ended]) {
         for copy in ended {
             self.change(&copy.recipient_member_id, &copy.sender_member_id, -1, -copy.bytes);
+        }
+    }
+
+    /// Forgets numbers older than `age`; `None` where nobody else changes them.
+    pub fn forget_after(&mut self, age: Option<Duration>, now: Duration) {
+        if age.is_some_and(|age| self.since + age <= now) {
+            self.forget();
+            self.since = now;
         }
     }
 

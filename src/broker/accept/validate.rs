@@ -17,6 +17,7 @@ use crate::broker::shared::{MAX_INLINE_BYTES, Shared};
 use crate::broker::store::entity::message;
 use crate::domain::ids::ClientMessageId;
 use crate::wire::delivery::{Priority, Send};
+use crate::wire::features::DedupeMode;
 use crate::wire::refusal::Refusal;
 use crate::wire::text;
 
@@ -31,6 +32,8 @@ pub struct Checked {
     route: Route,
     recipients: Vec<String>,
     fingerprint: String,
+    forgets_id: bool,
+    charged: bool,
 }
 
 /// Where a send goes.
@@ -57,10 +60,12 @@ pub fn check(shared: &Shared, peer: &Peer, send: &Send) -> Result<Checked, Refus
     let ciphertext = text::from_base64(&send.ciphertext).ok_or(Refusal::Invalid)?;
     let sender_pubkey = sender_key(peer, send)?;
     let destination = destination(shared, peer, &send.target_spec)?;
-    shared.limiter.take(&peer.member_id, shared.clock.monotonic()).map_err(|after| Refused {
-        refusal: Refusal::RateLimit,
-        retry_after_ms: Some(u64::try_from(after.as_millis()).unwrap_or(u64::MAX).max(1)),
-    })?;
+    let now = shared.clock.monotonic();
+    let charged =
+        shared.limiter.take(&peer.member_id, send.client_message_id.as_deref(), now).map_err(|after| Refused {
+            refusal: Refusal::RateLimit,
+            retry_after_ms: Some(u64::try_from(after.as_millis()).unwrap_or(u64::MAX).max(1)),
+        })?;
     let message = message::Model {
         id: String::new(),
         mesh_id: peer.mesh.id.clone(),
@@ -83,6 +88,8 @@ pub fn check(shared: &Shared, peer: &Peer, send: &Send) -> Result<Checked, Refus
         route: destination.route,
         recipients: destination.recipients,
         fingerprint: fingerprint(send),
+        forgets_id: peer.mesh.settings().dedupe_mode == DedupeMode::RetentionScoped,
+        charged,
     })
 }
 
@@ -204,6 +211,8 @@ impl Checked {
             route: Arc::new(self.route),
             recipients: self.recipients,
             fingerprint: self.fingerprint,
+            forgets_id: self.forgets_id,
+            charged: self.charged,
             answer,
         }
     }

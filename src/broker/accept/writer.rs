@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sea_orm::{DatabaseTransaction, DbErr};
 use tokio::sync::{mpsc, oneshot};
@@ -23,6 +24,7 @@ use crate::broker::fanout::{Audience, Outbound};
 use crate::broker::session::terms::Copy;
 use crate::broker::shared::Shared;
 use crate::broker::store::deliveries::{self, Ended};
+use crate::broker::{expiries, nodes};
 use crate::db::tx::{self, Work};
 use crate::domain::time::UnixMillis;
 use crate::wire::codec;
@@ -34,6 +36,9 @@ use crate::wire::refusal::Refusal;
 const QUEUE: usize = 1_024;
 /// Most commands of one transaction.
 const MAX_BATCH: usize = 256;
+/// How long the sizes of queues are taken as known where other brokers write to
+/// them as well.
+const SHARED_SIZES: Duration = Duration::from_secs(1);
 /// Copies given up in one transaction.
 const EXPIRE_ROWS: u64 = 500;
 
@@ -48,6 +53,8 @@ pub enum Command {
     Claim(Claim),
     /// End copies that need not be kept, without telling anybody.
     Forget(Vec<String>),
+    /// End the copies of a member who is none any more, and tell their senders.
+    GiveUp(String),
     /// Give up some copies that were accepted before this time; tells whether
     /// there are more.
     Expire(UnixMillis, oneshot::Sender<bool>),
@@ -67,6 +74,7 @@ struct Sorted {
     settles: Vec<Settle>,
     claims: Vec<Claim>,
     forgets: Vec<String>,
+    given_up: Vec<String>,
     expire: Option<(UnixMillis, oneshot::Sender<bool>)>,
 }
 
@@ -112,6 +120,7 @@ fn sort(commands: &mut Vec<Command>) -> Sorted {
             Command::Settle(settle) => sorted.settles.push(settle),
             Command::Claim(claim) => sorted.claims.push(claim),
             Command::Forget(ids) => sorted.forgets.extend(ids),
+            Command::GiveUp(member_id) => sorted.given_up.push(member_id),
             Command::Expire(before, more) => sorted.expire = Some((before, more)),
         }
     }
@@ -122,7 +131,8 @@ fn sort(commands: &mut Vec<Command>) -> Sorted {
 
 impl Shared {
     async fn commit(&self, sorted: Sorted, sizes: &mut QueueSizes) {
-        let Sorted { accepts, settles, claims, forgets, expire } = sorted;
+        let Sorted { accepts, settles, claims, forgets, given_up, expire } = sorted;
+        sizes.forget_after(self.store.is_shared().then_some(SHARED_SIZES), self.clock.monotonic());
         let context =
             Context { store: &self.store, config: &self.config, ids: &self.ids, fanout: self.fanout.as_ref() };
         let count = accepts.len() + settles.len() + claims.len();
@@ -136,6 +146,13 @@ impl Shared {
                     self.metrics.batch_seconds.observe(self.clock.monotonic().saturating_sub(started).as_secs_f64());
                     self.tell(&accepts, done);
                 }
+                Err(error) if tx::is_unreachable(&error) => {
+                    // Each command alone would wait for the server as long.
+                    sizes.forget();
+                    tracing::error!(error = %error, "The database does not answer: {error}");
+                    self.metrics.refused.inc_by(accepts.len() as u64);
+                    accepts.iter().for_each(|accept| accept.answer.refused(&Refused::from(Refusal::Busy)));
+                }
                 Err(error) => {
                     sizes.forget();
                     tracing::error!(batch.size = count, error = %error, "A batch of {count} could not be committed: {error}");
@@ -147,6 +164,11 @@ impl Shared {
         if !forgets.is_empty() {
             let forgotten = self.give_up(|db, now| Box::pin(deliveries::forget(db, forgets.clone(), now))).await;
             sizes.ended(&forgotten);
+        }
+        for member_id in given_up {
+            let member_id = member_id.as_str();
+            let ended = self.give_up(|db, now| Box::pin(deliveries::give_up(db, member_id.to_owned(), now))).await;
+            self.expired(&ended, sizes).await;
         }
         if let Some((before, more)) = expire {
             // Whoever asked may be gone at a stop.
@@ -173,8 +195,8 @@ impl Shared {
                 Ok(done) => self.tell(batch.accepts, done),
                 Err(error) => {
                     sizes.forget();
-                    let refusal =
-                        if tx::is_retryable(&error) || tx::is_full(&error) { Refusal::Busy } else { Refusal::Internal };
+                    let later = tx::is_retryable(&error) || tx::is_full(&error) || tx::is_unreachable(&error);
+                    let refusal = if later { Refusal::Busy } else { Refusal::Internal };
                     tracing::error!(error = %error, "A command could not be committed: {error}");
                     for accept in batch.accepts {
                         self.metrics.refused.inc();
@@ -203,13 +225,16 @@ impl Shared {
                 }
                 Outcome::Duplicate(_) => {
                     self.metrics.duplicates.inc();
-                    self.limiter.give_back(&accept.message.sender_member_id);
+                    if accept.charged {
+                        self.limiter.give_back(&accept.message.sender_member_id);
+                    }
                 }
                 Outcome::Mismatch(_) => {
                     self.metrics.fingerprint_mismatches.inc();
                 }
                 Outcome::Refused(_) => {
                     self.metrics.refused.inc();
+                    self.metrics.consumed_then_rejected.inc_by(u64::from(accept.charged));
                 }
             }
         }
@@ -217,15 +242,27 @@ impl Shared {
             self.fanout.copies(mesh_id, copies);
         }
         self.metrics.delivered.inc_by(done.ended.len() as u64);
-        self.tell_senders(&done.ended, DeliveryState::Delivered);
+        self.tell_delivered(&done.ended);
+        for holder in &done.replaced {
+            for peer in self.registry.of_member(&holder.mesh_id, &holder.member_id) {
+                if peer.holder.as_ref() == Some(holder) {
+                    nodes::supersede(self, &peer);
+                }
+            }
+        }
     }
 
     async fn expire(&self, before: UnixMillis, sizes: &mut QueueSizes) -> bool {
         let ended = self.give_up(|db, now| Box::pin(deliveries::expire(db, before.0, now, EXPIRE_ROWS))).await;
-        sizes.ended(&ended);
-        self.metrics.expired.inc_by(ended.len() as u64);
-        self.tell_senders(&ended, DeliveryState::Expired);
+        self.expired(&ended, sizes).await;
         ended.len() as u64 == EXPIRE_ROWS
+    }
+
+    /// Tells those senders who are there; the others hear of it when they come.
+    async fn expired(&self, ended: &[Ended], sizes: &mut QueueSizes) {
+        sizes.ended(ended);
+        self.metrics.expired.inc_by(ended.len() as u64);
+        expiries::tell(self, ended).await;
     }
 
     /// Ends copies in a transaction of its own. A failure is logged: whatever
@@ -246,11 +283,11 @@ impl Shared {
         })
     }
 
-    fn tell_senders(&self, ended: &[Ended], state: DeliveryState) {
+    fn tell_delivered(&self, ended: &[Ended]) {
         let at = self.store.now().0;
         for copy in ended {
             let Some(client_message_id) = copy.client_message_id.clone() else { continue };
-            let status = DeliveryStatus { client_message_id, state, at };
+            let status = DeliveryStatus { client_message_id, state: DeliveryState::Delivered, at };
             match codec::encode(&ServerFrame::DeliveryStatus(status)) {
                 Ok(text) => {
                     let audience = Audience::DeliveryAware(copy.sender_member_id.clone());

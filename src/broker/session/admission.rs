@@ -6,7 +6,8 @@ use super::handshake::{self, Authenticated, HelloRefused};
 use super::negotiate;
 use super::peer::Peer;
 use super::presence;
-use super::terms::{End, Identity, Kind, Profile, Queues};
+use super::terms::{End, Facts, Identity, Kind, Profile, Queues};
+use crate::broker::nodes;
 use crate::broker::roster::{Changing, Member, policy_name};
 use crate::broker::shared::Shared;
 use crate::broker::store::entity::presence as row;
@@ -81,14 +82,17 @@ async fn admit(shared: &Arc<Shared>, authenticated: Authenticated) -> Result<Ope
         // The same state directory in another process while the first one is
         // there: a restart whose old socket is half-open, or a copied directory.
         match negotiate::decide(shared, facts.yields, older).await {
-            Ok(()) => facts.second_host = mesh.policy == ConcurrencyPolicy::AllowConcurrent && older.is_online(),
+            Ok(()) => facts.second_host = mesh.policy() == ConcurrencyPolicy::AllowConcurrent && older.is_online(),
             Err(end) => return Err(Refused { error: None, end }),
         }
         if facts.second_host {
             predecessor = None;
         }
     }
-    let generation = match remember(shared, &member, &mesh.id, facts.instance_id.as_deref(), capabilities).await {
+    if kind == Kind::Member && facts.instance_id.is_some() {
+        nodes::contest(shared, &mesh, &member.id, &facts, true).await.map_err(|end| Refused { error: None, end })?;
+    }
+    let generation = match remember(shared, &member, &mesh.id, &facts, capabilities).await {
         Ok(generation) => generation,
         Err(error) => {
             tracing::error!(error = %error, "Cannot note a hello: {error}");
@@ -160,10 +164,10 @@ async fn remember(
     shared: &Shared,
     member: &Arc<Member>,
     mesh_id: &str,
-    instance_id: Option<&str>,
+    facts: &Facts,
     capabilities: Option<CapabilityStatement>,
 ) -> Result<i64, sea_orm::DbErr> {
-    let Some(instance_id) = instance_id else { return Ok(0) };
+    let Some(instance_id) = facts.instance_id.as_deref() else { return Ok(0) };
     let known = member.capabilities.as_ref().map(|statement| statement.ts);
     let newer = capabilities.filter(|statement| known.is_none_or(|known| statement.ts > known));
     let changing: Option<Changing<'_>> = if newer.is_some() { Some(shared.roster.changing().await) } else { None };
@@ -172,6 +176,7 @@ async fn remember(
         mesh_id: mesh_id.to_owned(),
         member_id: member.id.clone(),
         instance_id: instance_id.to_owned(),
+        boot_id: facts.boot_id.clone(),
         generation: 1,
         node_id: shared.node_id.clone(),
         connected_at: now,
@@ -183,7 +188,7 @@ async fn remember(
     members::touch(&transaction, &member.id, now).await?;
     if let Some(statement) = &newer {
         let json = serde_json::to_string(statement).unwrap_or_default();
-        members::set_capabilities(&transaction, &member.id, &json).await?;
+        members::set_capabilities(&transaction, &member.id, &json, now).await?;
     }
     transaction.commit().await?;
     if let (Some(changing), Some(statement), Some(mesh)) = (changing, newer, shared.roster.cached(mesh_id))

@@ -67,7 +67,7 @@ pub async fn serve(shared: Arc<Shared>, mut socket: Socket, place: Arc<OwnedSema
     // Our daemons negotiate at once. Until then it is not known whether this
     // connection may stay, so it gets no message that another should have.
     let held = peer.facts.instance_id.is_some();
-    let pusher = Pusher::new(held, shared.config.timers.lease);
+    let pusher = Pusher::new(held, shared.config.timers.lease, shared.store.is_shared());
     let mut link = Link { shared: &shared, peer: &peer, socket: &mut socket, queues, pusher, ping: Ping::default() };
     let end = match Box::pin(link.run(stop)).await {
         Ok(()) => End::cut("the client closed"),
@@ -286,7 +286,7 @@ impl Link<'_> {
             return Err(End::cut("it was silent for too long"));
         }
         if self.pusher.is_held() && now.saturating_sub(opened_at) >= timers.negotiation {
-            self.pusher.release(self.peer);
+            self.pusher.give_up_waiting(self.peer)?;
         }
         if self.ping.at.is_none_or(|at| now.saturating_sub(at) >= timers.ping) {
             self.send_ping().await?;
@@ -348,10 +348,10 @@ async fn write(socket: &mut Socket, messages: impl IntoIterator<Item = Message>)
 async fn finish(socket: &mut Socket, end: &End, explain: bool) {
     let Some(code) = end.code else { return };
     let goodbye = async {
-        if let Some(why) = end.why.clone().filter(|_| explain)
-            && let Ok(message) = text_of(&ServerFrame::CloseReason(why))
-        {
-            socket.feed(message).await?;
+        for frame in end.last_words().into_iter().filter(|_| explain) {
+            if let Ok(message) = text_of(&frame) {
+                socket.feed(message).await?;
+            }
         }
         let reason = Utf8Bytes::from(close::fit_reason(&end.reason));
         socket.close(Some(CloseFrame { code: code.into(), reason })).await?;

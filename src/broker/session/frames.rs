@@ -10,12 +10,12 @@ use super::peer::Peer;
 use super::push::Pusher;
 use super::terms::Reply;
 use super::{negotiate, presence};
-use crate::broker::accept;
 use crate::broker::accept::writer::Command;
 use crate::broker::fanout::Audience;
 use crate::broker::roster::Member;
 use crate::broker::shared::Shared;
 use crate::broker::store::{deliveries, members, messages};
+use crate::broker::{accept, admin, departures, expiries, history};
 use crate::db::tx;
 use crate::domain::time::UnixMillis;
 use crate::wire::codec::{DecodeError, DecodeErrorKind};
@@ -49,7 +49,7 @@ pub async fn handle(shared: &Arc<Shared>, peer: &Arc<Peer>, pusher: &mut Pusher,
             peer.reply(Reply::frame(ServerFrame::PeersList(presence::peers_list(shared, peer, request.req_id))));
         }
         ClientFrame::MemberList(request) => {
-            peer.reply(Reply::frame(ServerFrame::MembersList(presence::members_list(peer, request.req_id))))
+            peer.reply(Reply::frame(ServerFrame::MembersList(presence::members_list(&peer.mesh, request.req_id))))
         }
         ClientFrame::MessageStatus(request) => {
             if let Some(result) = message_status(shared, peer, request).await {
@@ -61,7 +61,14 @@ pub async fn handle(shared: &Arc<Shared>, peer: &Arc<Peer>, pusher: &mut Pusher,
             done(peer, rename.req_id, outcome.err());
         }
         ClientFrame::MemberRotate(request) => done(peer, request.req_id, Some(Refusal::FeatureUnavailable)),
-        ClientFrame::MemberLeave(request) => done(peer, request.req_id, Some(Refusal::FeatureUnavailable)),
+        ClientFrame::MemberLeave(request) => {
+            let left = Box::pin(departures::end(shared, &peer.mesh, &peer.member_id, "itself")).await;
+            if let Err(error) = &left {
+                tracing::warn!(error = %error, "Cannot end a membership: {error}");
+            }
+            done(peer, request.req_id, left.err().map(|_| Refusal::Internal));
+        }
+        ClientFrame::HistoryGet(request) => peer.reply(Reply::frame(history::answer(shared, peer, request).await)),
         ClientFrame::SetStatus(set) => {
             if matches!(set.status.as_str(), "idle" | "working" | "dnd") {
                 peer.profile().status = set.status;
@@ -101,6 +108,7 @@ pub async fn handle(shared: &Arc<Shared>, peer: &Arc<Peer>, pusher: &mut Pusher,
             );
         }
         ClientFrame::Hello(_) | ClientFrame::SessionHello(_) | ClientFrame::Unknown(_) => {}
+        request => admin::on_link(shared, peer, request).await,
     }
 }
 
@@ -139,10 +147,15 @@ async fn negotiation(shared: &Arc<Shared>, peer: &Arc<Peer>, pusher: &mut Pusher
         peer.finish(end);
         return;
     }
-    let complete = response.missing_required.is_empty();
+    let missing = response.missing_required.first().cloned();
     peer.reply(Reply::frame(ServerFrame::NegotiationResponse(response)));
-    if complete && pusher.is_held() {
-        pusher.release(peer);
+    match missing {
+        Some(feature) => pusher.lacks(feature),
+        None if pusher.is_held() => pusher.release(peer),
+        None => {}
+    }
+    if peer.has(Feature::DeliveryAck) {
+        expiries::tell_returned(shared, peer).await;
     }
 }
 
@@ -173,7 +186,7 @@ async fn rename_member(shared: &Arc<Shared>, peer: &Arc<Peer>, name: String) -> 
     let member = peer.mesh.member(&peer.member_id).ok_or(Refusal::Forbidden)?;
     let written = async {
         let transaction = tx::begin(shared.store.writer()).await?;
-        members::set_display_name(&transaction, &member.id, &name).await?;
+        members::set_display_name(&transaction, &member.id, &name, shared.store.now().0).await?;
         transaction.commit().await
     };
     if let Err(error) = written.await {

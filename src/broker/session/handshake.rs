@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::terms::{Facts, Kind, Profile};
+use crate::broker::nodes;
 use crate::broker::roster::{Member, Mesh};
 use crate::broker::shared::Shared;
 use crate::crypto::sign::Statement;
@@ -62,7 +63,7 @@ fn refuse<T>(code: &'static str, message: impl Into<String>) -> Result<T> {
 }
 
 /// Checks a `hello`.
-pub async fn member(shared: &Shared, hello: Hello) -> Result<Authenticated> {
+pub async fn member(shared: &Arc<Shared>, hello: Hello) -> Result<Authenticated> {
     let session_pubkey = hello.session_pubkey.filter(|key| !key.is_empty());
     if session_pubkey.as_deref().is_some_and(|key| !is_lower_hex_key(key)) {
         return refuse("bad_session_pubkey", "sessionPubkey must be 64 lower-case hex digits");
@@ -103,7 +104,7 @@ pub async fn member(shared: &Shared, hello: Hello) -> Result<Authenticated> {
 }
 
 /// Checks a `session_hello`.
-pub async fn session(shared: &Shared, hello: SessionHello) -> Result<Authenticated> {
+pub async fn session(shared: &Arc<Shared>, hello: SessionHello) -> Result<Authenticated> {
     if !is_lower_hex_key(&hello.session_pubkey) {
         return refuse("bad_session_pubkey", "sessionPubkey must be 64 lower-case hex digits");
     }
@@ -209,7 +210,7 @@ fn check_skew(shared: &Shared, timestamp: i64) -> Result<()> {
 
 /// The member with that key. `ours` says that the client knows the close codes
 /// that legacy clients do not.
-async fn look_up(shared: &Shared, mesh_id: &str, pubkey: &str, ours: bool) -> Result<(Arc<Mesh>, Arc<Member>)> {
+async fn look_up(shared: &Arc<Shared>, mesh_id: &str, pubkey: &str, ours: bool) -> Result<(Arc<Mesh>, Arc<Member>)> {
     let mesh = match shared.roster.mesh(mesh_id).await {
         Ok(mesh) => mesh,
         Err(error) => {
@@ -217,8 +218,18 @@ async fn look_up(shared: &Shared, mesh_id: &str, pubkey: &str, ours: bool) -> Re
             return refuse("internal", "the broker failed, try again later");
         }
     };
-    let found = mesh.and_then(|mesh| mesh.member_by_current_key(pubkey).map(|member| (mesh, member)));
-    let Some((mesh, member)) = found else {
+    let Some(mesh) = mesh else {
+        return refuse("unauthorized", "no member of this mesh has this key");
+    };
+    let mut member = mesh.member_by_current_key(pubkey);
+    if member.is_none() && shared.store.is_shared() {
+        // Perhaps it has just joined at another broker.
+        if let Err(error) = nodes::catch_up(shared).await {
+            tracing::warn!(error = %error, "Cannot learn from the other brokers: {error}");
+        }
+        member = mesh.member_by_current_key(pubkey);
+    }
+    let Some(member) = member else {
         return refuse("unauthorized", "no member of this mesh has this key");
     };
     if member.revoked_at.is_some() {

@@ -12,6 +12,7 @@ use super::peer::Peer;
 use super::presence;
 use super::terms::{End, Kind};
 use crate::broker::fanout::Audience;
+use crate::broker::nodes;
 use crate::broker::roster::policy_name;
 use crate::broker::shared::{MAX_INLINE_BYTES, Shared};
 use crate::wire::close;
@@ -21,26 +22,42 @@ use crate::wire::features::{
     NegotiationResponse, RateLimitParams, VersionOnly,
 };
 
+/// What this release has. The other brokers of one database learn it from here.
+pub const OWN_FEATURES: &[Feature] = &[
+    Feature::ClientMessageIdDedupe,
+    Feature::ConcurrentConnectionPolicy,
+    Feature::MaxPayload,
+    Feature::DeliveryAck,
+    Feature::History,
+    Feature::RateLimit,
+];
+
 /// Answers a request and notes what was agreed.
 pub fn answer(shared: &Shared, peer: &Peer, request: &NegotiationRequest) -> NegotiationResponse {
     let mut response = NegotiationResponse { req_id: request.req_id.clone(), ..NegotiationResponse::default() };
-    response.grant(
-        Feature::ClientMessageIdDedupe,
-        &DedupeParams {
-            version: 1,
-            mode: DedupeMode::RetentionScoped,
-            dedupe_retention_days: Some(shared.config.dedupe_retention_days),
-        },
-    );
-    let policy = ConcurrencyParams { version: 1, default_policy: peer.mesh.policy };
-    response.grant(Feature::ConcurrentConnectionPolicy, &policy);
-    response.grant(
-        Feature::MaxPayload,
-        &MaxPayloadParams { version: 1, inline_bytes: MAX_INLINE_BYTES as u64, blob_bytes: 0 },
-    );
-    response.grant(Feature::DeliveryAck, &VersionOnly { version: 1 });
-    if let Some((per_s, burst)) = shared.limiter.limit() {
-        response.grant(Feature::RateLimit, &RateLimitParams { version: 1, per_s, burst });
+    let settings = peer.mesh.settings();
+    for feature in OWN_FEATURES.iter().copied().filter(|feature| shared.nodes.all_have(*feature)) {
+        match feature {
+            Feature::ClientMessageIdDedupe => {
+                let days = (settings.dedupe_mode == DedupeMode::RetentionScoped)
+                    .then_some(shared.config.dedupe_retention_days);
+                let params = DedupeParams { version: 1, mode: settings.dedupe_mode, dedupe_retention_days: days };
+                response.grant(feature, &params);
+            }
+            Feature::ConcurrentConnectionPolicy => {
+                response.grant(feature, &ConcurrencyParams { version: 1, default_policy: settings.policy });
+            }
+            Feature::MaxPayload => {
+                let inline_bytes = MAX_INLINE_BYTES as u64;
+                response.grant(feature, &MaxPayloadParams { version: 1, inline_bytes, blob_bytes: 0 });
+            }
+            Feature::RateLimit => {
+                if let Some((per_s, burst)) = shared.limiter.limit() {
+                    response.grant(feature, &RateLimitParams { version: 1, per_s, burst });
+                }
+            }
+            other => response.grant(other, &VersionOnly { version: 1 }),
+        }
     }
     let supported = |name: &String| response.supported.contains(name);
     response.missing_required = request.require.iter().filter(|name| !supported(name)).cloned().collect();
@@ -74,13 +91,13 @@ pub async fn contest(shared: &Arc<Shared>, peer: &Arc<Peer>) -> Result<(), End> 
     for other in others {
         decide(shared, peer.facts.yields, &other).await?;
     }
-    Ok(())
+    nodes::contest(shared, &peer.mesh, &peer.member_id, &peer.facts, false).await
 }
 
 /// Applies the mesh's policy between an older connection and a newcomer. A
 /// connection that does not answer is a half-open socket and gives way.
 pub async fn decide(shared: &Arc<Shared>, newcomer_yields: bool, older: &Arc<Peer>) -> Result<(), End> {
-    let policy = older.mesh.policy;
+    let policy = older.mesh.policy();
     if !older.answers_within(shared.config.timers.probe).await {
         if shared.registry.remove(older) {
             older.finish(End::cut("replaced; it did not answer"));
@@ -101,7 +118,7 @@ pub async fn decide(shared: &Arc<Shared>, newcomer_yields: bool, older: &Arc<Pee
 
 /// Writes the audit row and tells those who may act on it.
 async fn tell(shared: &Arc<Shared>, older: &Peer) {
-    let policy = older.mesh.policy;
+    let policy = older.mesh.policy();
     presence::audit_concurrent(shared, older, policy_name(policy)).await;
     let event = SystemEvent::MemberConcurrentConnection(ConcurrentConnection {
         member_id: older.member_id.clone(),

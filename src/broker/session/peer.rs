@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
-use super::terms::{Copy, End, Facts, Identity, Kind, Profile, Queues, Reply};
+use super::terms::{Copy, End, Facts, Holder, Identity, Kind, Profile, Queues, Reply};
 use crate::broker::roster::Mesh;
 use crate::domain::time::UnixMillis;
 use crate::wire::features::Feature;
@@ -42,6 +42,8 @@ pub struct Peer {
     pub connected_at: UnixMillis,
     /// Counts the hellos of the instance; 0 without one.
     pub generation: i64,
+    /// The same with its state directory; `None` for clients without one.
+    pub holder: Option<Arc<Holder>>,
     profile: Mutex<Profile>,
     replies: mpsc::Sender<Reply>,
     copies: mpsc::Sender<Copy>,
@@ -71,6 +73,14 @@ impl Peer {
     pub fn new(identity: Identity, now: Duration) -> (Arc<Self>, Queues) {
         let (replies, reply_queue) = mpsc::channel(REPLY_QUEUE);
         let (copies, copy_queue) = mpsc::channel(COPY_QUEUE);
+        let holder = identity.facts.instance_id.clone().map(|instance_id| {
+            Arc::new(Holder {
+                mesh_id: identity.mesh.id.clone(),
+                member_id: identity.member_id.clone(),
+                instance_id,
+                generation: identity.generation,
+            })
+        });
         let peer = Self {
             presence_id: identity.presence_id,
             mesh: identity.mesh,
@@ -80,6 +90,7 @@ impl Peer {
             facts: identity.facts,
             connected_at: identity.connected_at,
             generation: identity.generation,
+            holder,
             profile: Mutex::new(identity.profile),
             replies,
             copies,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
@@ -9,12 +10,13 @@ use super::negotiate;
 use super::peer::Peer;
 use super::terms::Kind;
 use crate::broker::fanout::Audience;
+use crate::broker::roster::Mesh;
 use crate::broker::shared::Shared;
-use crate::broker::store::entity::audit;
+use crate::broker::store::entity::{audit, presence as row};
 use crate::broker::store::presence as store;
 use crate::db::tx;
 use crate::wire::codec;
-use crate::wire::event::{PeerEvent, SystemEvent};
+use crate::wire::event::{ConcurrentConnection, PeerEvent, SystemEvent};
 use crate::wire::frame::ServerFrame;
 use crate::wire::roster::{MemberRow, MembersList, PeerRow, PeersList};
 use crate::wire::text;
@@ -22,6 +24,8 @@ use crate::wire::text;
 /// Connections of a mesh above which comings and goings are no longer told:
 /// each would cost a frame to everybody.
 const MAX_AUDIENCE: usize = 1_000;
+/// The event of a second connection.
+const CONCURRENT: &str = "member_concurrent_connection";
 
 /// Tells the others that a connection came.
 pub fn joined(shared: &Shared, peer: &Peer) {
@@ -59,12 +63,12 @@ pub fn peers_list(shared: &Shared, asker: &Peer, req_id: Option<String>) -> Peer
     let mut peers = shared.registry.of_mesh(&asker.mesh.id);
     peers.retain(|peer| peer.member_id == asker.member_id || peer.profile().visible);
     peers.sort_by_key(|peer| (peer.connected_at, peer.serial()));
-    PeersList { peers: peers.iter().map(|peer| row(peer, asker)).collect(), req_id }
+    PeersList { peers: peers.iter().map(|peer| peer_row(peer, asker)).collect(), req_id }
 }
 
 /// The answer to `member_list`: all members, whatever they show and wherever
 /// they are.
-pub fn members_list(asker: &Peer, req_id: Option<String>) -> MembersList {
+pub fn members_list(mesh: &Mesh, req_id: Option<String>) -> MembersList {
     let row = |member: Arc<crate::broker::roster::Member>| MemberRow {
         member_id: member.id.clone(),
         pubkey: member.pubkey.clone(),
@@ -75,16 +79,38 @@ pub fn members_list(asker: &Peer, req_id: Option<String>) -> MembersList {
         capabilities: member.capabilities.clone(),
         rotations: None,
     };
-    MembersList { members: asker.mesh.all().into_iter().map(row).collect(), req_id }
+    MembersList { members: mesh.all().into_iter().map(row).collect(), req_id }
 }
 
 /// Notes that a member connected while it was connected.
 pub async fn audit_concurrent(shared: &Shared, older: &Peer, policy: &str) {
+    audit(shared, &older.mesh.id, CONCURRENT, negotiate::audit_payload(older, policy)).await;
+}
+
+/// Notes that a member connected while another broker has a connection of it,
+/// and tells those who may act on it.
+pub async fn tell_concurrent_elsewhere(shared: &Shared, mesh: &Mesh, older: &row::Model, policy: &str) {
+    let pubkey = mesh.member(&older.member_id).map(|member| member.pubkey.clone()).unwrap_or_default();
+    let payload = json!({
+        "member_id": older.member_id,
+        "pubkey": pubkey,
+        "older_node_id": older.node_id,
+        "older_instance_id": older.instance_id,
+        "policy": policy,
+    });
+    audit(shared, &mesh.id, CONCURRENT, payload.to_string()).await;
+    let (member_id, policy) = (older.member_id.clone(), mesh.policy());
+    let event = SystemEvent::MemberConcurrentConnection(ConcurrentConnection { member_id, pubkey, policy });
+    send_event(shared, &mesh.id, &Audience::Admins, event);
+}
+
+/// Writes an audit row.
+pub async fn audit(shared: &Shared, mesh_id: &str, event: &str, payload: String) {
     let row = audit::Model {
         id: shared.ids.ulid(),
-        mesh_id: older.mesh.id.clone(),
-        event: "member_concurrent_connection".to_owned(),
-        payload: negotiate::audit_payload(older, policy),
+        mesh_id: mesh_id.to_owned(),
+        event: event.to_owned(),
+        payload,
         at: shared.store.now().0,
     };
     let written = async {
@@ -97,6 +123,11 @@ pub async fn audit_concurrent(shared: &Shared, older: &Peer, policy: &str) {
     }
 }
 
+/// Tells the others that a connection is gone for good.
+pub fn tell_left(shared: &Shared, peer: &Peer) {
+    tell_all(shared, peer, &Audience::OtherMembers(peer.member_id.clone()), SystemEvent::PeerLeft(subject(peer)));
+}
+
 /// Ends leases when their time is over, until `stop`.
 pub async fn end_leases(shared: Arc<Shared>, stop: CancellationToken) {
     let tick = (shared.config.timers.grace / 20)
@@ -107,8 +138,7 @@ pub async fn end_leases(shared: Arc<Shared>, stop: CancellationToken) {
             () = tokio::time::sleep(tick) => {}
         }
         for peer in shared.registry.expire(shared.clock.monotonic()) {
-            let left = SystemEvent::PeerLeft(subject(&peer));
-            tell_all(&shared, &peer, &Audience::OtherMembers(peer.member_id.clone()), left);
+            tell_left(&shared, &peer);
         }
     }
 }
@@ -124,7 +154,7 @@ fn subject(peer: &Peer) -> PeerEvent {
     PeerEvent { name: peer.name(), pubkey: peer.routing_key().to_owned(), ..PeerEvent::default() }
 }
 
-fn row(peer: &Peer, asker: &Peer) -> PeerRow {
+fn peer_row(peer: &Peer, asker: &Peer) -> PeerRow {
     let display_name = peer.name();
     let profile = peer.profile();
     PeerRow {

@@ -6,15 +6,20 @@
 //! the same connection, except when its acknowledgement is late. Live copies are
 //! taken only while the connection has caught up with the database; otherwise
 //! they are dropped here and read from there.
+//!
+//! Where several brokers write to the database a copy may appear whose id is
+//! before the cursor: another broker gave the id earlier and committed later. So
+//! there each read begins a while before the cursor, and leaves out what this
+//! connection was given.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use sea_orm::DbErr;
 
 use super::peer::Peer;
-use super::terms::{Copy, Kind};
+use super::terms::{Copy, End, Kind};
 use crate::broker::accept::commit::{Claim, Settle};
 use crate::broker::accept::writer::Command;
 use crate::broker::shared::Shared;
@@ -22,14 +27,18 @@ use crate::broker::store::deliveries::{self, Claimed, Mine};
 use crate::broker::store::entity::{delivery, message};
 use crate::broker::store::messages;
 use crate::domain::time::UnixMillis;
+use crate::runtime::ids;
 use crate::wire::delivery::{ClientAck, Priority, Push};
 use crate::wire::frame::ServerFrame;
 use crate::wire::text;
 
 /// Copies that may be unacknowledged on one connection.
 const WINDOW: usize = 512;
-/// Copies that are remembered of a client that never acknowledges.
-const REMEMBERED: usize = 1_024;
+/// Copies that are remembered of a client that never acknowledges, and of those
+/// that one has acknowledged.
+const REMEMBERED: usize = 4_096;
+/// How far apart the clocks of brokers and the ends of their transactions may be.
+const OVERLAP: Duration = Duration::from_secs(60);
 /// Copies of one read.
 const PAGE: usize = 64;
 /// Bytes of one read.
@@ -39,14 +48,21 @@ const PAGE_BYTES: i64 = 4 << 20;
 #[derive(Debug)]
 pub struct Pusher {
     cursor: String,
+    /// Whether other brokers write copies as well.
+    shared: bool,
     pushed: HashMap<String, Pushed>,
     order: VecDeque<String>,
+    /// Acknowledged a moment ago; the rows may still look open.
+    settled: HashSet<String>,
+    settled_order: VecDeque<String>,
     /// When the oldest acknowledgement may be late.
     check_at: Option<Duration>,
     /// How long an acknowledgement may take.
     lease: Duration,
     /// Nothing is pushed until it is known whether this connection may stay.
     held: bool,
+    /// A feature that the client needs and this broker does not have.
+    lacking: Option<String>,
     /// Multicasts given to a client that may never acknowledge anything.
     spent: Vec<String>,
 }
@@ -62,14 +78,18 @@ struct Pushed {
 
 impl Pusher {
     /// For a new connection. `held` until [`Self::release`].
-    pub fn new(held: bool, lease: Duration) -> Self {
+    pub fn new(held: bool, lease: Duration, shared: bool) -> Self {
         Self {
             cursor: String::new(),
+            shared,
+            settled: HashSet::new(),
+            settled_order: VecDeque::new(),
             pushed: HashMap::new(),
             order: VecDeque::new(),
             check_at: None,
             lease,
             held,
+            lacking: None,
             spent: Vec::new(),
         }
     }
@@ -85,10 +105,28 @@ impl Pusher {
         peer.fall_behind();
     }
 
+    /// Notes that the client cannot go on without a feature. It closes by itself,
+    /// or is closed when the time for the negotiation is over.
+    pub fn lacks(&mut self, feature: String) {
+        self.held = true;
+        self.lacking = Some(feature);
+    }
+
+    /// Ends the waiting for a negotiation.
+    pub fn give_up_waiting(&mut self, peer: &Peer) -> Result<(), End> {
+        match &self.lacking {
+            Some(feature) => Err(End::lacking(feature)),
+            None => {
+                self.release(peer);
+                Ok(())
+            }
+        }
+    }
+
     /// Takes a live copy. `None` when it was given already, or comes from the
     /// database later.
     pub fn live(&mut self, peer: &Peer, copy: Copy, now: Duration) -> Option<ServerFrame> {
-        if copy.delivery_id <= self.cursor {
+        if self.was_given(&copy.delivery_id) {
             return None;
         }
         if self.held || peer.is_behind() || self.is_full(peer) {
@@ -105,10 +143,13 @@ impl Pusher {
             return Ok(Vec::new());
         }
         peer.catch_up();
-        let limit = room.min(PAGE);
+        // What was given lies within the overlap as well.
+        let known = if self.shared { self.pushed.len() + self.settled.len() } else { 0 };
+        let after = if self.shared { ids::earlier(&self.cursor, OVERLAP) } else { self.cursor.clone() };
+        let limit = room.min(PAGE) + known;
         let mine =
             Mine { member: self.takes_member_copies(shared, peer), session_key: peer.facts.session_pubkey.as_deref() };
-        let read = deliveries::page(shared.store.readers(), &peer.member_id, mine, &self.cursor, limit as u64).await;
+        let read = deliveries::page(shared.store.readers(), &peer.member_id, mine, &after, limit as u64).await;
         let mut rows = match read {
             Ok(rows) => rows,
             Err(error) => {
@@ -116,6 +157,8 @@ impl Pusher {
                 return Err(error);
             }
         };
+        let more = rows.len() == limit;
+        rows.retain(|row| !self.was_given(&row.id));
         let whole = rows.len();
         let mut bytes = 0;
         rows.retain(|row| {
@@ -123,7 +166,7 @@ impl Pusher {
             bytes += row.bytes;
             fits
         });
-        if whole == limit || rows.len() < whole {
+        if more || rows.len() < whole {
             peer.fall_behind();
         }
         let frames = self.frames(shared, peer, rows).await;
@@ -170,7 +213,7 @@ impl Pusher {
     /// known to be the member's own; anything else is looked up with its owner.
     pub fn acknowledged(&mut self, peer: &Peer, ack: ClientAck) -> Option<Settle> {
         peer.set_acknowledges();
-        let mut settle = Settle { member_id: peer.member_id.clone(), ..Settle::default() };
+        let mut settle = Settle { member_id: peer.member_id.clone(), holder: peer.holder.clone(), ..Settle::default() };
         if let Some(id) = ack.delivery_id {
             if self.pushed.contains_key(&id) {
                 settle.ids.push(id);
@@ -192,6 +235,15 @@ impl Pusher {
         }
         for id in &settle.ids {
             self.pushed.remove(id);
+            if self.shared {
+                self.settled.insert(id.clone());
+                self.settled_order.push_back(id.clone());
+            }
+        }
+        while self.settled_order.len() > REMEMBERED
+            && let Some(oldest) = self.settled_order.pop_front()
+        {
+            self.settled.remove(&oldest);
         }
         if peer.is_behind() && self.pushed.len() <= WINDOW / 2 {
             peer.look.notify_one();
@@ -209,6 +261,15 @@ impl Pusher {
         let ids = std::mem::take(&mut self.spent);
         let siblings = shared.registry.of_member(&peer.mesh.id, &peer.member_id);
         (!siblings.iter().any(|sibling| sibling.acknowledges())).then_some(Command::Forget(ids))
+    }
+
+    /// Whether this connection was given the copy already.
+    fn was_given(&self, delivery_id: &str) -> bool {
+        if self.shared {
+            self.pushed.contains_key(delivery_id) || self.settled.contains(delivery_id)
+        } else {
+            delivery_id <= self.cursor.as_str()
+        }
     }
 
     fn matching(&self, wanted: impl Fn(&Pushed) -> bool) -> Vec<String> {
@@ -253,7 +314,7 @@ impl Pusher {
             frames.push(self.push(peer, message, row.id, again, now));
         }
         if !ids.is_empty() {
-            let claim = Claim { ids, presence_id: peer.presence_id.clone() };
+            let claim = Claim { ids, presence_id: peer.presence_id.clone(), holder: peer.holder.clone() };
             // Refused only while the broker stops.
             let _ = shared.writer.submit(Command::Claim(claim)).await;
         }
@@ -291,7 +352,7 @@ impl Pusher {
 }
 
 /// The push of a stored message.
-fn frame(message: &message::Model, delivery_id: String, again: bool) -> Push {
+pub fn frame(message: &message::Model, delivery_id: String, again: bool) -> Push {
     Push {
         message_id: message.id.clone(),
         mesh_id: message.mesh_id.clone(),

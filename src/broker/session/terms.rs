@@ -11,9 +11,13 @@ use crate::broker::roster::Mesh;
 use crate::broker::store::entity::message;
 use crate::domain::time::UnixMillis;
 use crate::wire::close;
-use crate::wire::features::CloseReason;
+use crate::wire::features::{CloseReason, Drain};
 use crate::wire::frame::ServerFrame;
 use crate::wire::hello::Group;
+
+/// About how long a restart takes, in milliseconds. Clients spread themselves
+/// around it.
+const RESTART_MS: u64 = 2_000;
 
 /// Which hello opened the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +72,20 @@ pub struct Facts {
     pub channel: Option<String>,
     /// Model name.
     pub model: Option<String>,
+}
+
+/// Which hello of which state directory a connection is. Whatever a connection
+/// writes counts only while no newer hello of the directory was taken anywhere.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Holder {
+    /// The mesh by id.
+    pub mesh_id: String,
+    /// The member by id.
+    pub member_id: String,
+    /// The state directory.
+    pub instance_id: String,
+    /// Counts its hellos.
+    pub generation: i64,
 }
 
 /// A message on its way to this connection.
@@ -159,5 +177,22 @@ impl End {
     pub fn explained(code: u16, kind: &str, detail: &str, retryable: bool) -> Self {
         let why = CloseReason { kind: kind.to_owned(), feature: None, detail: detail.to_owned(), code, retryable };
         Self { code: Some(code), reason: close::reason(code).to_owned(), why: Some(why) }
+    }
+
+    /// The frames before the close, for clients that negotiate.
+    pub fn last_words(&self) -> Option<ServerFrame> {
+        match (&self.why, self.code) {
+            (Some(why), _) => Some(ServerFrame::CloseReason(why.clone())),
+            (None, Some(close::GOING_AWAY)) => Some(ServerFrame::Drain(Drain { reconnect_after_ms: RESTART_MS })),
+            _ => None,
+        }
+    }
+
+    /// The close of a client that needs a feature that is not there.
+    pub fn lacking(feature: &str) -> Self {
+        let detail = format!("this broker does not have {feature}");
+        let end = Self::explained(close::FEATURE_UNAVAILABLE, "feature_unavailable", &detail, false);
+        let why = end.why.map(|why| CloseReason { feature: Some(feature.to_owned()), ..why });
+        Self { why, ..end }
     }
 }

@@ -12,6 +12,14 @@ use super::dialect::ROWS_PER_STATEMENT;
 use super::entity::dedupe::{self, Column, Entity, Model};
 use crate::domain::dedupe::Seen;
 
+/// Marks the error of a row that another transaction held and took away.
+pub const VANISHED: &str = "an id that was taken a moment ago is free again";
+
+/// Whether it is that error: the same transaction may succeed when tried again.
+pub fn has_vanished(error: &DbErr) -> bool {
+    matches!(error, DbErr::RecordNotFound(text) if text == VANISHED)
+}
+
 /// Who used which id: (mesh, sender, client message id).
 pub type Key = (String, String, String);
 

@@ -10,6 +10,7 @@ use sea_orm::{
 
 use super::dialect::ROWS_PER_STATEMENT;
 use super::entity::delivery::{Column, Entity, Model};
+use super::expiries;
 
 /// A copy that came to its end, with what is needed to tell its sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,9 +149,25 @@ pub async fn expire(db: &impl ConnectionTrait, before: i64, now: i64, limit: u64
     end(db, &due, Column::ExpiredAt, now).await
 }
 
-/// Ends copies that need not be kept.
+/// Ends copies that need not be kept, and of which nobody is told.
 pub async fn forget(db: &impl ConnectionTrait, ids: Vec<String>, now: i64) -> Result<Vec<Ended>, DbErr> {
-    end(db, &ids, Column::ExpiredAt, now).await
+    let ended = end(db, &ids, Column::ExpiredAt, now).await?;
+    expiries::told(db, &ended.iter().map(|copy| copy.id.clone()).collect::<Vec<_>>(), now).await?;
+    Ok(ended)
+}
+
+/// Gives up everything that waits for a member.
+pub async fn give_up(db: &impl ConnectionTrait, member_id: String, now: i64) -> Result<Vec<Ended>, DbErr> {
+    let waiting: Vec<String> = Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(open())
+        .filter(Column::RecipientMemberId.eq(member_id))
+        .order_by_asc(Column::Id)
+        .into_tuple()
+        .all(db)
+        .await?;
+    end(db, &waiting, Column::ExpiredAt, now).await
 }
 
 async fn end(db: &impl ConnectionTrait, ids: &[String], column: Column, now: i64) -> Result<Vec<Ended>, DbErr> {
@@ -237,6 +254,26 @@ pub async fn recent(db: &impl ConnectionTrait, since: i64, limit: u64) -> Result
         .into_tuple()
         .all(db)
         .await
+}
+
+/// A member's copies, the newest first, of messages older than `before`; without
+/// those for a session with another key.
+pub async fn history(
+    db: &impl ConnectionTrait,
+    member_id: &str,
+    session_key: Option<&str>,
+    before: Option<&str>,
+    limit: u64,
+) -> Result<Vec<Model>, DbErr> {
+    let mut which = Condition::any().add(Column::TargetSessionKey.is_null());
+    if let Some(key) = session_key {
+        which = which.add(Column::TargetSessionKey.eq(key));
+    }
+    let mut rows = Entity::find().filter(Column::RecipientMemberId.eq(member_id)).filter(which);
+    if let Some(before) = before {
+        rows = rows.filter(Column::BrokerMessageId.lt(before));
+    }
+    rows.order_by_desc(Column::BrokerMessageId).limit(limit).all(db).await
 }
 
 /// Every copy of one message.

@@ -47,6 +47,10 @@ impl Engine {
         }
     }
 
+    pub(super) fn is_server(&self) -> bool {
+        !matches!(self, Self::Sqlite(_))
+    }
+
     pub(super) fn name(&self) -> String {
         match self {
             Self::Sqlite(file) => file.path().display().to_string(),

@@ -35,6 +35,47 @@ pub async fn load_mesh(db: &impl ConnectionTrait, mesh_id: &str) -> Result<Optio
     Ok(Some(MeshRows { mesh, members, keys }))
 }
 
+/// What was written since a moment.
+#[derive(Debug)]
+pub struct Changed {
+    /// Meshes.
+    pub meshes: Vec<mesh::Model>,
+    /// Members.
+    pub members: Vec<member::Model>,
+    /// The keys of those members.
+    pub keys: Vec<member_key::Model>,
+}
+
+/// Meshes and members that were written since `since`.
+pub async fn changed(db: &impl ConnectionTrait, since: i64) -> Result<Changed, DbErr> {
+    let meshes = mesh::Entity::find().filter(mesh::Column::ChangedAt.gte(since)).all(db).await?;
+    let members = member::Entity::find().filter(member::Column::ChangedAt.gte(since)).all(db).await?;
+    let mut keys = Vec::new();
+    for chunk in members.chunks(ROWS_PER_STATEMENT) {
+        let ids = chunk.iter().map(|member| member.id.as_str());
+        keys.extend(member_key::Entity::find().filter(member_key::Column::MemberId.is_in(ids)).all(db).await?);
+    }
+    Ok(Changed { meshes, members, keys })
+}
+
+/// Stores what the owner has set.
+pub async fn set_settings(
+    db: &impl ConnectionTrait,
+    mesh_id: &str,
+    policy: &str,
+    dedupe_mode: &str,
+    now: i64,
+) -> Result<(), DbErr> {
+    mesh::Entity::update_many()
+        .col_expr(mesh::Column::CloneConcurrencyPolicy, Expr::value(policy))
+        .col_expr(mesh::Column::DedupeMode, Expr::value(dedupe_mode))
+        .col_expr(mesh::Column::ChangedAt, Expr::value(now))
+        .filter(mesh::Column::Id.eq(mesh_id))
+        .exec(db)
+        .await
+        .map(drop)
+}
+
 /// The mesh with that short name.
 pub async fn mesh_by_slug(db: &impl ConnectionTrait, slug: &str) -> Result<Option<mesh::Model>, DbErr> {
     mesh::Entity::find().filter(mesh::Column::Slug.eq(slug)).one(db).await
@@ -92,9 +133,10 @@ pub async fn standing(db: &impl ConnectionTrait, ids: &HashSet<&str>) -> Result<
 }
 
 /// Stores the member's newest capability statement.
-pub async fn set_capabilities(db: &impl ConnectionTrait, member_id: &str, json: &str) -> Result<(), DbErr> {
+pub async fn set_capabilities(db: &impl ConnectionTrait, member_id: &str, json: &str, now: i64) -> Result<(), DbErr> {
     member::Entity::update_many()
         .col_expr(member::Column::Capabilities, Expr::value(json))
+        .col_expr(member::Column::ChangedAt, Expr::value(now))
         .filter(member::Column::Id.eq(member_id))
         .exec(db)
         .await
@@ -102,13 +144,26 @@ pub async fn set_capabilities(db: &impl ConnectionTrait, member_id: &str, json: 
 }
 
 /// Stores the member's name.
-pub async fn set_display_name(db: &impl ConnectionTrait, member_id: &str, name: &str) -> Result<(), DbErr> {
+pub async fn set_display_name(db: &impl ConnectionTrait, member_id: &str, name: &str, now: i64) -> Result<(), DbErr> {
     member::Entity::update_many()
         .col_expr(member::Column::DisplayName, Expr::value(name))
+        .col_expr(member::Column::ChangedAt, Expr::value(now))
         .filter(member::Column::Id.eq(member_id))
         .exec(db)
         .await
         .map(drop)
+}
+
+/// Ends a membership. False if it had ended before.
+pub async fn revoke(db: &impl ConnectionTrait, member_id: &str, now: i64) -> Result<bool, DbErr> {
+    let done = member::Entity::update_many()
+        .col_expr(member::Column::RevokedAt, Expr::value(now))
+        .col_expr(member::Column::ChangedAt, Expr::value(now))
+        .filter(member::Column::Id.eq(member_id))
+        .filter(member::Column::RevokedAt.is_null())
+        .exec(db)
+        .await?;
+    Ok(done.rows_affected == 1)
 }
 
 /// Notes that the member was connected.
@@ -128,6 +183,30 @@ pub async fn insert_invite(db: &impl ConnectionTrait, row: invite::Model) -> Res
         return Ok(stored);
     }
     row.into_active_model().reset_all().insert(db).await
+}
+
+/// The invites of a mesh, newest first; at most `limit`.
+pub async fn invites(db: &impl ConnectionTrait, mesh_id: &str, limit: u64) -> Result<Vec<invite::Model>, DbErr> {
+    invite::Entity::find()
+        .filter(invite::Column::MeshId.eq(mesh_id))
+        .order_by_desc(invite::Column::CreatedAt)
+        .order_by_desc(invite::Column::Id)
+        .limit(limit)
+        .all(db)
+        .await
+}
+
+/// Takes an invite back. False if the mesh has no such invite.
+pub async fn revoke_invite(db: &impl ConnectionTrait, mesh_id: &str, invite_id: &str, now: i64) -> Result<bool, DbErr> {
+    let Some(row) = invite::Entity::find_by_id(invite_id).one(db).await?.filter(|row| row.mesh_id == mesh_id) else {
+        return Ok(false);
+    };
+    invite::Entity::update_many()
+        .col_expr(invite::Column::RevokedAt, Expr::value(row.revoked_at.unwrap_or(now)))
+        .filter(invite::Column::Id.eq(invite_id))
+        .exec(db)
+        .await?;
+    Ok(true)
 }
 
 /// The invite with exactly that token.

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 
 use sea_orm::sea_query::{Expr, ExprTrait as _, Query};
 use sea_orm::{
-    ColumnTrait as _, ConnectionTrait, DbErr, EntityTrait as _, IntoActiveModel as _, QueryFilter as _,
+    ColumnTrait as _, Condition, ConnectionTrait, DbErr, EntityTrait as _, IntoActiveModel as _, QueryFilter as _,
     QueryOrder as _, QuerySelect as _,
 };
 
 use super::dialect::ROWS_PER_STATEMENT;
 use super::entity::{delivery, history, message};
+use super::expiries;
 
 /// Stores messages with their history rows.
 pub async fn insert(
@@ -51,17 +52,27 @@ pub async fn of_sender(
         .filter(message::Column::MeshId.eq(mesh_id))
         .filter(message::Column::SenderMemberId.eq(sender_member_id))
         .filter(message::Column::Id.gte(prefix))
-        .filter(message::Column::Id.lt(format!("{prefix}\u{7f}")))
+        // Z is the last letter of an id, in every collation.
+        .filter(message::Column::Id.lte(format!("{prefix:Z<32}")))
         .limit(2)
         .all(db)
         .await?;
     Ok(if rows.len() == 1 { rows.pop() } else { None })
 }
 
-/// Removes messages accepted before `before` that nobody waits for any more,
-/// with their copies and history rows; at most `limit` at once. Returns their
-/// ids.
-pub async fn purge(db: &impl ConnectionTrait, before: i64, limit: u64) -> Result<Vec<String>, DbErr> {
+/// Removes messages accepted before `before`, with their copies and history
+/// rows; at most `limit` at once. Returns their ids. Stays what somebody waits
+/// for, and what ended since `untold_before` without its sender knowing.
+pub async fn purge(
+    db: &impl ConnectionTrait,
+    before: i64,
+    untold_before: i64,
+    limit: u64,
+) -> Result<Vec<String>, DbErr> {
+    // A sender that is away has as long to hear of the end as the receiver had
+    // to take the message.
+    let open = Condition::all().add(delivery::Column::DeliveredAt.is_null()).add(delivery::Column::ExpiredAt.is_null());
+    let untold = expiries::waits_to_be_told().add(delivery::Column::ExpiredAt.gte(untold_before));
     let waited_for = Query::select()
         .expr(Expr::val(1))
         .from(delivery::Entity)
@@ -69,8 +80,7 @@ pub async fn purge(db: &impl ConnectionTrait, before: i64, limit: u64) -> Result
             Expr::col((delivery::Entity, delivery::Column::BrokerMessageId))
                 .equals((message::Entity, message::Column::Id)),
         )
-        .and_where(delivery::Column::DeliveredAt.is_null())
-        .and_where(delivery::Column::ExpiredAt.is_null())
+        .cond_where(Condition::any().add(open).add(untold))
         .take();
     let ids: Vec<String> = message::Entity::find()
         .select_only()

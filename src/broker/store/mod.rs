@@ -7,12 +7,16 @@
 //! What it must not do: decide. Statements in, rows out; what differs between
 //! the engines is in [`dialect`] alone.
 
+pub mod api_keys;
+pub mod checks;
 pub mod dedupe;
 pub mod deliveries;
 pub mod dialect;
 pub mod entity;
+pub mod expiries;
 pub mod members;
 pub mod messages;
+pub mod nodes;
 pub mod presence;
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -50,6 +54,11 @@ impl Store {
         Ok(store)
     }
 
+    /// The version of this release's schema: the number of its migrations.
+    pub fn schema_version() -> usize {
+        db::migrate::schema_version::<BrokerMigrator>()
+    }
+
     /// File or server, without credentials.
     pub fn name(&self) -> String {
         self.engine.name()
@@ -63,6 +72,11 @@ impl Store {
     /// Where single reads go.
     pub fn readers(&self) -> &DatabaseConnection {
         self.engine.readers()
+    }
+
+    /// Whether several brokers can serve from it at once.
+    pub fn is_shared(&self) -> bool {
+        self.engine.is_server()
     }
 
     /// The database's time: windows such as the dedupe retention and leases

@@ -7,9 +7,8 @@ use serde_json::json;
 use super::*;
 
 // Covers: R137, R149
-#[tokio::test]
-async fn an_id_is_accepted_once_and_answered_for_ever() {
-    let broker = TestBroker::start().await;
+async fn an_id_is_accepted_once_and_answered_for_ever(backend: Backend) {
+    let broker = TestBroker::start(backend).await;
     let members = broker.mesh("prefer_newest", &[1, 2]).await;
     let (mut a, mut b) = (broker.daemon(&members[0], "ia").await, broker.daemon(&members[1], "ib").await);
 
@@ -34,9 +33,8 @@ async fn an_id_is_accepted_once_and_answered_for_ever() {
 }
 
 // Covers: R137, R149
-#[tokio::test]
-async fn an_id_survives_a_restart_and_belongs_to_its_sender_alone() {
-    let broker = TestBroker::start().await;
+async fn an_id_survives_a_restart_and_belongs_to_its_sender_alone(backend: Backend) {
+    let broker = TestBroker::start(backend).await;
     let members = broker.mesh("prefer_newest", &[1, 2]).await;
     let mut a = broker.daemon(&members[0], "ia").await;
     let first = a.message(&members[1], "same", "f1").await;
@@ -51,9 +49,8 @@ async fn an_id_survives_a_restart_and_belongs_to_its_sender_alone() {
     assert_eq!(theirs["duplicate"], false, "another member's id is another id");
 }
 
-#[tokio::test]
-async fn many_sends_at_once_are_acked_in_order_and_pushed_in_order() {
-    let broker = TestBroker::start().await;
+async fn many_sends_at_once_are_acked_in_order_and_pushed_in_order(backend: Backend) {
+    let broker = TestBroker::start(backend).await;
     let members = broker.mesh("prefer_newest", &[1, 2]).await;
     let (mut a, mut b) = (broker.daemon(&members[0], "ia").await, broker.daemon(&members[1], "ib").await);
     for n in 0..200 {
@@ -67,9 +64,8 @@ async fn many_sends_at_once_are_acked_in_order_and_pushed_in_order() {
     }
 }
 
-#[tokio::test]
-async fn a_backlog_larger_than_the_window_is_drained_as_it_is_acknowledged() {
-    let broker = TestBroker::start().await;
+async fn a_backlog_larger_than_the_window_is_drained_as_it_is_acknowledged(backend: Backend) {
+    let broker = TestBroker::start(backend).await;
     let members = broker.mesh("prefer_newest", &[1, 2]).await;
     let mut a = broker.daemon(&members[0], "ia").await;
     for n in 0..700 {
@@ -85,9 +81,8 @@ async fn a_backlog_larger_than_the_window_is_drained_as_it_is_acknowledged() {
     }
 }
 
-#[tokio::test]
-async fn what_is_not_acknowledged_comes_again_but_only_to_those_who_acknowledge() {
-    let broker = TestBroker::start_with(|config| {
+async fn what_is_not_acknowledged_comes_again_but_only_to_those_who_acknowledge(backend: Backend) {
+    let broker = TestBroker::start_with(backend, |config| {
         config.timers.lease = Duration::from_millis(40);
         config.timers.scan = Duration::from_millis(20);
     });
@@ -116,9 +111,8 @@ async fn what_is_not_acknowledged_comes_again_but_only_to_those_who_acknowledge(
     a.expect("delivery_status").await;
 }
 
-#[tokio::test]
-async fn an_acknowledgement_settles_only_the_ackers_own_copy() {
-    let broker = TestBroker::start().await;
+async fn an_acknowledgement_settles_only_the_ackers_own_copy(backend: Backend) {
+    let broker = TestBroker::start(backend).await;
     let members = broker.mesh("prefer_newest", &[1, 2, 4]).await;
     let (mut a, mut c) = (broker.daemon(&members[0], "ia").await, broker.daemon(&members[2], "ic").await);
     let ack = a.message(&members[1], "m1", "f").await;
@@ -135,9 +129,8 @@ async fn an_acknowledgement_settles_only_the_ackers_own_copy() {
     assert_eq!(b.expect("push").await["messageId"], ack["messageId"]);
 }
 
-#[tokio::test]
-async fn undelivered_messages_expire_and_their_sender_is_told() {
-    let broker = TestBroker::start_with(|config| {
+async fn undelivered_messages_expire_and_their_sender_is_told(backend: Backend) {
+    let broker = TestBroker::start_with(backend, |config| {
         config.timers.undelivered = Duration::from_millis(1);
         config.timers.sweep = Duration::from_millis(30);
     });
@@ -151,9 +144,8 @@ async fn undelivered_messages_expire_and_their_sender_is_told() {
     assert_eq!(again["duplicate"], true, "the id outlives the message");
 }
 
-#[tokio::test]
-async fn refusals_have_a_code_write_nothing_and_leave_the_id_free() {
-    let broker = TestBroker::start_with(|config| config.member_rate_per_s = 1).await;
+async fn refusals_have_a_code_write_nothing_and_leave_the_id_free(backend: Backend) {
+    let broker = TestBroker::start_with(backend, |config| config.member_rate_per_s = 1).await;
     let members = broker.mesh("prefer_newest", &[1, 2]).await;
     let mut a = broker.daemon(&members[0], "ia").await;
     let to = members[1].key();
@@ -190,9 +182,8 @@ async fn refusals_have_a_code_write_nothing_and_leave_the_id_free() {
     assert_eq!(known["duplicate"], true, "an accepted id is answered whatever the budget");
 }
 
-#[tokio::test]
-async fn multicasts_reach_everybody_else_who_is_there_and_shows_itself() {
-    let broker = TestBroker::start().await;
+async fn multicasts_reach_everybody_else_who_is_there_and_shows_itself(backend: Backend) {
+    let broker = TestBroker::start(backend).await;
     let members = broker.mesh("prefer_newest", &[1, 2, 4, 5]).await;
     let mut a = broker.legacy(&members[0], "a").await;
     let mut b = broker.daemon(&members[1], "ib").await;
@@ -230,4 +221,16 @@ async fn multicasts_reach_everybody_else_who_is_there_and_shows_itself() {
     cut(b).await;
     let mut b = broker.daemon(&members[1], "ib").await;
     assert_eq!(b.expect("push").await["client_message_id"], "m1", "a daemon gets it until it acknowledges");
+}
+
+on_both_databases! {
+    an_id_is_accepted_once_and_answered_for_ever,
+    an_id_survives_a_restart_and_belongs_to_its_sender_alone,
+    many_sends_at_once_are_acked_in_order_and_pushed_in_order,
+    a_backlog_larger_than_the_window_is_drained_as_it_is_acknowledged,
+    what_is_not_acknowledged_comes_again_but_only_to_those_who_acknowledge,
+    an_acknowledgement_settles_only_the_ackers_own_copy,
+    undelivered_messages_expire_and_their_sender_is_told,
+    refusals_have_a_code_write_nothing_and_leave_the_id_free,
+    multicasts_reach_everybody_else_who_is_there_and_shows_itself,
 }

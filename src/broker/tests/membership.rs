@@ -4,9 +4,8 @@ use serde_json::json;
 
 use super::*;
 
-#[tokio::test]
-async fn meshes_need_the_admin_token_and_are_made_once() {
-    let broker = TestBroker::start().await;
+async fn meshes_need_the_admin_token_and_are_made_once(backend: Backend) {
+    let broker = TestBroker::start(backend).await;
     let owner = secret(3).public().to_hex();
     let body = json!({"slug": "demo", "owner_pubkey": owner}).to_string();
     for token in [None, Some("wrong")] {
@@ -23,9 +22,8 @@ async fn meshes_need_the_admin_token_and_are_made_once() {
     assert_eq!(broker.http("POST", "/v1/meshes", Some(&token), &bad).await.0, 400);
 }
 
-#[tokio::test]
-async fn an_invite_admits_as_many_as_it_says_and_each_once() {
-    let broker = TestBroker::start().await;
+async fn an_invite_admits_as_many_as_it_says_and_each_once(backend: Backend) {
+    let broker = TestBroker::start(backend).await;
     let mesh_id = broker.create_mesh("demo", "prefer_newest").await;
     let invite = broker.invite(&mesh_id, 2).await;
     let (status, first) = broker.join(&invite, 1).await;
@@ -45,9 +43,8 @@ async fn an_invite_admits_as_many_as_it_says_and_each_once() {
     assert_eq!(broker.http("POST", "/join", None, &"x".repeat(70_000)).await.0, 413);
 }
 
-#[tokio::test]
-async fn an_invite_is_stored_only_with_the_owners_signature() {
-    let broker = TestBroker::start().await;
+async fn an_invite_is_stored_only_with_the_owners_signature(backend: Backend) {
+    let broker = TestBroker::start(backend).await;
     let mesh_id = broker.create_mesh("demo", "prefer_newest").await;
     let (token, payload) = broker.invite(&mesh_id, 1).await;
     let body = json!({
@@ -57,9 +54,8 @@ async fn an_invite_is_stored_only_with_the_owners_signature() {
     assert_eq!(status, 403, "{body}");
 }
 
-#[tokio::test]
-async fn nothing_is_served_before_a_hello_that_holds() {
-    let broker = TestBroker::start().await;
+async fn nothing_is_served_before_a_hello_that_holds(backend: Backend) {
+    let broker = TestBroker::start(backend).await;
     let members = broker.mesh("prefer_newest", &[1, 2]).await;
     let mut client = broker.connect().await;
     client.raw("this is no JSON").await;
@@ -88,9 +84,8 @@ async fn nothing_is_served_before_a_hello_that_holds() {
     }
 }
 
-#[tokio::test]
-async fn only_the_exact_path_is_upgraded_and_frames_have_a_limit() {
-    let broker = TestBroker::start().await;
+async fn only_the_exact_path_is_upgraded_and_frames_have_a_limit(backend: Backend) {
+    let broker = TestBroker::start(backend).await;
     let members = broker.mesh("prefer_newest", &[1]).await;
     for path in ["/ws?x=y", "/other"] {
         let url = format!("ws://{}{path}", broker.addr);
@@ -114,9 +109,8 @@ async fn only_the_exact_path_is_upgraded_and_frames_have_a_limit() {
     assert!(metrics.contains("cm_broker_hello_total 2"), "{metrics}");
 }
 
-#[tokio::test]
-async fn a_session_speaks_with_its_own_key_for_its_member() {
-    let broker = TestBroker::start().await;
+async fn a_session_speaks_with_its_own_key_for_its_member(backend: Backend) {
+    let broker = TestBroker::start(backend).await;
     let members = broker.mesh("prefer_newest", &[1, 2]).await;
     let (member, session) = (secret(1), secret(40));
     let hello = |expires: i64| {
@@ -154,4 +148,13 @@ async fn a_session_speaks_with_its_own_key_for_its_member() {
     let peers = b.expect("peers_list").await;
     let row = peers["peers"].as_array().and_then(|rows| rows.iter().find(|row| row["sessionId"] == "launched"));
     assert!(row.is_some_and(|row| row["peerRole"] == "session" && row["groups"] == json!([])), "{peers}");
+}
+
+on_both_databases! {
+    meshes_need_the_admin_token_and_are_made_once,
+    an_invite_admits_as_many_as_it_says_and_each_once,
+    an_invite_is_stored_only_with_the_owners_signature,
+    nothing_is_served_before_a_hello_that_holds,
+    only_the_exact_path_is_upgraded_and_frames_have_a_limit,
+    a_session_speaks_with_its_own_key_for_its_member,
 }

@@ -3,6 +3,12 @@
 mod delivery;
 mod membership;
 mod policy;
+#[allow(dead_code, clippy::disallowed_methods, clippy::print_stderr, reason = "shared with the integration tests")]
+#[path = "../../../tests/it/support/postgres.rs"]
+mod postgres;
+#[allow(dead_code, clippy::disallowed_methods, clippy::print_stderr, reason = "shared with the integration tests")]
+#[path = "../../../tests/it/support/tools.rs"]
+mod tools;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,9 +23,10 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use tokio_util::sync::CancellationToken;
 
+use self::postgres::{Backend, Database, on_both_databases};
 use super::Broker;
 use super::error::Error;
-use crate::config::broker::BrokerConfig;
+use crate::config::broker::{self, BrokerConfig};
 use crate::crypto::keys::MemberSecret;
 use crate::crypto::sign::Statement;
 use crate::domain::time::UnixMillis;
@@ -37,7 +44,13 @@ struct TestBroker {
     stop: CancellationToken,
     run: oneshot::Receiver<Result<(), Error>>,
     clock: Clock,
+    home: Home,
+}
+
+/// What a broker keeps over a restart.
+struct Home {
     dir: tempfile::TempDir,
+    postgres: Option<Database>,
 }
 
 /// A member with its key.
@@ -52,17 +65,21 @@ struct Member {
 struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl TestBroker {
-    async fn start() -> Self {
-        Self::start_with(|_| {}).await
+    async fn start(backend: Backend) -> Self {
+        Self::start_with(backend, |_| {}).await
     }
 
-    async fn start_with(change: impl FnOnce(&mut BrokerConfig)) -> Self {
-        Self::start_in(tempfile::tempdir().expect("a directory"), change).await
+    async fn start_with(backend: Backend, change: impl FnOnce(&mut BrokerConfig)) -> Self {
+        let home = Home { dir: tempfile::tempdir().expect("a directory"), postgres: backend.database() };
+        Self::start_in(home, change).await
     }
 
-    async fn start_in(dir: tempfile::TempDir, change: impl FnOnce(&mut BrokerConfig)) -> Self {
-        let mut config = BrokerConfig::new(dir.path());
+    async fn start_in(home: Home, change: impl FnOnce(&mut BrokerConfig)) -> Self {
+        let mut config = BrokerConfig::new(home.dir.path());
         config.listen.set_port(0);
+        if let Some(database) = &home.postgres {
+            config.database = broker::Database::Postgres(database.url());
+        }
         change(&mut config);
         let clock = Clock::system();
         let prepared = Broker::prepare(config, clock.clone()).await.expect("prepares");
@@ -73,13 +90,13 @@ impl TestBroker {
             // A test that has ended no longer asks how its broker did.
             let _ = ended.send(Box::pin(serve).await);
         });
-        Self { addr, stop, run, clock, dir }
+        Self { addr, stop, run, clock, home }
     }
 
-    async fn shut_down(self) -> tempfile::TempDir {
+    async fn shut_down(self) -> Home {
         self.stop.cancel();
         tokio::time::timeout(LIMIT, self.run).await.expect("stops in time").expect("no panic").expect("a clean stop");
-        self.dir
+        self.home
     }
 
     fn now(&self) -> i64 {
@@ -87,7 +104,7 @@ impl TestBroker {
     }
 
     fn path(&self) -> &Path {
-        self.dir.path()
+        self.home.dir.path()
     }
 
     /// One HTTP/1.1 exchange: status and body.

@@ -5,21 +5,23 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::*;
-use crate::db::Sqlite;
 use sea_orm::{ConnectionTrait as _, Statement as Sql};
 
 async fn audits(broker: &TestBroker) -> i64 {
-    let db = Sqlite::open(&broker.path().join("broker.db"), 1).await.expect("opens");
+    let url = match &broker.home.postgres {
+        Some(database) => database.url(),
+        None => format!("sqlite://{}", broker.path().join("broker.db").display()),
+    };
+    let db = sea_orm::Database::connect(url).await.expect("opens");
     let sql = "SELECT COUNT(*) FROM audit WHERE event = 'member_concurrent_connection'";
-    let reader = db.readers();
-    let row = reader.query_one_raw(Sql::from_string(reader.get_database_backend(), sql)).await.expect("reads");
+    let row = db.query_one_raw(Sql::from_string(db.get_database_backend(), sql)).await.expect("reads");
+    db.close().await.expect("closes");
     row.expect("a row").try_get_by_index(0).expect("a number")
 }
 
 // Covers: R66, R71, R72
-#[tokio::test]
-async fn prefer_newest_closes_the_older_connection() {
-    let broker = TestBroker::start().await;
+async fn prefer_newest_closes_the_older_connection(backend: Backend) {
+    let broker = TestBroker::start(backend).await;
     let members = broker.mesh("prefer_newest", &[1, 2]).await;
     let mut older = broker.daemon(&members[0], "host-1").await;
     let reader = async {
@@ -36,9 +38,8 @@ async fn prefer_newest_closes_the_older_connection() {
 }
 
 // Covers: R68, R72
-#[tokio::test]
-async fn prefer_oldest_refuses_the_newcomer() {
-    let broker = TestBroker::start().await;
+async fn prefer_oldest_refuses_the_newcomer(backend: Backend) {
+    let broker = TestBroker::start(backend).await;
     let members = broker.mesh("prefer_oldest", &[1, 2]).await;
     let mut older = broker.daemon(&members[0], "host-1").await;
     let mut newer = broker.connect().await;
@@ -51,9 +52,8 @@ async fn prefer_oldest_refuses_the_newcomer() {
     assert_eq!(audits(&broker).await, 1);
 }
 
-#[tokio::test]
-async fn a_half_open_connection_gives_way_whatever_the_policy() {
-    let broker = TestBroker::start_with(|config| config.timers.probe = Duration::from_millis(50)).await;
+async fn a_half_open_connection_gives_way_whatever_the_policy(backend: Backend) {
+    let broker = TestBroker::start_with(backend, |config| config.timers.probe = Duration::from_millis(50)).await;
     let members = broker.mesh("prefer_oldest", &[1]).await;
     // Nobody reads this socket, so nobody answers its pings.
     let _dead = broker.daemon(&members[0], "host-1").await;
@@ -62,9 +62,8 @@ async fn a_half_open_connection_gives_way_whatever_the_policy() {
 }
 
 // Covers: R70, R72
-#[tokio::test]
-async fn allow_concurrent_keeps_both_and_both_get_messages() {
-    let broker = TestBroker::start().await;
+async fn allow_concurrent_keeps_both_and_both_get_messages(backend: Backend) {
+    let broker = TestBroker::start(backend).await;
     let members = broker.mesh("allow_concurrent", &[1, 2]).await;
     let mut one = broker.daemon(&members[0], "host-1").await;
     let reading = async { one.is_quiet().await };
@@ -76,9 +75,8 @@ async fn allow_concurrent_keeps_both_and_both_get_messages() {
     assert_eq!(audits(&broker).await, 1);
 }
 
-#[tokio::test]
-async fn a_daemon_that_yields_evicts_nobody() {
-    let broker = TestBroker::start().await;
+async fn a_daemon_that_yields_evicts_nobody(backend: Backend) {
+    let broker = TestBroker::start(backend).await;
     let members = broker.mesh("prefer_newest", &[1]).await;
     let mut older = broker.daemon(&members[0], "host-1").await;
     let mut newer = broker.connect().await;
@@ -88,9 +86,8 @@ async fn a_daemon_that_yields_evicts_nobody() {
     assert!(quiet && frame["code"] == 4004, "{frame}");
 }
 
-#[tokio::test]
-async fn old_clients_and_their_session_ids_evict_no_daemon_and_no_other_member() {
-    let broker = TestBroker::start().await;
+async fn old_clients_and_their_session_ids_evict_no_daemon_and_no_other_member(backend: Backend) {
+    let broker = TestBroker::start(backend).await;
     let members = broker.mesh("prefer_newest", &[1, 2]).await;
     let mut daemon = broker.daemon(&members[0], "host-1").await;
     let mut cli = broker.legacy(&members[0], "same").await;
@@ -101,9 +98,8 @@ async fn old_clients_and_their_session_ids_evict_no_daemon_and_no_other_member()
     assert!(daemon.is_quiet().await && other.is_quiet().await);
 }
 
-#[tokio::test]
-async fn a_lost_connection_comes_back_silently_and_leaves_once() {
-    let broker = TestBroker::start_with(|config| config.timers.grace = Duration::from_millis(500)).await;
+async fn a_lost_connection_comes_back_silently_and_leaves_once(backend: Backend) {
+    let broker = TestBroker::start_with(backend, |config| config.timers.grace = Duration::from_millis(500)).await;
     let members = broker.mesh("prefer_newest", &[1, 2]).await;
     let mut watcher = broker.daemon(&members[1], "ib").await;
     let mut first = broker.connect().await;
@@ -127,9 +123,8 @@ async fn a_lost_connection_comes_back_silently_and_leaves_once() {
     assert_eq!(list["members"].as_array().map(Vec::len), Some(2), "offline members are listed: {list}");
 }
 
-#[tokio::test]
-async fn silence_is_a_hard_close_and_pings_keep_a_connection() {
-    let broker = TestBroker::start_with(|config| {
+async fn silence_is_a_hard_close_and_pings_keep_a_connection(backend: Backend) {
+    let broker = TestBroker::start_with(backend, |config| {
         config.timers.ping = Duration::from_millis(30);
         config.timers.silence = Duration::from_millis(90);
     });
@@ -143,16 +138,15 @@ async fn silence_is_a_hard_close_and_pings_keep_a_connection() {
     assert_eq!(sleeps.close().await["type"], "CUT");
 }
 
-#[tokio::test]
-async fn a_stop_closes_connections_and_a_start_finds_everything() {
-    let broker = TestBroker::start().await;
+async fn a_stop_closes_connections_and_a_start_finds_everything(backend: Backend) {
+    let broker = TestBroker::start(backend).await;
     let members = broker.mesh("prefer_newest", &[1]).await;
     let mut client = broker.daemon(&members[0], "ia").await;
     assert_eq!(std::fs::read_to_string(broker.path().join("addr")).expect("addr"), broker.addr.to_string());
-    let (dir, close) = tokio::join!(broker.shut_down(), client.close());
+    let (home, close) = tokio::join!(broker.shut_down(), client.close());
     assert_eq!((&close["code"], &close["reason"]), (&json!(1001), &json!("shutting down")));
-    assert!(!dir.path().join("addr").exists());
-    let broker = TestBroker::start_in(dir, |_| {}).await;
+    assert!(!home.dir.path().join("addr").exists());
+    let broker = TestBroker::start_in(home, |_| {}).await;
     broker.daemon(&members[0], "ia").await;
 }
 
@@ -162,4 +156,16 @@ impl Client {
     async fn is_quiet_without_reading(&mut self, other: &mut Self) -> bool {
         other.is_quiet().await
     }
+}
+
+on_both_databases! {
+    prefer_newest_closes_the_older_connection,
+    prefer_oldest_refuses_the_newcomer,
+    a_half_open_connection_gives_way_whatever_the_policy,
+    allow_concurrent_keeps_both_and_both_get_messages,
+    a_daemon_that_yields_evicts_nobody,
+    old_clients_and_their_session_ids_evict_no_daemon_and_no_other_member,
+    a_lost_connection_comes_back_silently_and_leaves_once,
+    silence_is_a_hard_close_and_pings_keep_a_connection,
+    a_stop_closes_connections_and_a_start_finds_everything,
 }

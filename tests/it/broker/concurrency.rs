@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::support::broker::Broker;
 use crate::support::mesh::{Mesh, RawMesh};
+use crate::support::postgres::{Backend, on_both_databases};
 use crate::support::raw::{Member, Raw, Seen, plain_send};
-use crate::support::sqlite::Db;
 use crate::support::wait;
 
 const HOST_A: &str = "01J0000000000000000000000A";
@@ -13,15 +13,15 @@ const HOST_B: &str = "01J0000000000000000000000B";
 const BOOT_1: &str = "01J00000000000000000000001";
 const BOOT_2: &str = "01J00000000000000000000002";
 
-async fn mesh_with(policy: &str) -> RawMesh {
-    let broker = Broker::start().await;
+async fn mesh_with(backend: Backend, policy: &str) -> RawMesh {
+    let broker = Broker::on(backend).await;
     let mesh = Mesh::create_with(&broker, json!({"slug": "demo", "concurrency_policy": policy})).await;
     RawMesh { broker, mesh }
 }
 
 /// Waits for the audit row of the event.
 async fn audited(mesh: &RawMesh) {
-    let db = Db::open(&mesh.broker.database()).await;
+    let db = mesh.broker.tables().await;
     wait::until("an audit row", async || {
         let rows = db.objects("event, payload", "FROM audit WHERE event = 'member_concurrent_connection'").await;
         (!rows.is_empty()).then_some(())
@@ -49,9 +49,8 @@ fn assert_announced(frames: &[Value], code: u16) {
 }
 
 // Covers: R66, R71, R72
-#[tokio::test]
-async fn prefer_newest_is_the_default_and_closes_the_older_host() {
-    let mesh = RawMesh::start().await;
+async fn prefer_newest_is_the_default_and_closes_the_older_host(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let bob = mesh.member("bob").await;
     let (mut old, answer) = Raw::daemon(&mesh.url(), &bob, HOST_A, BOOT_1).await;
@@ -66,9 +65,8 @@ async fn prefer_newest_is_the_default_and_closes_the_older_host() {
 }
 
 // Covers: R68, R71, R72
-#[tokio::test]
-async fn prefer_oldest_refuses_the_newcomer() {
-    let mesh = mesh_with("prefer_oldest").await;
+async fn prefer_oldest_refuses_the_newcomer(backend: Backend) {
+    let mesh = mesh_with(backend, "prefer_oldest").await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let bob = mesh.member("bob").await;
     let (mut old, answer) = Raw::daemon(&mesh.url(), &bob, HOST_A, BOOT_1).await;
@@ -97,9 +95,8 @@ async fn newcomer(mesh: &RawMesh, member: &Member) -> (Vec<Value>, u16, String) 
 }
 
 // Covers: R70, R72
-#[tokio::test]
-async fn allow_concurrent_keeps_both_as_siblings() {
-    let mesh = mesh_with("allow_concurrent").await;
+async fn allow_concurrent_keeps_both_as_siblings(backend: Backend) {
+    let mesh = mesh_with(backend, "allow_concurrent").await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let bob = mesh.member("bob").await;
     let (mut first, _) = Raw::daemon(&mesh.url(), &bob, HOST_A, BOOT_1).await;
@@ -112,9 +109,8 @@ async fn allow_concurrent_keeps_both_as_siblings() {
     audited(&mesh).await;
 }
 
-#[tokio::test]
-async fn a_reconnect_of_the_same_process_is_no_second_connection() {
-    let mesh = mesh_with("prefer_oldest").await;
+async fn a_reconnect_of_the_same_process_is_no_second_connection(backend: Backend) {
+    let mesh = mesh_with(backend, "prefer_oldest").await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let bob = mesh.member("bob").await;
     let (old, _) = Raw::daemon(&mesh.url(), &bob, HOST_A, BOOT_1).await;
@@ -122,14 +118,13 @@ async fn a_reconnect_of_the_same_process_is_no_second_connection() {
     let (ack, _) = alice_raw.request(plain_send(&bob.public())).await;
     assert_eq!(new.message().await["messageId"], ack["messageId"]);
     drop(old);
-    let db = Db::open(&mesh.broker.database()).await;
+    let db = mesh.broker.tables().await;
     assert_eq!(db.number("SELECT count(*) FROM audit WHERE event = 'member_concurrent_connection'").await, 0);
     db.close().await;
 }
 
-#[tokio::test]
-async fn an_old_command_line_never_evicts_a_daemon() {
-    let mesh = RawMesh::start().await;
+async fn an_old_command_line_never_evicts_a_daemon(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let bob = mesh.member("bob").await;
     let (mut daemon, _) = Raw::daemon(&mesh.url(), &bob, HOST_A, BOOT_1).await;
@@ -140,9 +135,8 @@ async fn an_old_command_line_never_evicts_a_daemon() {
     assert_eq!(daemon.message().await["messageId"], ack["messageId"]);
 }
 
-#[tokio::test]
-async fn equal_session_ids_of_two_members_do_not_meet() {
-    let mesh = RawMesh::start().await;
+async fn equal_session_ids_of_two_members_do_not_meet(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
     let same = |member: &Member| {
         let mut hello = member.hello();
@@ -157,4 +151,13 @@ async fn equal_session_ids_of_two_members_do_not_meet() {
     alice_raw.expect_close(1000, "session_replaced").await;
     assert_eq!(again.peers().await.len(), 2);
     assert_eq!(bob_raw.peers().await.len(), 2);
+}
+
+on_both_databases! {
+    prefer_newest_is_the_default_and_closes_the_older_host,
+    prefer_oldest_refuses_the_newcomer,
+    allow_concurrent_keeps_both_as_siblings,
+    a_reconnect_of_the_same_process_is_no_second_connection,
+    an_old_command_line_never_evicts_a_daemon,
+    equal_session_ids_of_two_members_do_not_meet,
 }

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::support::mesh::RawMesh;
+use crate::support::postgres::{Backend, on_both_databases};
 use crate::support::raw::{Raw, plain_send, send_with_id};
-use crate::support::sqlite::Db;
 
 fn fingerprint(digit: char) -> String {
     digit.to_string().repeat(64)
@@ -16,16 +16,15 @@ async fn acked(raw: &mut Raw, frame: &Value) -> Value {
 }
 
 async fn rows(mesh: &RawMesh, id: &str) -> i64 {
-    let db = Db::open(&mesh.broker.database()).await;
+    let db = mesh.broker.tables().await;
     let count = db.number(&format!("SELECT count(*) FROM message_queue WHERE client_message_id = '{id}'")).await;
     db.close().await;
     count
 }
 
 // Covers: R137, R149
-#[tokio::test]
-async fn a_repeated_id_is_the_same_message() {
-    let mesh = RawMesh::start().await;
+async fn a_repeated_id_is_the_same_message(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let (bob, mut bob_raw) = mesh.connected("bob").await;
     let first = acked(&mut alice_raw, &send_with_id(&bob.public(), "once", &fingerprint('a'))).await;
@@ -46,9 +45,8 @@ async fn a_repeated_id_is_the_same_message() {
 }
 
 // Covers: R137
-#[tokio::test]
-async fn an_id_is_remembered_over_a_kill_and_over_the_delivery() {
-    let mut mesh = RawMesh::start().await;
+async fn an_id_is_remembered_over_a_kill_and_over_the_delivery(backend: Backend) {
+    let mut mesh = RawMesh::start(backend).await;
     let (alice, mut alice_raw) = mesh.connected("alice").await;
     let (bob, mut bob_raw) = mesh.connected("bob").await;
     let first = acked(&mut alice_raw, &send_with_id(&bob.public(), "once", &fingerprint('a'))).await;
@@ -65,9 +63,8 @@ async fn an_id_is_remembered_over_a_kill_and_over_the_delivery() {
     assert_eq!(bob_raw.message().await["messageId"], next["messageId"], "the first was settled before");
 }
 
-#[tokio::test]
-async fn an_id_used_for_something_else_is_refused_in_words_that_end_a_retry() {
-    let mesh = RawMesh::start().await;
+async fn an_id_used_for_something_else_is_refused_in_words_that_end_a_retry(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let (bob, mut bob_raw) = mesh.connected("bob").await;
     let first = acked(&mut alice_raw, &send_with_id(&bob.public(), "once", &fingerprint('a'))).await;
@@ -83,9 +80,8 @@ async fn an_id_used_for_something_else_is_refused_in_words_that_end_a_retry() {
     assert_eq!(bob_raw.message().await["messageId"], first["messageId"]);
 }
 
-#[tokio::test]
-async fn without_a_fingerprint_the_envelope_is_compared() {
-    let mesh = RawMesh::start().await;
+async fn without_a_fingerprint_the_envelope_is_compared(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let bob = mesh.member("bob").await;
     let mut frame = plain_send(&bob.public());
@@ -99,9 +95,8 @@ async fn without_a_fingerprint_the_envelope_is_compared() {
 }
 
 // Covers: R150
-#[tokio::test]
-async fn members_do_not_share_ids() {
-    let mesh = RawMesh::start().await;
+async fn members_do_not_share_ids(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let (_, mut carol_raw) = mesh.connected("carol").await;
     let (bob, mut bob_raw) = mesh.connected("bob").await;
@@ -114,9 +109,8 @@ async fn members_do_not_share_ids() {
 }
 
 // Covers: R156
-#[tokio::test]
-async fn sends_without_an_id_are_never_duplicates() {
-    let mesh = RawMesh::start().await;
+async fn sends_without_an_id_are_never_duplicates(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let (bob, mut bob_raw) = mesh.connected("bob").await;
     let frame = plain_send(&bob.public());
@@ -126,9 +120,8 @@ async fn sends_without_an_id_are_never_duplicates() {
     assert_eq!(bob_raw.message().await["messageId"], second["messageId"]);
 }
 
-#[tokio::test]
-async fn a_refused_send_does_not_use_its_id() {
-    let mesh = RawMesh::start().await;
+async fn a_refused_send_does_not_use_its_id(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let bob = mesh.member("bob").await;
     let stranger = crate::support::keys::Key::random().public();
@@ -139,9 +132,8 @@ async fn a_refused_send_does_not_use_its_id() {
 }
 
 // Covers: R137, R149
-#[tokio::test]
-async fn one_id_sent_by_ten_connections_at_once_is_stored_once() {
-    let mesh = RawMesh::start().await;
+async fn one_id_sent_by_ten_connections_at_once_is_stored_once(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let alice = mesh.member("alice").await;
     let bob = mesh.member("bob").await;
     let mut connections = Vec::new();
@@ -159,4 +151,15 @@ async fn one_id_sent_by_ten_connections_at_once_is_stored_once() {
     assert!(acks.iter().all(|ack| ack["messageId"] == acks[0]["messageId"] && ack["queued"] == true), "{acks:?}");
     assert_eq!(acks.iter().filter(|ack| ack["duplicate"] == false).count(), 1, "{acks:?}");
     assert_eq!(rows(&mesh, "race").await, 1);
+}
+
+on_both_databases! {
+    a_repeated_id_is_the_same_message,
+    an_id_is_remembered_over_a_kill_and_over_the_delivery,
+    an_id_used_for_something_else_is_refused_in_words_that_end_a_retry,
+    without_a_fingerprint_the_envelope_is_compared,
+    members_do_not_share_ids,
+    sends_without_an_id_are_never_duplicates,
+    a_refused_send_does_not_use_its_id,
+    one_id_sent_by_ten_connections_at_once_is_stored_once,
 }

@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::support::mesh::RawMesh;
+use crate::support::postgres::{Backend, on_both_databases};
 use crate::support::raw::{Member, Raw, plain_send, send_with_id};
 
 const FINGERPRINT: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
@@ -27,9 +28,8 @@ async fn open_for(mesh: &RawMesh, sender: &mut Raw, receiver: &Member) -> Vec<Va
 }
 
 // Covers: R138
-#[tokio::test]
-async fn without_an_ack_a_message_comes_back_on_the_next_connection() {
-    let mesh = RawMesh::start().await;
+async fn without_an_ack_a_message_comes_back_on_the_next_connection(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let (bob, mut bob_raw) = mesh.connected("bob").await;
     let (ack, _) = alice_raw.request(plain_send(&bob.public())).await;
@@ -42,9 +42,8 @@ async fn without_an_ack_a_message_comes_back_on_the_next_connection() {
     assert_eq!(second["deliveryId"], first["deliveryId"], "the same delivery");
 }
 
-#[tokio::test]
-async fn each_form_of_acknowledgement_settles_a_delivery() {
-    let mesh = RawMesh::start().await;
+async fn each_form_of_acknowledgement_settles_a_delivery(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let (bob, mut bob_raw) = mesh.connected("bob").await;
     for (number, form) in ["clientMessageId", "brokerMessageId", "deliveryId"].into_iter().enumerate() {
@@ -68,9 +67,8 @@ async fn each_form_of_acknowledgement_settles_a_delivery() {
     assert_eq!(open_for(&mesh, &mut alice_raw, &bob).await, Vec::<Value>::new());
 }
 
-#[tokio::test]
-async fn nobody_settles_what_belongs_to_another_member() {
-    let mesh = RawMesh::start().await;
+async fn nobody_settles_what_belongs_to_another_member(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (alice, mut alice_raw) = mesh.connected("alice").await;
     let (_, mut carol_raw) = mesh.connected("carol").await;
     let (bob, mut bob_raw) = mesh.connected("bob").await;
@@ -92,9 +90,8 @@ async fn nobody_settles_what_belongs_to_another_member() {
     assert_eq!(open_for(&mesh, &mut alice_raw, &bob).await, vec![ack["messageId"].clone()]);
 }
 
-#[tokio::test]
-async fn acknowledgements_of_nothing_are_passed_over() {
-    let mesh = RawMesh::start().await;
+async fn acknowledgements_of_nothing_are_passed_over(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut raw) = mesh.connected("alice").await;
     for frame in [
         json!({"type": "client_ack"}),
@@ -108,9 +105,8 @@ async fn acknowledgements_of_nothing_are_passed_over() {
 }
 
 // Covers: R137, R138
-#[tokio::test]
-async fn what_was_acked_to_the_sender_survives_a_kill_of_the_broker() {
-    let mut mesh = RawMesh::start().await;
+async fn what_was_acked_to_the_sender_survives_a_kill_of_the_broker(backend: Backend) {
+    let mut mesh = RawMesh::start(backend).await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let bob = mesh.member("bob").await;
     let mut ids = Vec::new();
@@ -128,9 +124,8 @@ async fn what_was_acked_to_the_sender_survives_a_kill_of_the_broker() {
 /// A push that stays unanswered is pushed again when its lease is over, to who
 /// takes part in acknowledging, and to nobody else.
 // Covers: R138
-#[tokio::test]
-async fn an_unanswered_push_comes_again_to_who_acknowledges_and_once_to_others() {
-    let mesh = RawMesh::configured("[timers]\nlease_ms = 1000\nscan_ms = 200\n").await;
+async fn an_unanswered_push_comes_again_to_who_acknowledges_and_once_to_others(backend: Backend) {
+    let mesh = RawMesh::configured(backend, "[timers]\nlease_ms = 1000\nscan_ms = 200\n").await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let (legacy, mut legacy_raw) = mesh.connected("legacy").await;
     let bob = mesh.member("bob").await;
@@ -158,9 +153,8 @@ async fn an_unanswered_push_comes_again_to_who_acknowledges_and_once_to_others()
     assert_eq!(bob_raw.message().await["messageId"], next["messageId"]);
 }
 
-#[tokio::test]
-async fn the_sender_is_told_about_the_delivery() {
-    let mesh = RawMesh::start().await;
+async fn the_sender_is_told_about_the_delivery(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let alice = mesh.member("alice").await;
     let (mut alice_raw, _) =
         Raw::daemon(&mesh.url(), &alice, "01J0000000000000000000000A", "01J0000000000000000000000B").await;
@@ -175,9 +169,8 @@ async fn the_sender_is_told_about_the_delivery() {
     assert!(status["at"].as_i64().is_some_and(|at| at > 0), "{status}");
 }
 
-#[tokio::test]
-async fn a_sibling_of_the_member_gets_its_messages_too_and_one_ack_is_enough() {
-    let mesh = RawMesh::start().await;
+async fn a_sibling_of_the_member_gets_its_messages_too_and_one_ack_is_enough(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let (bob, mut first) = mesh.connected("bob").await;
     let mut second = Raw::member(&mesh.url(), &bob).await;
@@ -190,4 +183,15 @@ async fn a_sibling_of_the_member_gets_its_messages_too_and_one_ack_is_enough() {
     first.close().await;
     second.close().await;
     assert_eq!(open_for(&mesh, &mut alice_raw, &bob).await, Vec::<Value>::new());
+}
+
+on_both_databases! {
+    without_an_ack_a_message_comes_back_on_the_next_connection,
+    each_form_of_acknowledgement_settles_a_delivery,
+    nobody_settles_what_belongs_to_another_member,
+    acknowledgements_of_nothing_are_passed_over,
+    what_was_acked_to_the_sender_survives_a_kill_of_the_broker,
+    an_unanswered_push_comes_again_to_who_acknowledges_and_once_to_others,
+    the_sender_is_told_about_the_delivery,
+    a_sibling_of_the_member_gets_its_messages_too_and_one_ack_is_enough,
 }

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::support::keys::{Key, now_ms};
 use crate::support::mesh::RawMesh;
+use crate::support::postgres::{Backend, on_both_databases};
 use crate::support::raw::{Member, Raw, plain_send};
-use crate::support::sqlite::Db;
 
 /// Says `hello` and expects this refusal and a close.
 #[track_caller]
@@ -32,9 +32,8 @@ fn with(mut hello: Value, field: &str, value: Value) -> Value {
     hello
 }
 
-#[tokio::test]
-async fn a_signed_hello_opens_the_connection() {
-    let mesh = RawMesh::start().await;
+async fn a_signed_hello_opens_the_connection(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let alice = mesh.member("alice").await;
     let (mut raw, ack) = Raw::hello(&mesh.url(), &alice.hello()).await;
     assert!(ack["presenceId"].as_str().is_some_and(|id| !id.is_empty()), "{ack}");
@@ -49,17 +48,15 @@ async fn a_signed_hello_opens_the_connection() {
     assert_eq!(raw.answers_so_far().await, Vec::<Value>::new());
 }
 
-#[tokio::test]
-async fn a_name_in_the_hello_counts_for_the_connection() {
-    let mesh = RawMesh::start().await;
+async fn a_name_in_the_hello_counts_for_the_connection(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let alice = mesh.member("alice").await;
     let (mut raw, _) = Raw::hello(&mesh.url(), &with(alice.hello(), "displayName", json!("alice at work"))).await;
     assert_eq!(raw.peers().await[0]["displayName"], "alice at work");
 }
 
-#[tokio::test]
-async fn each_fault_of_a_hello_has_its_code() {
-    let mesh = RawMesh::start().await;
+async fn each_fault_of_a_hello_has_its_code(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (url, alice) = (mesh.url(), mesh.member("alice").await);
     let minute = 61_000;
     refused(url.clone(), alice.hello_at(now_ms() - minute), "timestamp_skew", 1008, "timestamp_skew").await;
@@ -86,9 +83,8 @@ async fn each_fault_of_a_hello_has_its_code() {
     refused(url, mixed.hello(), "unauthorized", 1008, "unauthorized").await;
 }
 
-#[tokio::test]
-async fn anything_before_the_hello_is_answered_and_the_hello_still_counts() {
-    let mesh = RawMesh::start().await;
+async fn anything_before_the_hello_is_answered_and_the_hello_still_counts(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let alice = mesh.member("alice").await;
     let mut raw = Raw::connect(&mesh.url()).await;
     for frame in [json!({"type": "list_peers"}), json!({"type": "nobody_knows"}), plain_send(&alice.public())] {
@@ -100,9 +96,8 @@ async fn anything_before_the_hello_is_answered_and_the_hello_still_counts() {
     assert_eq!(raw.peers().await.len(), 1);
 }
 
-#[tokio::test]
-async fn noise_is_passed_over_and_the_connection_lives() {
-    let mesh = RawMesh::start().await;
+async fn noise_is_passed_over_and_the_connection_lives(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let alice = mesh.member("alice").await;
     let mut raw = Raw::connect(&mesh.url()).await;
     raw.send_text("{\"type\": \"hello\"").await;
@@ -127,9 +122,8 @@ async fn noise_is_passed_over_and_the_connection_lives() {
     assert_eq!(raw.answers_so_far().await, Vec::<Value>::new());
 }
 
-#[tokio::test]
-async fn unknown_keys_of_a_frame_are_dropped() {
-    let mesh = RawMesh::start().await;
+async fn unknown_keys_of_a_frame_are_dropped(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let alice = mesh.member("alice").await;
     let hello = with(with(alice.hello(), "futureField", json!({"a": 1})), "protocolVersion", json!(99));
     let (mut raw, _) = Raw::hello(&mesh.url(), &hello).await;
@@ -137,12 +131,11 @@ async fn unknown_keys_of_a_frame_are_dropped() {
     assert_eq!(answer["type"], "peers_list");
 }
 
-#[tokio::test]
-async fn a_revoked_member_is_refused_for_good() {
-    let mut mesh = RawMesh::start().await;
+async fn a_revoked_member_is_refused_for_good(backend: Backend) {
+    let mut mesh = RawMesh::start(backend).await;
     let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
     mesh.broker.stop().await;
-    let db = Db::open(&mesh.broker.database()).await;
+    let db = mesh.broker.tables().await;
     db.run(&format!("UPDATE member SET revoked_at = {} WHERE id = '{}'", now_ms(), alice.member_id)).await;
     db.close().await;
     mesh.broker.restart().await;
@@ -156,9 +149,8 @@ async fn a_revoked_member_is_refused_for_good() {
     Raw::member(&mesh.url(), &bob).await;
 }
 
-#[tokio::test]
-async fn a_refusal_because_of_the_clock_tells_the_brokers_time() {
-    let mesh = RawMesh::start().await;
+async fn a_refusal_because_of_the_clock_tells_the_brokers_time(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let alice = mesh.member("alice").await;
     let mut raw = Raw::connect(&mesh.url()).await;
     raw.send(&alice.hello_at(now_ms() - 300_000)).await;
@@ -169,4 +161,15 @@ async fn a_refusal_because_of_the_clock_tells_the_brokers_time() {
     let mut again = Raw::connect(&mesh.url()).await;
     again.send(&alice.hello_at(told)).await;
     again.expect("hello_ack").await;
+}
+
+on_both_databases! {
+    a_refusal_because_of_the_clock_tells_the_brokers_time,
+    a_signed_hello_opens_the_connection,
+    a_name_in_the_hello_counts_for_the_connection,
+    each_fault_of_a_hello_has_its_code,
+    anything_before_the_hello_is_answered_and_the_hello_still_counts,
+    noise_is_passed_over_and_the_connection_lives,
+    unknown_keys_of_a_frame_are_dropped,
+    a_revoked_member_is_refused_for_good,
 }

@@ -7,8 +7,8 @@ use crate::support::broker::Broker;
 use crate::support::http::Response;
 use crate::support::keys::{self, Key, now_ms};
 use crate::support::mesh::{Invite, Mesh, RawMesh, post_join};
+use crate::support::postgres::{Backend, on_both_databases};
 use crate::support::raw::{Member, Raw};
-use crate::support::sqlite::Db;
 
 #[track_caller]
 fn assert_refused(answer: Response, error: &str) {
@@ -20,9 +20,8 @@ fn invite_of(payload: Value) -> Invite {
     Invite { token: keys::base64url(payload.to_string().as_bytes()), payload }
 }
 
-#[tokio::test]
-async fn an_invite_makes_a_member_who_can_connect() {
-    let mesh = RawMesh::start().await;
+async fn an_invite_makes_a_member_who_can_connect(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let invite = mesh.mesh.invite(&mesh.broker, 1).await;
     let key = Key::random();
     let answer = post_join(&mesh.broker, &invite, &key, "alice").await.expect(200).json();
@@ -38,9 +37,8 @@ async fn an_invite_makes_a_member_who_can_connect() {
     assert_eq!(again, json!({"ok": true, "memberId": member_id, "alreadyMember": true}));
 }
 
-#[tokio::test]
-async fn each_fault_of_a_join_has_its_name() {
-    let mesh = RawMesh::start().await;
+async fn each_fault_of_a_join_has_its_name(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (broker, own) = (&mesh.broker, &mesh.mesh);
     let key = Key::random();
     let later = now_ms() / 1000 + 3600;
@@ -80,15 +78,14 @@ async fn each_fault_of_a_join_has_its_name() {
     assert_refused(post_join(broker, &mixed, &key, "x").await, "invite_mesh_mismatch");
 
     let withdrawn = own.invite(broker, 1).await;
-    let db = Db::open(&broker.database()).await;
+    let db = broker.tables().await;
     db.run(&format!("UPDATE invite SET revoked_at = {} WHERE token = '{}'", now_ms(), withdrawn.token)).await;
     db.close().await;
     assert_refused(post_join(broker, &withdrawn, &key, "x").await, "invite_revoked");
 }
 
-#[tokio::test]
-async fn the_last_use_goes_to_one_of_many() {
-    let mesh = RawMesh::start().await;
+async fn the_last_use_goes_to_one_of_many(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let invite = mesh.mesh.invite(&mesh.broker, 3).await;
     let keys: Vec<Key> = (0..8).map(|_| Key::random()).collect();
     let joins = keys.iter().map(|key| post_join(&mesh.broker, &invite, key, "racer"));
@@ -100,9 +97,8 @@ async fn the_last_use_goes_to_one_of_many() {
     }
 }
 
-#[tokio::test]
-async fn a_join_that_makes_no_sense_is_refused_in_words() {
-    let mesh = RawMesh::start().await;
+async fn a_join_that_makes_no_sense_is_refused_in_words(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let http = mesh.broker.http();
     let invite = mesh.mesh.invite(&mesh.broker, 1).await;
     let good = json!({
@@ -131,9 +127,8 @@ async fn a_join_that_makes_no_sense_is_refused_in_words() {
     http.post("/join", &good).send().await.expect(200);
 }
 
-#[tokio::test]
-async fn only_the_admin_token_creates_meshes() {
-    let broker = Broker::start().await;
+async fn only_the_admin_token_creates_meshes(backend: Backend) {
+    let broker = Broker::on(backend).await;
     let http = broker.http();
     let body = json!({"slug": "demo", "owner_pubkey": Key::random().public()});
     assert_eq!(http.post("/v1/meshes", &body).send().await.status, 401);
@@ -147,9 +142,8 @@ async fn only_the_admin_token_creates_meshes() {
     }
 }
 
-#[tokio::test]
-async fn only_the_owner_registers_invites() {
-    let mesh = RawMesh::start().await;
+async fn only_the_owner_registers_invites(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let later = now_ms() / 1000 + 3600;
     let invite = invite_of(mesh.mesh.payload(&mesh.mesh.owner, later, "member"));
     let stranger = mesh.mesh.register(&mesh.broker, &invite, 1, &Key::random()).await;
@@ -160,4 +154,13 @@ async fn only_the_owner_registers_invites() {
     let first = mesh.mesh.register(&mesh.broker, &invite, 1, &mesh.mesh.owner).await.expect(201).json();
     let again = mesh.mesh.register(&mesh.broker, &invite, 1, &mesh.mesh.owner).await.json();
     assert_eq!(first["invite_id"], again["invite_id"], "repeating it gives the same answer");
+}
+
+on_both_databases! {
+    an_invite_makes_a_member_who_can_connect,
+    each_fault_of_a_join_has_its_name,
+    the_last_use_goes_to_one_of_many,
+    a_join_that_makes_no_sense_is_refused_in_words,
+    only_the_admin_token_creates_meshes,
+    only_the_owner_registers_invites,
 }

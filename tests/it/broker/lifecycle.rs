@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::support::broker::Broker;
 use crate::support::mesh::RawMesh;
+use crate::support::postgres::{Backend, on_both_databases};
 use crate::support::raw::Raw;
 use crate::support::{cli, process, wait};
 
@@ -31,9 +32,8 @@ async fn its_files_are_private_and_it_says_where_it_listens() {
     assert!(!said.contains(&token), "the admin token is no part of the output");
 }
 
-#[tokio::test]
-async fn health_for_people_probes_and_legacy_clients() {
-    let broker = Broker::start().await;
+async fn health_for_people_probes_and_legacy_clients(backend: Backend) {
+    let broker = Broker::on(backend).await;
     for path in ["/healthz", "/readyz"] {
         broker.http().get(path).send().await.expect(200);
     }
@@ -48,9 +48,8 @@ async fn health_for_people_probes_and_legacy_clients() {
     assert_eq!(broker.http().get("/nothing").send().await.status, 404);
 }
 
-#[tokio::test]
-async fn a_clean_stop_tells_its_connections_and_exits_with_0() {
-    let mut mesh = RawMesh::start().await;
+async fn a_clean_stop_tells_its_connections_and_exits_with_0(backend: Backend) {
+    let mut mesh = RawMesh::start(backend).await;
     let (_, mut raw) = mesh.connected("alice").await;
     mesh.broker.process().terminate();
     raw.expect_close(1001, "shutting down").await;
@@ -59,9 +58,23 @@ async fn a_clean_stop_tells_its_connections_and_exits_with_0() {
     assert!(!mesh.broker.dir().join("addr").exists(), "the address is gone with the listener");
 }
 
-#[tokio::test]
-async fn state_survives_a_stop_and_a_kill() {
-    let mut mesh = RawMesh::start().await;
+async fn a_stop_tells_daemons_when_to_come_back(backend: Backend) {
+    let mut mesh = RawMesh::start(backend).await;
+    let alice = mesh.member("alice").await;
+    let (mut daemon, _) =
+        Raw::daemon(&mesh.url(), &alice, "01J0000000000000000000000A", "01J00000000000000000000001").await;
+    let (_, mut legacy) = mesh.connected("bob").await;
+    mesh.broker.process().terminate();
+    let frames = daemon.expect_close(1001, "shutting down").await;
+    let drain = frames.last().unwrap_or_else(|| panic!("no frame before the close"));
+    assert_eq!(drain["type"], "drain", "{frames:?}");
+    assert!(drain["reconnectAfterMs"].as_u64().is_some_and(|ms| (1..=30_000).contains(&ms)), "{drain}");
+    let frames = legacy.expect_close(1001, "shutting down").await;
+    assert!(frames.iter().all(|frame| frame["type"] != "drain"), "old clients know no drain: {frames:?}");
+}
+
+async fn state_survives_a_stop_and_a_kill(backend: Backend) {
+    let mut mesh = RawMesh::start(backend).await;
     let alice = mesh.member("alice").await;
     let token = mesh.broker.admin_token();
     mesh.broker.stop().await;
@@ -102,9 +115,8 @@ async fn a_setting_that_is_wrong_is_named() {
     }
 }
 
-#[tokio::test]
-async fn a_silent_connection_does_not_hinder_others() {
-    let mesh = RawMesh::start().await;
+async fn a_silent_connection_does_not_hinder_others(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let mut silent = Vec::new();
     for _ in 0..50 {
         silent.push(tokio::net::TcpStream::connect(mesh.broker.address()).await.expect("a connection"));
@@ -112,4 +124,12 @@ async fn a_silent_connection_does_not_hinder_others() {
     let (_, mut raw) = wait::soon("a member", mesh.connected("alice")).await;
     let (answer, _) = raw.request(json!({"type": "list_peers"})).await;
     assert_eq!(answer["type"], "peers_list");
+}
+
+on_both_databases! {
+    a_stop_tells_daemons_when_to_come_back,
+    health_for_people_probes_and_legacy_clients,
+    a_clean_stop_tells_its_connections_and_exits_with_0,
+    state_survives_a_stop_and_a_kill,
+    a_silent_connection_does_not_hinder_others,
 }

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use crate::support::mesh::RawMesh;
+use crate::support::postgres::{Backend, on_both_databases};
 use crate::support::raw::Raw;
 
-#[tokio::test]
-async fn list_peers_shows_every_connection_with_every_field() {
-    let mesh = RawMesh::start().await;
+async fn list_peers_shows_every_connection_with_every_field(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let alice = mesh.member("alice").await;
     let mut hello = alice.hello();
     hello["hostname"] = json!("laptop");
@@ -36,9 +36,8 @@ async fn list_peers_shows_every_connection_with_every_field() {
     assert_eq!(rows[1]["groups"], json!([]), "always an array");
 }
 
-#[tokio::test]
-async fn what_a_connection_says_of_itself_is_shown() {
-    let mesh = RawMesh::start().await;
+async fn what_a_connection_says_of_itself_is_shown(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let (_, mut bob_raw) = mesh.connected("bob").await;
     for frame in [
@@ -57,9 +56,8 @@ async fn what_a_connection_says_of_itself_is_shown() {
     assert_eq!(bob_raw.peers().await[0]["groups"], json!([]));
 }
 
-#[tokio::test]
-async fn a_hidden_connection_is_shown_to_itself_only() {
-    let mesh = RawMesh::start().await;
+async fn a_hidden_connection_is_shown_to_itself_only(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let (_, mut bob_raw) = mesh.connected("bob").await;
     let (ack, _) = alice_raw.request(json!({"type": "set_visible", "visible": false})).await;
@@ -71,9 +69,8 @@ async fn a_hidden_connection_is_shown_to_itself_only() {
     assert_eq!(names(alice_raw.peers().await), [json!("alice"), json!("bob")]);
 }
 
-#[tokio::test]
-async fn others_are_told_who_comes() {
-    let mesh = RawMesh::start().await;
+async fn others_are_told_who_comes(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let (bob, _bob_raw) = mesh.connected("bob").await;
     let event = alice_raw.event("peer_joined").await;
@@ -85,9 +82,8 @@ async fn others_are_told_who_comes() {
     assert!(event["eventData"]["groups"].is_array(), "{event}");
 }
 
-#[tokio::test]
-async fn a_peer_that_lost_its_link_stays_listed_and_returns_silently() {
-    let mesh = RawMesh::start().await;
+async fn a_peer_that_lost_its_link_stays_listed_and_returns_silently(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let bob = mesh.member("bob").await;
     let hello = || {
@@ -105,9 +101,8 @@ async fn a_peer_that_lost_its_link_stays_listed_and_returns_silently() {
     assert_eq!(before, Vec::<Value>::new(), "no event for a reattach");
 }
 
-#[tokio::test]
-async fn member_list_names_everybody_connected_or_not() {
-    let mesh = RawMesh::start().await;
+async fn member_list_names_everybody_connected_or_not(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (alice, mut raw) = mesh.connected("alice").await;
     let bob = mesh.member("bob").await;
     let (answer, _) = raw.request(json!({"type": "member_list"})).await;
@@ -121,4 +116,13 @@ async fn member_list_names_everybody_connected_or_not() {
         assert_eq!(row["role"], "member", "{row}");
         assert!(row["joinedAt"].as_i64().is_some_and(|at| at > 0), "{row}");
     }
+}
+
+on_both_databases! {
+    list_peers_shows_every_connection_with_every_field,
+    what_a_connection_says_of_itself_is_shown,
+    a_hidden_connection_is_shown_to_itself_only,
+    others_are_told_who_comes,
+    a_peer_that_lost_its_link_stays_listed_and_returns_silently,
+    member_list_names_everybody_connected_or_not,
 }

@@ -1,14 +1,21 @@
 //! The broker link, frame by frame, as any client sees it.
 
+mod admin;
+mod api_keys;
+mod command_line;
 mod concurrency;
 mod dedupe;
 mod delivery;
 mod handshake;
+mod history;
 mod join;
 mod lifecycle;
 mod limits;
 mod members;
 mod multicast;
 mod negotiation;
+mod nodes;
+mod retention;
 mod send;
 mod session;
+mod upgrade;

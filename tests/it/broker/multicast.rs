@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::keys;
 use crate::support::mesh::RawMesh;
+use crate::support::postgres::{Backend, on_both_databases};
 use crate::support::raw::{Raw, plain_send};
 
 fn plain(target: &str, text: &str) -> Value {
@@ -12,9 +13,8 @@ fn plain(target: &str, text: &str) -> Value {
     frame
 }
 
-#[tokio::test]
-async fn a_broadcast_reaches_every_other_member_and_no_sibling() {
-    let mesh = RawMesh::start().await;
+async fn a_broadcast_reaches_every_other_member_and_no_sibling(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (alice, mut alice_raw) = mesh.connected("alice").await;
     let mut sibling = Raw::member(&mesh.url(), &alice).await;
     let (_, mut bob_raw) = mesh.connected("bob").await;
@@ -35,9 +35,8 @@ async fn a_broadcast_reaches_every_other_member_and_no_sibling() {
     assert_eq!(alice_raw.answers_so_far().await, Vec::<Value>::new());
 }
 
-#[tokio::test]
-async fn a_group_reaches_those_who_have_exactly_its_name() {
-    let mesh = RawMesh::start().await;
+async fn a_group_reaches_those_who_have_exactly_its_name(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let mut connected = Vec::new();
     for (name, groups) in
@@ -57,13 +56,18 @@ async fn a_group_reaches_those_who_have_exactly_its_name() {
     }
 }
 
-#[tokio::test]
-async fn a_hidden_peer_gets_no_broadcast_but_its_direct_messages() {
-    let mesh = RawMesh::start().await;
+async fn a_hidden_peer_gets_no_broadcast_but_its_direct_messages(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let (bob, mut bob_raw) = mesh.connected("bob").await;
     bob_raw.request(json!({"type": "set_visible", "visible": false})).await;
     alice_raw.request(plain("*", "to all")).await;
     let (direct, _) = alice_raw.request(plain_send(&bob.public())).await;
     assert_eq!(bob_raw.message().await["messageId"], direct["messageId"]);
+}
+
+on_both_databases! {
+    a_broadcast_reaches_every_other_member_and_no_sibling,
+    a_group_reaches_those_who_have_exactly_its_name,
+    a_hidden_peer_gets_no_broadcast_but_its_direct_messages,
 }

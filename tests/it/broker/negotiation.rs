@@ -3,15 +3,16 @@
 use serde_json::{Value, json};
 
 use crate::support::mesh::RawMesh;
+use crate::support::postgres::{Backend, on_both_databases};
+use crate::support::raw::{Raw, plain_send};
 
 fn names(list: &Value) -> Vec<&str> {
     list.as_array().expect("a list").iter().map(|name| name.as_str().expect("a name")).collect()
 }
 
 // Covers: R397, R398, R403
-#[tokio::test]
-async fn the_answer_lists_bits_with_their_parameters() {
-    let mesh = RawMesh::start().await;
+async fn the_answer_lists_bits_with_their_parameters(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut raw) = mesh.connected("alice").await;
     let answer =
         raw.negotiate(&["client_message_id_dedupe", "concurrent_connection_policy"], &["mesh_skill_share"]).await;
@@ -31,9 +32,8 @@ async fn the_answer_lists_bits_with_their_parameters() {
 }
 
 // Covers: R401
-#[tokio::test]
-async fn bits_of_the_future_are_not_offered() {
-    let mesh = RawMesh::start().await;
+async fn bits_of_the_future_are_not_offered(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut raw) = mesh.connected("alice").await;
     let answer = raw.negotiate(&[], &["mesh_skill_share", "mcp_host"]).await;
     let supported = names(&answer["supported"]);
@@ -42,9 +42,8 @@ async fn bits_of_the_future_are_not_offered() {
 }
 
 // Covers: R403
-#[tokio::test]
-async fn a_required_bit_that_is_missing_is_named_and_the_client_decides() {
-    let mesh = RawMesh::start().await;
+async fn a_required_bit_that_is_missing_is_named_and_the_client_decides(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut raw) = mesh.connected("alice").await;
     let answer = raw.negotiate(&["client_message_id_dedupe", "time_travel"], &[]).await;
     assert_eq!(answer["missing_required"], json!(["time_travel"]), "{answer}");
@@ -52,10 +51,43 @@ async fn a_required_bit_that_is_missing_is_named_and_the_client_decides() {
     assert_eq!(raw.peers().await.len(), 1);
 }
 
-#[tokio::test]
-async fn the_advertised_memory_is_the_configured_one() {
-    let mesh = RawMesh::with(&[("dedupe_retention_days", "30")]).await;
+// Covers: R404
+async fn a_client_that_stays_without_a_required_bit_is_closed_with_the_reason(backend: Backend) {
+    let mesh = RawMesh::configured(backend, "[timers]\nnegotiation_ms = 300\n").await;
+    let (_, mut alice_raw) = mesh.connected("alice").await;
+    let bob = mesh.member("bob").await;
+    let mut hello = bob.hello();
+    hello["instanceId"] = json!("01J0000000000000000000000A");
+    hello["bootId"] = json!("01J00000000000000000000001");
+    let (mut raw, _) = Raw::hello(&mesh.url(), &hello).await;
+    raw.negotiate(&["client_message_id_dedupe", "time_travel"], &[]).await;
+    let (ack, _) = alice_raw.request(plain_send(&bob.public())).await;
+    assert_eq!(ack["queued"], true, "{ack}");
+    let frames = raw.expect_close(4010, "feature_unavailable").await;
+    let reason = frames.iter().find(|frame| frame["type"] == "close_reason");
+    let reason = reason.unwrap_or_else(|| panic!("no close_reason: {frames:?}"));
+    assert_eq!(
+        (&reason["kind"], &reason["feature"], &reason["code"], &reason["retryable"]),
+        (&json!("feature_unavailable"), &json!("time_travel"), &json!(4010), &json!(false)),
+        "{reason}"
+    );
+    assert!(
+        frames.iter().all(|frame| frame["type"] != "push" || frame["subtype"] == "system"),
+        "no message: {frames:?}"
+    );
+}
+
+async fn the_advertised_memory_is_the_configured_one(backend: Backend) {
+    let mesh = RawMesh::with(backend, &[("dedupe_retention_days", "30")]).await;
     let (_, mut raw) = mesh.connected("alice").await;
     let answer = raw.negotiate(&["client_message_id_dedupe"], &[]).await;
     assert_eq!(answer["params"]["client_message_id_dedupe"]["dedupe_retention_days"], 30, "{answer}");
+}
+
+on_both_databases! {
+    a_client_that_stays_without_a_required_bit_is_closed_with_the_reason,
+    the_answer_lists_bits_with_their_parameters,
+    bits_of_the_future_are_not_offered,
+    a_required_bit_that_is_missing_is_named_and_the_client_decides,
+    the_advertised_memory_is_the_configured_one,
 }

@@ -4,13 +4,13 @@ use serde_json::{Value, json};
 
 use crate::support::keys::Key;
 use crate::support::mesh::RawMesh;
+use crate::support::postgres::{Backend, on_both_databases};
 use crate::support::raw::{Raw, plain_send, send_with_id};
 
 const FINGERPRINT: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
-#[tokio::test]
-async fn a_legacy_send_is_acked_and_pushed() {
-    let mesh = RawMesh::start().await;
+async fn a_legacy_send_is_acked_and_pushed(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (alice, mut alice_raw) = mesh.connected("alice").await;
     let (bob, mut bob_raw) = mesh.connected("bob").await;
     let frame = plain_send(&bob.public());
@@ -42,9 +42,8 @@ async fn a_legacy_send_is_acked_and_pushed() {
 }
 
 // Covers: R138
-#[tokio::test]
-async fn the_senders_id_travels_to_the_receiver() {
-    let mesh = RawMesh::start().await;
+async fn the_senders_id_travels_to_the_receiver(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let (bob, mut bob_raw) = mesh.connected("bob").await;
     alice_raw.send(&send_with_id(&bob.public(), "my-id-1", FINGERPRINT)).await;
@@ -57,9 +56,8 @@ async fn the_senders_id_travels_to_the_receiver() {
     assert_eq!(push["request_fingerprint"], FINGERPRINT);
 }
 
-#[tokio::test]
-async fn the_three_priorities_pass_and_others_are_refused() {
-    let mesh = RawMesh::start().await;
+async fn the_three_priorities_pass_and_others_are_refused(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let (bob, mut bob_raw) = mesh.connected("bob").await;
     for priority in ["now", "next", "low"] {
@@ -97,10 +95,9 @@ fn assert_failed(ack: &Value, code: &str, retryable: bool) {
     assert_eq!(ack["retryable"], retryable, "{ack}");
 }
 
-#[tokio::test]
-async fn a_known_member_that_is_away_gets_it_when_it_comes() {
+async fn a_known_member_that_is_away_gets_it_when_it_comes(backend: Backend) {
     // Its hello is what brings it, not the scan for lost wake-ups.
-    let mesh = RawMesh::configured("[timers]\nscan_ms = 3600000\n").await;
+    let mesh = RawMesh::configured(backend, "[timers]\nscan_ms = 3600000\n").await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let bob = mesh.member("bob").await;
     let mut ids = Vec::new();
@@ -115,9 +112,8 @@ async fn a_known_member_that_is_away_gets_it_when_it_comes() {
     }
 }
 
-#[tokio::test]
-async fn a_key_that_nobody_has_fails_in_words_that_legacy_clients_read_as_final() {
-    let mesh = RawMesh::start().await;
+async fn a_key_that_nobody_has_fails_in_words_that_legacy_clients_read_as_final(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let (ack, _) = alice_raw.request(plain_send(&Key::random().public())).await;
     assert_failed(&ack, "recipient_not_found", false);
@@ -127,9 +123,8 @@ async fn a_key_that_nobody_has_fails_in_words_that_legacy_clients_read_as_final(
 }
 
 // Covers: R150
-#[tokio::test]
-async fn meshes_do_not_reach_into_each_other() {
-    let mesh = RawMesh::start().await;
+async fn meshes_do_not_reach_into_each_other(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let other = crate::support::mesh::Mesh::create(&mesh.broker, "other").await;
     let (eve, mallory) = (other.join(&mesh.broker, "eve").await, other.join(&mesh.broker, "mallory").await);
@@ -150,9 +145,8 @@ async fn meshes_do_not_reach_into_each_other() {
     assert_eq!(second["duplicate"], false, "{second}");
 }
 
-#[tokio::test]
-async fn a_request_id_comes_back_on_every_kind_of_answer() {
-    let mesh = RawMesh::start().await;
+async fn a_request_id_comes_back_on_every_kind_of_answer(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (alice, mut raw) = mesh.connected("alice").await;
     for frame in [
         json!({"type": "list_peers"}),
@@ -165,4 +159,14 @@ async fn a_request_id_comes_back_on_every_kind_of_answer() {
         let (answer, _) = raw.request(frame.clone()).await;
         assert!(answer["_reqId"].is_string(), "{frame}: {answer}");
     }
+}
+
+on_both_databases! {
+    a_legacy_send_is_acked_and_pushed,
+    the_senders_id_travels_to_the_receiver,
+    the_three_priorities_pass_and_others_are_refused,
+    a_known_member_that_is_away_gets_it_when_it_comes,
+    a_key_that_nobody_has_fails_in_words_that_legacy_clients_read_as_final,
+    meshes_do_not_reach_into_each_other,
+    a_request_id_comes_back_on_every_kind_of_answer,
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::keys::{Key, now_ms};
 use crate::support::mesh::RawMesh;
+use crate::support::postgres::{Backend, on_both_databases};
 use crate::support::raw::{Raw, plain_send};
 
 #[track_caller]
@@ -25,9 +26,8 @@ fn with(mut hello: Value, field: &str, value: Value) -> Value {
 
 const HOUR: i64 = 3_600_000;
 
-#[tokio::test]
-async fn a_session_speaks_for_its_member_under_its_own_key() {
-    let mesh = RawMesh::start().await;
+async fn a_session_speaks_for_its_member_under_its_own_key(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (alice, mut alice_raw) = mesh.connected("alice").await;
     let (_, mut bob_raw) = mesh.connected("bob").await;
     let session = Key::random();
@@ -57,18 +57,16 @@ async fn a_session_speaks_for_its_member_under_its_own_key() {
     assert_eq!(push["senderMemberPubkey"], alice.public().as_str());
 }
 
-#[tokio::test]
-async fn the_parent_id_is_optional() {
-    let mesh = RawMesh::start().await;
+async fn the_parent_id_is_optional(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let alice = mesh.member("alice").await;
     let mut hello = alice.session_hello(&Key::random());
     hello.as_object_mut().expect("an object").remove("parentMemberId");
     Raw::hello(&mesh.url(), &hello).await;
 }
 
-#[tokio::test]
-async fn a_session_that_connects_again_replaces_itself() {
-    let mesh = RawMesh::start().await;
+async fn a_session_that_connects_again_replaces_itself(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let alice = mesh.member("alice").await;
     let session = Key::random();
     let (mut first, _) = Raw::hello(&mesh.url(), &alice.session_hello(&session)).await;
@@ -77,9 +75,8 @@ async fn a_session_that_connects_again_replaces_itself() {
     assert_eq!(second.peers().await.len(), 1);
 }
 
-#[tokio::test]
-async fn each_fault_of_a_session_hello_has_its_code() {
-    let mesh = RawMesh::start().await;
+async fn each_fault_of_a_session_hello_has_its_code(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
     let (url, alice, bob) = (mesh.url(), mesh.member("alice").await, mesh.member("bob").await);
     let session = Key::random();
     let hello = || alice.session_hello(&session);
@@ -120,4 +117,11 @@ async fn each_fault_of_a_session_hello_has_its_code() {
     let signed = format!("claudemesh-session-hello|{}|{}|{}|{late}", alice.mesh_id, alice.public(), session.public());
     let late = with(with(hello(), "timestamp", json!(late)), "signature", json!(session.sign(&signed)));
     refused(url, late, "timestamp_skew").await;
+}
+
+on_both_databases! {
+    a_session_speaks_for_its_member_under_its_own_key,
+    the_parent_id_is_optional,
+    a_session_that_connects_again_replaces_itself,
+    each_fault_of_a_session_hello_has_its_code,
 }

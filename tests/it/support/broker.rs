@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::sync::Arc;
 
 use super::http::Target;
+use super::postgres::{Backend, Database};
 use super::process::{self, Process};
+use super::sqlite::Db;
 use super::wait;
 
 /// A broker of its own directory, killed when dropped.
@@ -15,34 +18,72 @@ pub(crate) struct Broker {
     root: tempfile::TempDir,
     address: SocketAddr,
     settings: Vec<(String, String)>,
+    /// After the process, which is connected to it.
+    postgres: Option<Arc<Database>>,
 }
 
 impl Broker {
     /// Starts one with the default settings.
     pub(crate) async fn start() -> Self {
-        Self::with(&[]).await
+        Self::on(Backend::Sqlite).await
+    }
+
+    /// Starts one over that kind of database.
+    pub(crate) async fn on(backend: Backend) -> Self {
+        Self::with(backend, &[]).await
     }
 
     /// Starts one with settings, such as `("member_rate_per_s", "5")`.
-    pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
-        let mut broker = Self::idle();
+    pub(crate) async fn with(backend: Backend, settings: &[(&str, &str)]) -> Self {
+        let mut broker = Self::idle(backend.database().map(Arc::new));
         broker.settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         broker.run().await;
         broker
     }
 
     /// Starts one with this `broker.toml`.
-    pub(crate) async fn configured(toml: &str) -> Self {
-        let mut broker = Self::idle();
-        std::fs::create_dir(broker.dir()).expect("the broker's directory");
-        std::fs::write(broker.dir().join("broker.toml"), toml).expect("broker.toml");
+    pub(crate) async fn configured(backend: Backend, toml: &str) -> Self {
+        Self::beside(backend.database().map(Arc::new), toml).await
+    }
+
+    /// Starts another one over the same PostgreSQL database.
+    pub(crate) async fn second_node(&self, toml: &str) -> Self {
+        assert!(self.postgres.is_some(), "only PostgreSQL serves two brokers");
+        Self::beside(self.postgres.clone(), toml).await
+    }
+
+    /// Starts one over a SQLite file that these statements make.
+    pub(crate) async fn over_file(sql: &str) -> Self {
+        let mut broker = Self::idle(None);
+        broker.configure("");
+        Db::make(&broker.database(), sql).await;
         broker.run().await;
         broker
     }
 
-    fn idle() -> Self {
+    /// Starts one over a PostgreSQL database that these statements fill.
+    pub(crate) async fn over_server(sql: &str) -> Self {
+        let database = Backend::Postgres.database().expect("a database");
+        database.psql(sql);
+        Self::beside(Some(Arc::new(database)), "").await
+    }
+
+    async fn beside(postgres: Option<Arc<Database>>, toml: &str) -> Self {
+        let mut broker = Self::idle(postgres);
+        broker.configure(toml);
+        broker.run().await;
+        broker
+    }
+
+    fn idle(postgres: Option<Arc<Database>>) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { root: process::directory(), process: None, address, settings: Vec::new() }
+        Self { root: process::directory(), process: None, address, settings: Vec::new(), postgres }
+    }
+
+    /// Writes `broker.toml`, which the next start reads.
+    pub(crate) fn configure(&self, toml: &str) {
+        std::fs::create_dir_all(self.dir()).expect("the broker's directory");
+        std::fs::write(self.dir().join("broker.toml"), toml).expect("broker.toml");
     }
 
     /// Starts the process on the address of the run before (any port the first
@@ -52,6 +93,9 @@ impl Broker {
         let _ = std::fs::remove_file(self.dir().join("addr"));
         let mut command = process::command(self.root.path());
         command.args(["broker", "serve", "--listen", &self.address.to_string(), "--dir"]).arg(self.dir());
+        if let Some(url) = self.database_url() {
+            command.env("CLAUDEMESH_BROKER_DATABASE_URL", url);
+        }
         for (key, value) in &self.settings {
             command.env(format!("CLAUDEMESH_BROKER_{}", key.to_ascii_uppercase()), value);
         }
@@ -101,7 +145,21 @@ impl Broker {
 
     /// Its database file.
     pub(crate) fn database(&self) -> PathBuf {
+        assert!(self.postgres.is_none(), "its tables are in PostgreSQL");
         self.dir().join("broker.db")
+    }
+
+    /// Where its tables are, if not in a file.
+    pub(crate) fn database_url(&self) -> Option<String> {
+        self.postgres.as_ref().map(|database| database.url())
+    }
+
+    /// Its tables, seen from beside.
+    pub(crate) async fn tables(&self) -> Db {
+        match self.database_url() {
+            Some(url) => Db::connect(&url).await,
+            None => Db::open(&self.database()).await,
+        }
     }
 
     /// Where it listens.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::broker::Broker;
 use super::http::Response;
 use super::keys::{self, Key, now_ms};
+use super::postgres::Backend;
 use super::raw::{Member, Raw};
 
 /// A mesh with the owner's key.
@@ -98,14 +99,51 @@ impl Mesh {
         broker.http().post(&format!("/v1/meshes/{}/invites", self.id), &body).send().await
     }
 
-    /// A new member with a fresh key.
-    pub(crate) async fn join(&self, broker: &Broker, name: &str) -> Member {
-        let invite = self.invite(broker, 1).await;
+    /// A request about the mesh, signed by `signer` at this moment.
+    pub(crate) fn signed(&self, signer: &Key, frame: Value) -> Value {
+        self.signed_at(signer, frame, now_ms())
+    }
+
+    /// A request about the mesh, signed by `signer` at another moment.
+    pub(crate) fn signed_at(&self, signer: &Key, mut frame: Value, ts: i64) -> Value {
+        use sha2::Digest as _;
+        frame["meshId"] = json!(self.id);
+        let fields: std::collections::BTreeMap<&String, &Value> =
+            frame.as_object().expect("a frame is an object").iter().collect();
+        let canonical = serde_json::to_string(&fields).expect("JSON");
+        let hash = hex::encode(sha2::Sha256::digest(canonical));
+        let key = signer.public();
+        let signature = signer.sign(&format!("claudemesh-admin|v1|{}|{key}|{hash}|{ts}", self.id));
+        frame["auth"] = json!({"signer": key, "ts": ts, "signature": signature});
+        frame
+    }
+
+    /// Posts a request about the mesh.
+    pub(crate) async fn admin(&self, broker: &Broker, signer: &Key, frame: Value) -> Response {
+        let frame = self.signed(signer, frame);
+        broker.http().post(&format!("/v1/meshes/{}/admin", self.id), &frame).send().await
+    }
+
+    /// A new member who may administer the mesh.
+    pub(crate) async fn join_admin(&self, broker: &Broker, name: &str) -> Member {
+        let payload = self.payload(&self.owner, now_ms() / 1000 + 7200, "admin");
+        let invite = Invite { token: keys::base64url(payload.to_string().as_bytes()), payload };
+        self.register(broker, &invite, 100, &self.owner).await;
+        self.join_with(broker, &invite, name).await
+    }
+
+    async fn join_with(&self, broker: &Broker, invite: &Invite, name: &str) -> Member {
         let key = Key::random();
-        let answer = post_join(broker, &invite, &key, name).await.expect(200).json();
+        let answer = post_join(broker, invite, &key, name).await.expect(200).json();
         assert_eq!(answer["ok"], true, "{answer}");
         let member_id = answer["memberId"].as_str().expect("memberId").to_owned();
         Member { mesh_id: self.id.clone(), member_id, key, name: name.to_owned() }
+    }
+
+    /// A new member with a fresh key.
+    pub(crate) async fn join(&self, broker: &Broker, name: &str) -> Member {
+        let invite = self.invite(broker, 1).await;
+        self.join_with(broker, &invite, name).await
     }
 }
 
@@ -127,18 +165,18 @@ pub(crate) struct RawMesh {
 }
 
 impl RawMesh {
-    pub(crate) async fn start() -> Self {
-        Self::with(&[]).await
+    pub(crate) async fn start(backend: Backend) -> Self {
+        Self::with(backend, &[]).await
     }
 
     /// With settings of the broker.
-    pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
-        Self::on(Broker::with(settings).await).await
+    pub(crate) async fn with(backend: Backend, settings: &[(&str, &str)]) -> Self {
+        Self::on(Broker::with(backend, settings).await).await
     }
 
     /// With the broker's `broker.toml`.
-    pub(crate) async fn configured(toml: &str) -> Self {
-        Self::on(Broker::configured(toml).await).await
+    pub(crate) async fn configured(backend: Backend, toml: &str) -> Self {
+        Self::on(Broker::configured(backend, toml).await).await
     }
 
     async fn on(broker: Broker) -> Self {

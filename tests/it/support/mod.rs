@@ -11,6 +11,7 @@ pub(crate) mod grpc;
 pub(crate) mod http;
 pub(crate) mod keys;
 pub(crate) mod mesh;
+pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod raw;

@@ -1,24 +1,36 @@
-//! Looks into a database file beside the process that owns it.
+//! Looks into a database beside the process that owns it.
 
 use std::path::Path;
 
-use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, Statement};
+use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbBackend, Statement};
 use serde_json::Value;
 
-/// An open database file.
+/// An open database: a file, or one on a server.
 pub(crate) struct Db(DatabaseConnection);
 
 impl Db {
     /// Opens the file, which must exist.
     pub(crate) async fn open(path: &Path) -> Self {
-        let mut options = ConnectOptions::new(format!("sqlite://{}?mode=rw", path.display()));
+        Self::connect(&format!("sqlite://{}?mode=rw", path.display())).await
+    }
+
+    /// Makes a file with these statements.
+    pub(crate) async fn make(path: &Path, sql: &str) {
+        let db = Self::connect(&format!("sqlite://{}?mode=rwc", path.display())).await;
+        db.run(sql).await;
+        db.close().await;
+    }
+
+    /// Opens the database of a URL, which must exist.
+    pub(crate) async fn connect(url: &str) -> Self {
+        let mut options = ConnectOptions::new(url);
         options.max_connections(1).sqlx_logging(false);
-        Self(Database::connect(options).await.unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+        Self(Database::connect(options).await.unwrap_or_else(|error| panic!("{url}: {error}")))
     }
 
     /// The first column of each row, which must be text.
     pub(crate) async fn texts(&self, sql: &str) -> Vec<String> {
-        let statement = Statement::from_string(sea_orm::DbBackend::Sqlite, sql);
+        let statement = Statement::from_string(self.0.get_database_backend(), sql);
         let rows = self.0.query_all_raw(statement).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
         rows.iter()
             .map(|row| row.try_get_by_index::<String>(0).unwrap_or_else(|error| panic!("{sql}: {error}")))
@@ -29,8 +41,12 @@ impl Db {
     pub(crate) async fn objects(&self, columns: &str, rest: &str) -> Vec<Value> {
         let pairs: Vec<String> =
             columns.split(',').map(str::trim).map(|column| format!("'{column}', {column}")).collect();
-        let sql = format!("SELECT json_object({}) {rest}", pairs.join(", "));
-        self.texts(&sql).await.iter().map(|text| serde_json::from_str(text).expect("SQLite writes JSON")).collect()
+        let object = match self.0.get_database_backend() {
+            DbBackend::Postgres => format!("CAST(json_build_object({}) AS TEXT)", pairs.join(", ")),
+            _ => format!("json_object({})", pairs.join(", ")),
+        };
+        let sql = format!("SELECT {object} {rest}");
+        self.texts(&sql).await.iter().map(|text| serde_json::from_str(text).expect("the engine writes JSON")).collect()
     }
 
     /// A single number, such as a count.

@@ -56,3 +56,9 @@ pub(crate) fn system_if_there(name: &str) -> Option<PathBuf> {
 pub(crate) fn system(name: &str) -> Option<PathBuf> {
     find(name, &in_path(name))
 }
+
+/// A tool of the system that may lie in one of these places first.
+pub(crate) fn system_or(name: &str, mut places: Vec<PathBuf>) -> Option<PathBuf> {
+    places.extend(in_path(name));
+    find(name, &places)
+}

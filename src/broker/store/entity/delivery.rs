@@ -35,6 +35,8 @@ pub struct Model {
     pub delivered_at: Option<i64>,
     /// When it was given up.
     pub expired_at: Option<i64>,
+    /// When its sender heard of that.
+    pub expiry_told_at: Option<i64>,
 }
 
 /// No relations: rows are joined by hand where needed.

@@ -25,6 +25,8 @@ pub struct Model {
     pub last_seen_at: Option<i64>,
     /// When it was taken back; NULL if it stands.
     pub revoked_at: Option<i64>,
+    /// When the row, or a key of the member, was last written.
+    pub changed_at: i64,
 }
 
 /// No relations: rows are joined by hand where needed.

@@ -19,6 +19,10 @@ pub struct Model {
     pub clone_concurrency_policy: String,
     /// When.
     pub created_at: i64,
+    /// `retention_scoped` or `permanent`.
+    pub dedupe_mode: String,
+    /// When the row was last written.
+    pub changed_at: i64,
 }
 
 /// No relations: rows are joined by hand where needed.

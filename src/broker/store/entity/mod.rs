@@ -5,6 +5,7 @@
 //! What it guarantees: a field of a row is a column of the newest migration.
 //! What it must not do: hold a statement; those are in the folder above.
 
+pub mod api_key;
 pub mod audit;
 pub mod dedupe;
 pub mod delivery;
@@ -14,4 +15,6 @@ pub mod member;
 pub mod member_key;
 pub mod mesh;
 pub mod message;
+pub mod node;
 pub mod presence;
+pub mod state;

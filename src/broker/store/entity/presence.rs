@@ -15,6 +15,8 @@ pub struct Model {
     /// The state directory.
     #[sea_orm(primary_key, auto_increment = false)]
     pub instance_id: String,
+    /// The process of that directory.
+    pub boot_id: Option<String>,
     /// Counts the hellos.
     pub generation: i64,
     /// The broker process that holds the connection.

@@ -1,0 +1,202 @@
+//! Several brokers over one database.
+//!
+//! What it is for: each broker has the connections of some members and knows
+//! the others from the database alone. Every scan it says that it is there,
+//! sees which features all of them have, takes over what the others changed in
+//! the roster, and closes what was replaced elsewhere.
+//! What runs here: one task, on a database that brokers can share.
+//! What it guarantees: of two connections of one state directory only the one
+//! with the higher generation goes on; a member that was revoked anywhere is
+//! closed everywhere within one scan.
+//! What it must not do: talk to another broker. The database is the truth.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use sea_orm::DbErr;
+use tokio_util::sync::CancellationToken;
+
+use super::departures;
+use super::roster::{Mesh, policy_name};
+use super::session::peer::Peer;
+use super::session::terms::{End, Facts};
+use super::session::{negotiate, presence as shown};
+use super::shared::Shared;
+use super::store::entity::{node, presence as row};
+use super::store::{nodes, presence};
+use crate::db::tx;
+use crate::domain::time::UnixMillis;
+use crate::wire::close;
+use crate::wire::features::{ConcurrencyPolicy, Feature};
+
+/// Scans that a broker may miss before it counts as gone.
+const MISSED_SCANS: u32 = 6;
+/// How far back each round reads again, in milliseconds: a row bears the time of
+/// its statement and is seen from its commit on.
+const OVERLAP_MS: i64 = 60_000;
+
+/// What a broker knows of the others.
+#[derive(Debug, Default)]
+pub struct Nodes {
+    /// Features that some live broker lacks.
+    lacking: RwLock<BTreeSet<Feature>>,
+    /// Until when the others' changes were read. Held during the reading.
+    read_until: tokio::sync::Mutex<Option<UnixMillis>>,
+}
+
+// === impl Nodes ===
+
+impl Nodes {
+    /// Whether every live broker has the feature: a daemon that comes back to
+    /// another one must find what it was promised.
+    pub fn all_have(&self, feature: Feature) -> bool {
+        !self.lacking.read().unwrap_or_else(PoisonError::into_inner).contains(&feature)
+    }
+}
+
+/// Goes around until `stop`, then takes this broker out of the list.
+pub async fn follow(shared: Arc<Shared>, stop: CancellationToken) {
+    loop {
+        if let Err(error) = round(&shared).await {
+            tracing::warn!(error = %error, "Cannot learn from the other brokers: {error}");
+        }
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(shared.config.timers.scan) => {}
+        }
+    }
+    let gone = async {
+        let transaction = tx::begin(shared.store.writer()).await?;
+        nodes::remove(&transaction, &shared.node_id).await?;
+        transaction.commit().await
+    };
+    if let Err(error) = gone.await {
+        tracing::warn!(error = %error, "Cannot take this broker out of the list: {error}");
+    }
+}
+
+/// One round. Also done once before the first connection.
+pub async fn round(shared: &Arc<Shared>) -> Result<(), DbErr> {
+    if !shared.store.is_shared() {
+        return Ok(());
+    }
+    let now = shared.store.now().0;
+    let own: Vec<&str> = negotiate::OWN_FEATURES.iter().map(|feature| feature.as_str()).collect();
+    let beat = node::Model {
+        id: shared.node_id.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        features: own.join(","),
+        started_at: now,
+        last_seen_at: now,
+    };
+    let transaction = tx::begin(shared.store.writer()).await?;
+    nodes::beat(&transaction, beat).await?;
+    transaction.commit().await?;
+
+    let live = nodes::live(shared.store.readers(), live_since(shared)).await?;
+    let lacks =
+        |feature: &&Feature| live.iter().any(|node| node.features.split(',').all(|own| own != feature.as_str()));
+    let lacking: BTreeSet<Feature> = negotiate::OWN_FEATURES.iter().filter(lacks).copied().collect();
+    *shared.nodes.lacking.write().unwrap_or_else(PoisonError::into_inner) = lacking;
+    catch_up(shared).await
+}
+
+/// Takes over what other brokers have written since the last time.
+pub async fn catch_up(shared: &Arc<Shared>) -> Result<(), DbErr> {
+    if !shared.store.is_shared() {
+        return Ok(());
+    }
+    let mut read_until = shared.nodes.read_until.lock().await;
+    let now = shared.store.now();
+    // At first nothing is in memory that could be old.
+    let since = read_until.unwrap_or(now).0.saturating_sub(OVERLAP_MS);
+    for (mesh, member) in shared.roster.refresh(since).await? {
+        departures::close(shared, &mesh, &member);
+    }
+    for (mesh_id, member_id, instance_id, generation) in
+        presence::moved(shared.store.readers(), since, &shared.node_id).await?
+    {
+        for peer in shared.registry.of_member(&mesh_id, &member_id) {
+            if peer.facts.instance_id.as_deref() == Some(&instance_id) && peer.generation < generation {
+                supersede(shared, &peer);
+            }
+        }
+    }
+    *read_until = Some(now);
+    Ok(())
+}
+
+/// Ends a connection whose state directory is connected elsewhere by now.
+pub fn supersede(shared: &Shared, peer: &Arc<Peer>) {
+    if shared.registry.remove(peer) {
+        let detail = "a newer connection of this member took over at another broker";
+        peer.finish(End::explained(close::REPLACED, "replaced_by_newer_connection", detail, false));
+    }
+}
+
+/// Which connections of the member other brokers hold, as far as a newcomer has
+/// to contend with them: other state directories, and its own in another process.
+async fn elsewhere(
+    shared: &Shared,
+    mesh: &Mesh,
+    member_id: &str,
+    newcomer: &Facts,
+    own: bool,
+) -> Result<Vec<row::Model>, DbErr> {
+    if !shared.store.is_shared() {
+        return Ok(Vec::new());
+    }
+    let since = live_since(shared);
+    let mut rows = presence::elsewhere(shared.store.readers(), &mesh.id, member_id, &shared.node_id, since).await?;
+    rows.retain(|row| match newcomer.instance_id.as_deref() {
+        Some(instance) if instance == row.instance_id => own && row.boot_id != newcomer.boot_id,
+        _ => !own,
+    });
+    Ok(rows)
+}
+
+/// Applies the mesh's policy between a newcomer and what other brokers hold of
+/// the member. `own`: only connections of the same state directory, before the
+/// hello takes its place; else those of others, once the policy was negotiated.
+/// Another broker's socket cannot be asked for a sign of life: it counts until
+/// that broker has noted its end, after its limit of silence at the latest.
+pub async fn contest(
+    shared: &Arc<Shared>,
+    mesh: &Arc<Mesh>,
+    member_id: &str,
+    newcomer: &Facts,
+    own: bool,
+) -> Result<(), End> {
+    let rows = match elsewhere(shared, mesh, member_id, newcomer, own).await {
+        Ok(rows) => rows,
+        Err(error) => {
+            tracing::error!(error = %error, "Cannot read who is connected elsewhere: {error}");
+            return Err(End::close(close::POLICY, "internal"));
+        }
+    };
+    let policy = mesh.policy();
+    for row in rows {
+        shown::tell_concurrent_elsewhere(shared, mesh, &row, policy_name(policy)).await;
+        if newcomer.yields || policy == ConcurrencyPolicy::PreferOldest {
+            let detail = "another live connection holds this member";
+            return Err(End::explained(close::ALREADY_CONNECTED, "member_already_connected", detail, false));
+        }
+        if policy == ConcurrencyPolicy::PreferNewest && !own {
+            let now = shared.store.now().0;
+            let taken = async {
+                let transaction = tx::begin(shared.store.writer()).await?;
+                presence::supersede(&transaction, &row, &shared.node_id, now).await?;
+                transaction.commit().await
+            };
+            if let Err(error) = taken.await {
+                tracing::error!(error = %error, "Cannot replace a connection elsewhere: {error}");
+                return Err(End::close(close::POLICY, "internal"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn live_since(shared: &Shared) -> i64 {
+    shared.store.now().minus(shared.config.timers.scan * MISSED_SCANS).0
+}

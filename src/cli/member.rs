@@ -1,0 +1,113 @@
+//! `claudemesh member`: who belongs to a mesh, as its broker has it.
+
+use serde_json::Value;
+
+use super::Context;
+use super::failure::Failure;
+use super::output::{Output, safe, time};
+use crate::domain::error_code::ErrorCode;
+use crate::membership::manage::{self, Request};
+use crate::proto::wkt::Timestamp;
+
+const EXAMPLES: &str = "\
+Examples:
+  claudemesh member list demo
+  claudemesh member revoke demo 2f6c1a9be01d44c7
+
+Only the mesh's owner and its admins revoke. What waits for the member ends, its
+connections are closed, and its key opens no connection any more.";
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Verb {
+    /// List the members that the broker has, revoked ones included
+    List(ListArgs),
+    /// End a membership
+    Revoke(RevokeArgs),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ListArgs {
+    /// The mesh
+    mesh: String,
+    /// Accept an unencrypted broker (ws://) on another host
+    #[arg(long)]
+    allow_insecure: bool,
+    /// Print the broker's answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct RevokeArgs {
+    /// The mesh
+    mesh: String,
+    /// The member: its key, the first 16 digits of it or more, or its id
+    member: String,
+    /// Accept an unencrypted broker (ws://) on another host
+    #[arg(long)]
+    allow_insecure: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(verb: Verb, context: &Context, output: &mut Output) -> Result<(), Failure> {
+    match verb {
+        Verb::List(args) => list(&args, context, output),
+        Verb::Revoke(args) => revoke(&args, context, output),
+    }
+}
+
+fn members(mesh: &str, allow_insecure: bool, context: &Context) -> Result<Value, Failure> {
+    Ok(manage::request(&context.membership()?, mesh, Request::Members, allow_insecure)?)
+}
+
+fn list(args: &ListArgs, context: &Context, output: &mut Output) -> Result<(), Failure> {
+    let answer = members(&args.mesh, args.allow_insecure, context)?;
+    if args.json {
+        return output.json(&answer);
+    }
+    let text = |row: &Value, field: &str| safe(row[field].as_str().unwrap_or_default());
+    let at = |row: &Value, field: &str| time(row[field].as_i64().map(Timestamp::from_unix_ms).as_ref());
+    let rows = rows(&answer)
+        .iter()
+        .map(|row| {
+            let key: String = text(row, "pubkey").chars().take(16).collect();
+            [text(row, "displayName"), key, text(row, "role"), at(row, "joinedAt"), at(row, "revokedAt")]
+        })
+        .collect();
+    output.table(["NAME", "KEY", "ROLE", "JOINED", "REVOKED"], rows)
+}
+
+fn revoke(args: &RevokeArgs, context: &Context, output: &mut Output) -> Result<(), Failure> {
+    let answer = members(&args.mesh, args.allow_insecure, context)?;
+    let wanted = args.member.to_ascii_lowercase();
+    let is_it = |row: &&Value| {
+        let key = row["pubkey"].as_str().unwrap_or_default();
+        row["memberId"] == args.member.as_str() || key == wanted || (wanted.len() >= 16 && key.starts_with(&wanted))
+    };
+    let found: Vec<&Value> = rows(&answer).iter().filter(is_it).collect();
+    let member = match found.as_slice() {
+        [member] => *member,
+        [] => {
+            let text = format!("mesh {:?} has no member {:?}; see claudemesh member list", args.mesh, args.member);
+            return Err(Failure::new(ErrorCode::UnknownPeer, text));
+        }
+        _ => {
+            let text = format!("{:?} is the beginning of several members' keys; give more digits", args.member);
+            return Err(Failure::new(ErrorCode::AmbiguousPeer, text));
+        }
+    };
+    let member_id = member["memberId"].as_str().unwrap_or_default().to_owned();
+    manage::request(&context.membership()?, &args.mesh, Request::RevokeMember(member_id), args.allow_insecure)?;
+    if args.json {
+        return output.json(&serde_json::json!({ "revoked": member["memberId"], "pubkey": member["pubkey"] }));
+    }
+    output.line(format_args!("revoked  {}", safe(member["displayName"].as_str().unwrap_or_default())))
+}
+
+fn rows(answer: &Value) -> &[Value] {
+    answer["members"].as_array().map(Vec::as_slice).unwrap_or_default()
+}

@@ -6,7 +6,10 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sea_orm::sqlx::Connection as _;
+use sea_orm::sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
+};
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, SqlxSqliteConnector, Statement};
 
 use super::Error;
@@ -86,6 +89,13 @@ impl Sqlite {
     /// for the writer.
     pub fn readers(&self) -> &DatabaseConnection {
         &self.readers
+    }
+
+    /// A further connection that may write, for the one task whose statements
+    /// are too many for the pool's bookkeeping. It waits for the lock like any
+    /// other.
+    pub async fn own_writer(&self) -> Result<SqliteConnection, sea_orm::DbErr> {
+        SqliteConnection::connect_with(&options(&self.path)).await.map_err(connect_error)
     }
 
     /// Bytes in the write-ahead log; zero when there is none.

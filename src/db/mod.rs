@@ -18,6 +18,7 @@ pub mod connect;
 pub mod integrity;
 pub mod migrate;
 pub mod tx;
+pub mod wal;
 
 pub use connect::{CheckpointMode, Sqlite};
 

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 pub use self::error::Error;
 use self::pipeline::Pipeline;
@@ -34,6 +34,7 @@ use crate::broker_client::{self, Delivery};
 use crate::config::disk::Disk;
 use crate::config::inbox::Inbox as InboxConfig;
 use crate::db::connect::Sqlite;
+use crate::db::wal::WalKeeper;
 use crate::domain::event::StoredMessage;
 use crate::domain::ids::EventId;
 use crate::domain::time::UnixMillis;
@@ -165,7 +166,9 @@ pub async fn prepare(config: &InboxConfig, db: Sqlite, deps: Deps, supervisor: &
         recovered_at: repo::meta(writer, RECOVERED_AT).await?.and_then(|text| text.parse().ok()).map(UnixMillis),
     });
     let handle = Handle { db: db.clone(), hub: deps.hub.clone(), shared: Arc::clone(&shared) };
-    let pipeline = Pipeline { db, deps, shared, retention: config.retention(), stop: supervisor.token(Phase::Workers) };
+    let wal = Mutex::new(WalKeeper::new(db.clone()));
+    let stop = supervisor.token(Phase::Workers);
+    let pipeline = Pipeline { db, wal, deps, shared, retention: config.retention(), stop };
     Ok(Parts { pipeline, handle })
 }
 

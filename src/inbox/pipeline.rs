@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::entity::Model;
@@ -25,6 +25,7 @@ use super::{Deps, Error, Shared, row};
 use crate::broker_client::Delivery;
 use crate::db::connect::Sqlite;
 use crate::db::tx;
+use crate::db::wal::WalKeeper;
 use crate::domain::event::{MeshEvent, MessageKind, StoredMessage};
 use crate::domain::time::UnixMillis;
 use crate::wire::delivery::{ClientAck, Priority, Push, ReceiptState};
@@ -38,6 +39,8 @@ const GRACE: Duration = Duration::from_secs(7 * 86_400);
 const MAX_WAITING: u64 = 10_000;
 /// Sealed bytes that quarantine keeps of one message.
 const MAX_SEALED: usize = 65_536;
+/// Pages that a commit changes beside its rows, roughly.
+const PAGES_A_COMMIT: u64 = 8;
 /// Pause after a failed write.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Pause between two looks for what is to be removed.
@@ -47,6 +50,8 @@ const KEEP_UP_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Pipeline {
     pub(super) db: Sqlite,
+    /// Locked by this task alone.
+    pub(super) wal: Mutex<WalKeeper>,
     pub(super) deps: Deps,
     pub(super) shared: Arc<Shared>,
     pub(super) retention: Duration,
@@ -164,6 +169,7 @@ impl Pipeline {
                 repo::stop_waiting(&transaction, id).await?;
             }
         }
+        let pages = PAGES_A_COMMIT + rows.iter().map(pages_of).sum::<u64>();
         let new = repo::insert(&transaction, rows.clone()).await?;
         transaction.commit().await.map_err(Error::from)?;
 
@@ -178,7 +184,7 @@ impl Pipeline {
             let message: StoredMessage = row::stored(row, &self.shared.generation);
             self.deps.hub.publish(now, MeshEvent::Message(Arc::new(message)));
         }
-        self.checkpoint_when_large().await;
+        self.wal.lock().await.wrote(pages).await;
         Ok(())
     }
 
@@ -304,6 +310,11 @@ fn receipt(work: &Work) -> ClientAck {
         broker_message_id: Some(push.message_id.clone()),
         state: push.delivery_id.is_some().then_some(state),
     }
+}
+
+/// Pages that a row fills, roughly.
+fn pages_of(row: &Model) -> u64 {
+    1 + row.body.as_ref().map_or(0, String::len) as u64 / 4096
 }
 
 /// Whether a message was written before a time, by its sender's word, else by

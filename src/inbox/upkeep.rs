@@ -8,7 +8,6 @@ use sea_orm::ConnectionTrait as _;
 
 use super::pipeline::Pipeline;
 use super::{Error, MIN_MEMORY, repo};
-use crate::db::connect::CheckpointMode;
 use crate::db::tx;
 use crate::domain::time::UnixMillis;
 
@@ -18,8 +17,6 @@ const PRUNE_ROWS: u64 = 5000;
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 /// Pause between two vacuums (R180).
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
-/// Write-ahead log size at which a checkpoint is asked for.
-const CHECKPOINT_BYTES: u64 = 4 << 20;
 
 /// When what was done last, and whether more is to be done at once.
 #[derive(Debug, Default)]
@@ -103,14 +100,6 @@ impl Pipeline {
             .and_then(|session| session.negotiated.dedupe_retention_days)
             .map_or(Duration::from_secs(365 * 86_400), |days| Duration::from_secs(u64::from(days) * 86_400));
         self.retention.max(broker).max(MIN_MEMORY)
-    }
-
-    pub(super) async fn checkpoint_when_large(&self) {
-        if self.db.wal_bytes() > CHECKPOINT_BYTES
-            && let Err(error) = self.db.checkpoint(CheckpointMode::Passive).await
-        {
-            tracing::warn!(error = %error, "The inbox log was not moved into the database: {error}");
-        }
     }
 
     /// After an error it is unknown what the engine has kept of a transaction; a

@@ -40,6 +40,7 @@ use self::writer::{Command, Writer};
 use crate::config::disk::Disk;
 use crate::config::outbox::Outbox as OutboxConfig;
 use crate::db::connect::Sqlite;
+use crate::db::wal::WalKeeper;
 use crate::domain::age_limit::{AgeLimit, DedupeWindow, age_limit};
 use crate::domain::message::SendRequest;
 use crate::domain::pressure::Pressure;
@@ -202,6 +203,8 @@ pub async fn prepare(setup: Setup, supervisor: &Supervisor) -> Result<Parts, Err
     let vacuumed_at = stored_time(&db, LAST_VACUUM).await?;
     let handle = Handle { commands, db: db.clone(), prepare, guard, shared };
     let writer = Writer {
+        wal: WalKeeper::new(db.clone()),
+        connection: None,
         db,
         clock: clock.clone(),
         commands: queue,

@@ -309,8 +309,7 @@ pub(super) async fn run(db: &DatabaseConnection, task: Task, terms: Terms) -> Re
             retire(facts).map_err(|refused| {
                 refusal(&id, facts, refused, "a successor is made of a dead or pending entry; wait for one in flight")
             })?;
-            let inserted = repo::insert_new(&transaction, std::slice::from_ref(&*row)).await.map_err(unwritten)?;
-            if inserted.is_empty() {
+            if !statements::insert(&transaction, &row).await.map_err(unwritten)? {
                 return Err(taken(&transaction, &row).await);
             }
             statements::abort(&transaction, &id, terms.now, Some(&row.id)).await.map_err(unwritten)?;

@@ -2,13 +2,15 @@
 
 pub mod operator;
 
-use sea_orm::sea_query::OnConflict;
+mod insert;
+
 use sea_orm::{
     ColumnTrait as _, Condition, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, FromQueryResult,
-    IntoActiveModel as _, PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Statement, Value,
+    PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Statement, Value,
 };
 
-use super::entity::{ActiveModel, Column, Entity, Model};
+pub(super) use self::insert::insert_new;
+use super::entity::{Column, Entity, Model};
 use crate::domain::outbox::OutboxState;
 use crate::domain::time::UnixMillis;
 
@@ -49,6 +51,8 @@ pub enum Outcome {
 /// The state of the row that holds an id.
 #[derive(Clone, Debug, FromQueryResult)]
 pub struct Existing {
+    /// The row.
+    pub id: String,
     /// The id.
     pub client_message_id: String,
     /// Its state's name.
@@ -88,21 +92,12 @@ pub struct Depth {
     pub oldest_pending: Option<UnixMillis>,
 }
 
-/// Inserts rows in one statement, which is atomic by itself. Returns the row
-/// ids that are new; a row whose client id is taken is left out.
-pub async fn insert_new(db: &impl ConnectionTrait, rows: &[Model]) -> Result<Vec<String>, DbErr> {
-    let active: Vec<ActiveModel> = rows.iter().cloned().map(Model::into_active_model).collect();
-    Entity::insert_many(active)
-        .on_conflict(OnConflict::column(Column::ClientMessageId).do_nothing().to_owned())
-        .exec_with_returning_keys(db)
-        .await
-}
-
 /// The rows that hold these ids.
 pub async fn find(db: &impl ConnectionTrait, client_message_ids: &[&str]) -> Result<Vec<Existing>, DbErr> {
     Entity::find()
         .select_only()
         .columns([
+            Column::Id,
             Column::ClientMessageId,
             Column::Status,
             Column::RequestFingerprint,

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use sea_orm::sqlx::sqlite::SqliteConnection;
 use sea_orm::{DatabaseConnection, DbErr};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -23,16 +24,17 @@ use super::operator::{self, Done, Task, Terms};
 use super::repo::{self, Existing, Only, Outcome};
 use super::{Accepted, answer};
 use crate::config::outbox::FsyncMode;
-use crate::db::connect::{CheckpointMode, Sqlite};
+use crate::db::connect::Sqlite;
 use crate::db::tx;
+use crate::db::wal::WalKeeper;
 use crate::domain::fingerprint::LocalFingerprint;
 use crate::domain::time::UnixMillis;
 use crate::runtime::clock::Clock;
 
 /// Commands that one commit covers at most.
 const MAX_BATCH: usize = 256;
-/// Write-ahead log size at which the writer asks for a checkpoint.
-const CHECKPOINT_BYTES: u64 = 4 << 20;
+/// Pages that a commit changes beside its rows, roughly.
+const PAGES_A_COMMIT: u64 = 8;
 
 /// What the writer is asked to do.
 #[derive(Debug)]
@@ -55,6 +57,9 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) db: Sqlite,
+    /// For new rows alone; opened on first use.
+    pub(super) connection: Option<SqliteConnection>,
+    pub(super) wal: WalKeeper,
     pub(super) clock: Clock,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) fsync_mode: FsyncMode,
@@ -92,7 +97,6 @@ impl Writer {
                 self.collect_more(&mut batch).await;
             }
             self.write(std::mem::take(&mut batch)).await;
-            self.checkpoint_when_large().await;
         }
         // Everybody who writes may be gone before this phase begins.
         self.stop.cancelled().await;
@@ -125,7 +129,7 @@ impl Writer {
     /// in the queue: all of its commands were given before any was answered, so
     /// no caller relies on an order between them. New rows come first, so that a
     /// claim of the same batch finds them.
-    async fn write(&self, batch: Vec<Command>) {
+    async fn write(&mut self, batch: Vec<Command>) {
         let mut accepts = Vec::new();
         let mut reports = Reports::default();
         let mut claims = Vec::new();
@@ -144,6 +148,7 @@ impl Writer {
                 Command::Task { task, terms, reply } => tasks.push((task, terms, reply)),
             }
         }
+        let pages = PAGES_A_COMMIT + accepts.iter().map(|(row, _)| pages_of(row)).sum::<u64>();
         self.write_accepts(accepts).await;
         self.write_reports(reports).await;
         for (limit, only, reply) in claims {
@@ -164,29 +169,31 @@ impl Writer {
             }
             let _ = reply.send(done);
         }
+        self.wal.wrote(pages).await;
     }
 
-    async fn write_accepts(&self, waiting: Vec<(Model, oneshot::Sender<Result<Accepted, super::Error>>)>) {
+    async fn write_accepts(&mut self, waiting: Vec<(Model, oneshot::Sender<Result<Accepted, super::Error>>)>) {
         if waiting.is_empty() {
             return;
         }
         let (rows, replies): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
-        let inserted = repo::insert_new(self.writer(), &rows).await;
+        let inserted = self.insert(&rows).await;
         let failure = inserted.as_ref().err().map(ToString::to_string);
         let is_full = inserted.as_ref().err().is_some_and(tx::is_full);
         self.after(inserted.as_ref().err()).await;
-        let inserted: std::collections::HashSet<String> = inserted.unwrap_or_default().into_iter().collect();
-        // Ids that did not come back are held by an older row, or the statement
-        // failed and only the table knows. Rows are never deleted, so the look-up
-        // after the statement sees what the statement saw.
-        let unknown: Vec<&str> =
-            rows.iter().filter(|row| !inserted.contains(&row.id)).map(|row| row.client_message_id.as_str()).collect();
-        let existing = self.look_up(&unknown).await;
+        // Where not all are new, some ids are held by older rows; where the
+        // statement failed, only the table knows. Rows are never deleted, so the
+        // look-up after the statement sees what the statement saw.
+        let all_new = inserted.is_ok_and(|count| count == rows.len() as u64);
+        let ids: Vec<&str> =
+            if all_new { Vec::new() } else { rows.iter().map(|row| row.client_message_id.as_str()).collect() };
+        let existing = self.look_up(&ids).await;
         for (row, reply) in rows.iter().zip(replies) {
-            let answer = if inserted.contains(&row.id) {
+            let answer = if all_new {
                 Ok(answer::queued(row))
             } else {
                 match (&existing, existing.as_ref().ok().and_then(|found| found.get(&row.client_message_id))) {
+                    (_, Some(found)) if found.id == row.id => Ok(answer::queued(row)),
                     (_, Some(found)) => answer::from_existing(found, &fingerprint(&row.request_fingerprint)),
                     (Err(error), None) => Err(answer::storage(row, error)),
                     (Ok(_), None) if is_full => Err(answer::disk_full(row, self.db.path())),
@@ -201,7 +208,19 @@ impl Writer {
         }
     }
 
-    async fn look_up(&self, ids: &[&str]) -> Result<HashMap<String, Existing>, String> {
+    /// On a connection of its own, which is opened again after an error: what the
+    /// engine has kept of a failed statement is unknown.
+    async fn insert(&mut self, rows: &[Model]) -> Result<u64, DbErr> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.db.own_writer().await?,
+        };
+        let inserted = repo::insert_new(&mut connection, rows).await?;
+        self.connection = Some(connection);
+        Ok(inserted)
+    }
+
+    async fn look_up(&mut self, ids: &[&str]) -> Result<HashMap<String, Existing>, String> {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
@@ -209,7 +228,7 @@ impl Writer {
         Ok(found.into_iter().map(|row| (row.client_message_id.clone(), row)).collect())
     }
 
-    async fn write_reports(&self, reports: Reports) {
+    async fn write_reports(&mut self, reports: Reports) {
         if reports.outcomes.is_empty() && reports.delivered.is_empty() {
             return;
         }
@@ -226,7 +245,14 @@ impl Writer {
         }
     }
 
-    async fn apply(&self, reports: &Reports, now: UnixMillis) -> Result<(), DbErr> {
+    async fn apply(&mut self, reports: &Reports, now: UnixMillis) -> Result<(), DbErr> {
+        let is_one = |outcomes: &[(String, Outcome)]| {
+            outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Accepted { .. }))
+        };
+        if reports.delivered.is_empty() && is_one(&reports.outcomes) {
+            // One statement is atomic by itself, and two trips to the engine less.
+            return repo::apply(self.db.writer(), &reports.outcomes, now).await;
+        }
         let transaction = tx::begin(self.writer()).await?;
         repo::apply(&transaction, &reports.outcomes, now).await?;
         for (ids, at) in &reports.delivered {
@@ -239,32 +265,27 @@ impl Writer {
     /// of a transaction around it: SQLite may have rolled back on its own. No
     /// further statement goes over that connection; a new one begins outside of
     /// any transaction.
-    async fn after(&self, error: Option<&DbErr>) {
+    async fn after(&mut self, error: Option<&DbErr>) {
         self.disk_full.store(error.is_some_and(tx::is_full), Ordering::Relaxed);
         if error.is_some_and(|error| !tx::is_unique_violation(error)) {
             self.reopen().await;
         }
     }
 
-    async fn reopen(&self) {
+    async fn reopen(&mut self) {
         if let Err(error) = self.db.reopen_writer().await {
             tracing::error!(error = %error, "The outbox could not be opened again: {error}");
-        }
-    }
-
-    /// Moves the log into the database on another connection, so that no caller
-    /// waits for it inside its commit.
-    async fn checkpoint_when_large(&self) {
-        if self.db.wal_bytes() > CHECKPOINT_BYTES
-            && let Err(error) = self.db.checkpoint(CheckpointMode::Passive).await
-        {
-            tracing::warn!(error = %error, "The outbox log was not moved into the database: {error}");
         }
     }
 
     fn writer(&self) -> &DatabaseConnection {
         self.db.writer()
     }
+}
+
+/// Pages that a new row fills, roughly.
+fn pages_of(row: &Model) -> u64 {
+    1 + row.payload.len() as u64 / 4096
 }
 
 fn fingerprint(bytes: &[u8]) -> LocalFingerprint {

@@ -1,13 +1,23 @@
 //! The operator's statements: look, requeue, retire, clear, forget.
 
+use sea_orm::sea_query::OnConflict;
 use sea_orm::{
-    ColumnTrait as _, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, FromQueryResult, QueryFilter as _,
-    Statement, Value,
+    ColumnTrait as _, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, FromQueryResult, IntoActiveModel as _,
+    QueryFilter as _, Statement, Value,
 };
 
 use super::super::entity::{Column, Entity, Model};
 use crate::domain::outbox::OutboxState;
 use crate::domain::time::UnixMillis;
+
+/// Inserts a successor. False when its client id is taken.
+pub async fn insert(db: &impl ConnectionTrait, row: &Model) -> Result<bool, DbErr> {
+    let inserted = Entity::insert_many([row.clone().into_active_model()])
+        .on_conflict(OnConflict::column(Column::ClientMessageId).do_nothing().to_owned())
+        .exec_with_returning_keys(db)
+        .await?;
+    Ok(!inserted.is_empty())
+}
 
 /// A row without its text and metadata.
 #[derive(Clone, Debug, PartialEq, FromQueryResult)]

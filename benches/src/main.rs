@@ -17,6 +17,7 @@
 )]
 
 mod clients;
+mod gates;
 mod load;
 mod machine;
 mod mesh;
@@ -112,6 +113,6 @@ async fn measure(args: Args) -> Result<()> {
             run.add("disk", after);
         }
     }
-    run.report.print();
+    anyhow::ensure!(run.report.print(), "a gate does not hold");
     Ok(())
 }

@@ -9,6 +9,19 @@ use super::output::{Output, safe, time};
 use crate::membership::manage::{self, Request};
 use crate::proto::wkt::Timestamp;
 
+const LEAVE_EXAMPLES: &str = "\
+Examples:
+  claudemesh mesh leave demo";
+
+const KEY_LIST_EXAMPLES: &str = "\
+Examples:
+  claudemesh mesh key list demo
+  claudemesh mesh key list demo --json";
+
+const KEY_REVOKE_EXAMPLES: &str = "\
+Examples:
+  claudemesh mesh key revoke demo 01JX4Z6Y3R8W5V2T1Q0P9N8M7K";
+
 const POLICY_EXAMPLES: &str = "\
 Examples:
   claudemesh mesh policy demo
@@ -43,6 +56,7 @@ pub(super) struct PolicyArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = LEAVE_EXAMPLES)]
 pub(super) struct LeaveArgs {
     /// The mesh
     mesh: String,
@@ -75,6 +89,7 @@ pub(super) struct KeyCreateArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = KEY_LIST_EXAMPLES)]
 pub(super) struct KeyListArgs {
     /// The mesh
     mesh: String,
@@ -83,6 +98,7 @@ pub(super) struct KeyListArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = KEY_REVOKE_EXAMPLES)]
 pub(super) struct KeyRevokeArgs {
     /// The mesh
     mesh: String,

@@ -177,6 +177,8 @@ static FORMS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
         (r"\b[0-9a-f]{16}\b", "<digits>"),
         (r"\b[0-9A-HJKMNP-TV-Z]{26}\b", "<ulid>"),
         (r"\b20[0-9]{2}-[01][0-9]-[0-3][0-9][T ][0-2][0-9]:[0-5][0-9]:[0-5][0-9](\.[0-9]+)?Z?", "<time>"),
+        (r"\b[0-2][0-9]:[0-5][0-9]:[0-5][0-9] \((just now|[0-9]+ [a-z]+ ago)\)", "<time> (<age>)"),
+        (r"\bnext attempt at [0-2][0-9]:[0-5][0-9]:[0-5][0-9]", "next attempt at <time>"),
         (r"\bpid [1-9][0-9]*", "pid <pid>"),
         (r"\b1[0-9]{12}\b", "<ms>"),
         (r"\bcolumn [1-9][0-9]*\b", "column <n>"),

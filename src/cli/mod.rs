@@ -18,6 +18,7 @@ pub mod exit_code;
 pub mod failure;
 mod inbox;
 mod join;
+mod key;
 mod mesh;
 pub mod output;
 mod peer;
@@ -26,6 +27,7 @@ pub mod running;
 mod send;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -75,6 +77,8 @@ enum Verb {
     /// Show the members of the mesh
     #[command(subcommand)]
     Peer(peer::Verb),
+    /// Compare a peer's key with its owner; accept a changed key or name
+    Verify(verify::Args),
     /// Join a mesh with an invite link
     Join(join::Args),
     /// Create meshes, invite members, list joined meshes
@@ -153,6 +157,7 @@ fn dispatch(verb: Verb, context: &Context, output: &mut Output) -> Result<u8, Fa
         Verb::Inbox(args) => client_runtime()?.block_on(inbox::run(args, context, output)).map(ok),
         Verb::Events(args) => client_runtime()?.block_on(events::run(args, context, output)).map(ok),
         Verb::Peer(verb) => client_runtime()?.block_on(peer::run(verb, context, output)).map(ok),
+        Verb::Verify(args) => client_runtime()?.block_on(verify::run(args, context, output)).map(ok),
         Verb::Join(args) => join::run(args, context, output).map(ok),
         Verb::Mesh(verb) => mesh::run(verb, context, output).map(ok),
         Verb::Daemon(verb) => daemon::run(verb, context, output),

@@ -76,7 +76,11 @@ async fn all_pages(client: &Client, online: bool) -> Result<ListPeersResponse, F
 }
 
 fn row(peer: &Peer) -> [String; 5] {
-    let own = if peer.is_self { " (you)" } else { "" };
+    let own = match peer.pin_state() {
+        _ if peer.is_self => " (you)",
+        PinState::Verified => " (verified)",
+        _ => "",
+    };
     [
         format!("{}{own}", safe(&peer.display_name)),
         // As many digits as `send` takes for a member.
@@ -119,6 +123,8 @@ mod tests {
         assert_eq!(row(&peer), ["bob", "abababababababab", "working", "now", ""]);
         let offline = Peer { online: false, is_self: true, ..peer.clone() };
         assert_eq!(row(&offline), ["bob (you)", "abababababababab", "offline", "-", ""]);
+        let verified = Peer { pin_state: PinState::Verified.into(), ..peer.clone() };
+        assert_eq!(row(&verified)[0], "bob (verified)");
         let changed = Peer { pin_state: PinState::KeyChanged.into(), ..peer };
         assert_eq!(status(&changed), "key changed");
     }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::ConfigError;
 use super::broker_client::{BrokerLink, Features, Reconnect};
+use super::crypto::Crypto;
 use super::inbox::Inbox;
 use super::ipc::{Ipc, Limits};
 use super::outbox::Outbox;
@@ -51,6 +52,8 @@ pub struct DaemonConfig {
     pub reconnect: Reconnect,
     /// `[features]`.
     pub features: Features,
+    /// `[crypto]`.
+    pub crypto: Crypto,
 }
 
 /// `[daemon]`.
@@ -91,6 +94,7 @@ impl DaemonConfig {
         self.limits.check()?;
         self.outbox.check()?;
         self.inbox.check()?;
+        self.crypto.check()?;
         self.reconnect.backoff().map(|_| ())
     }
 }
@@ -121,6 +125,7 @@ mod tests {
             ("[ipc]\nuds_mode = \"0666\"", "ipc.uds_mode"),
             ("[outbox]\nmax_age_hours = 168", "outbox.max_age_hours"),
             ("[reconnect]\njitter_pct = 101", "reconnect.jitter_pct"),
+            ("[crypto]\nkey_grace_period_days = 31", "crypto.key_grace_period_days"),
         ] {
             let error = load(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
+use super::rotation::Rotation;
 use super::settings::Settings;
 use super::{Error, LastExit, Options, state};
 use crate::broker_client::{self, End, LinkState};
@@ -12,6 +13,7 @@ use crate::config::paths::StateDir;
 use crate::db::connect::{CheckpointMode, Sqlite};
 use crate::domain::error_code::ErrorCode;
 use crate::domain::ids::MemberKey;
+use crate::domain::negotiation::PATIENCE;
 use crate::domain::retry::Backoff;
 use crate::events::Hub;
 use crate::identity::Identity;
@@ -20,6 +22,7 @@ use crate::membership::config_json::MeshEntry;
 use crate::proto::admin;
 use crate::proto::wkt::Timestamp;
 use crate::runtime::clock::Clock;
+use crate::runtime::failpoints;
 use crate::runtime::ids::IdSource;
 use crate::runtime::listen;
 use crate::runtime::private_file::{self, PUBLIC};
@@ -43,6 +46,7 @@ pub(super) struct Parts {
     peers: peers::Parts,
     outbox: outbox::Parts,
     inbox: inbox::Parts,
+    rotation: Arc<Rotation>,
     api: api::Parts,
     listeners: api::Listeners,
 }
@@ -70,7 +74,7 @@ pub(super) async fn parts(
     tracing::info!(mesh = options.mesh, version = env!("CARGO_PKG_VERSION"), "The daemon starts");
 
     state::check_schema_version(state)?;
-    let identity = state::identity(state, &entry)?;
+    let identity = state::identity(&options.root, state, &entry, clock)?;
     let token = LocalToken::load_or_create(&state.local_token(), &ids)?;
     let instance_id = state::instance_id(state, &ids)?;
     state::host_fingerprint(state, &ids, clock)?;
@@ -87,6 +91,8 @@ pub(super) async fn parts(
         instance_id,
         display_name: options.display_name.clone(),
         yield_to_other: was_replaced(state),
+        granted_file: state.broker_features(),
+        patience: failpoints::limit(PATIENCE),
     };
     let link = broker_client::prepare(link_config, identity.clone(), clock.clone(), ids.clone(), supervisor);
 
@@ -96,6 +102,7 @@ pub(super) async fn parts(
         link.handle(),
         hub.clone(),
         clock.clone(),
+        config.crypto.grace(),
         supervisor,
     )
     .await?;
@@ -122,10 +129,25 @@ pub(super) async fn parts(
     };
     let inbox = inbox::prepare(&config.inbox, databases.inbox.clone(), inbox_deps, supervisor).await?;
 
+    let rotation = Arc::new(Rotation {
+        root: options.root.clone(),
+        mesh: options.mesh.clone(),
+        state: state.clone(),
+        identity: identity.clone(),
+        link: link.handle(),
+        clock: clock.clone(),
+        ids: ids.clone(),
+        metrics: metrics.clone(),
+        grace: config.crypto.grace(),
+        busy: tokio::sync::Mutex::default(),
+        again: tokio::sync::Notify::new(),
+    });
+
     let unix = listen::unix(&state.sock(), config.ipc.socket_mode()?)?;
     let tcp = bind_tcp(&config, state).await?;
     let settings = Arc::new(Settings::new(state.config(), config.clone(), log));
     let reload = Arc::clone(&settings);
+    let rotate = Arc::clone(&rotation);
     let api_deps = api::Deps {
         mesh: options.mesh.clone(),
         identity: identity.clone(),
@@ -140,6 +162,10 @@ pub(super) async fn parts(
         ids: ids.clone(),
         stop: stop.clone(),
         reload: Arc::new(move || reload.reload()),
+        rotate: Arc::new(move || {
+            let rotate = Arc::clone(&rotate);
+            Box::pin(async move { rotate.rotate().await })
+        }),
         ipc: config.ipc.clone(),
         limits: config.limits.clone(),
         required_features: config.features.require.clone(),
@@ -159,6 +185,7 @@ pub(super) async fn parts(
         peers,
         outbox,
         inbox,
+        rotation,
         api,
         listeners: api::Listeners { unix, tcp },
     })
@@ -241,6 +268,7 @@ impl Parts {
             backoff: self.backoff,
             metrics: self.metrics,
         };
+        self.rotation.spawn(supervisor);
         self.outbox.spawn(supervisor, sender);
         self.inbox.spawn(streams.deliveries, supervisor);
         let api = self.api.spawn(self.listeners, supervisor);

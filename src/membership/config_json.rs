@@ -192,18 +192,24 @@ impl ConfigJson {
     }
 }
 
+/// Gives the member of a mesh another key, which its broker knows already.
+/// Everything else in the file stays as it is.
+pub fn replace_key(root: &Root, slug: &str, secret: &MemberSecret) -> Result<(), Error> {
+    change(root, |config| {
+        let Some(Value::Array(entries)) = config.document.get_mut("meshes") else { return Ok(()) };
+        let entry = entries.iter_mut().find(|entry| entry.get("slug").and_then(Value::as_str) == Some(slug));
+        if let Some(Value::Object(entry)) = entry {
+            entry.insert("pubkey".to_owned(), Value::from(secret.public().to_hex()));
+            entry.insert("secretKey".to_owned(), Value::from(secret.to_libsodium_hex().as_str()));
+        }
+        Ok(())
+    })
+}
+
 /// Adds a mesh. Fails if one of its id or slug is there: a member key is never
 /// replaced.
 pub fn add(root: &Root, entry: &MeshEntry) -> Result<(), Error> {
-    private_file::create_dir(root.path())?;
-    // Holds off other commands of this program for the few milliseconds of the
-    // write; other programs do not know the lock, the comparison below does.
-    let lock_path = root.path().join(".config.json.lock");
-    let lock = private_file::open(&lock_path, private_file::PRIVATE)?;
-    lock.lock().map_err(|source| private_file::FileError { action: "lock", path: lock_path, source })?;
-    let path = root.config_json();
-    for _ in 0..WRITE_ATTEMPTS {
-        let (mut config, before) = read(&path)?;
+    change(root, |config| {
         if config.mesh(&entry.slug)?.is_some() || config.mesh_by_id(&entry.mesh_id)?.is_some() {
             return Err(Error::SlugTaken { slug: entry.slug.clone() });
         }
@@ -213,6 +219,23 @@ pub fn add(root: &Root, entry: &MeshEntry) -> Result<(), Error> {
             Value::Array(entries) => entries.push(value),
             _ => return Err(config.malformed("`meshes` is not a list")),
         }
+        Ok(())
+    })
+}
+
+/// Changes the file in one step. `edit` may run again when another program
+/// wrote the file meanwhile.
+fn change(root: &Root, edit: impl Fn(&mut ConfigJson) -> Result<(), Error>) -> Result<(), Error> {
+    private_file::create_dir(root.path())?;
+    // Holds off other commands of this program for the few milliseconds of the
+    // write; other programs do not know the lock, the comparison below does.
+    let lock_path = root.path().join(".config.json.lock");
+    let lock = private_file::open(&lock_path, private_file::PRIVATE)?;
+    lock.lock().map_err(|source| private_file::FileError { action: "lock", path: lock_path, source })?;
+    let path = root.config_json();
+    for _ in 0..WRITE_ATTEMPTS {
+        let (mut config, before) = read(&path)?;
+        edit(&mut config)?;
         let text = Zeroizing::new(
             serde_json::to_vec_pretty(&config.document)
                 .map_err(|error| Error::Malformed { path: path.clone(), detail: error.to_string() })?,

@@ -2,8 +2,8 @@
 //!
 //! Folders follow the product: `broker` speaks raw frames to a broker,
 //! `process` looks at files and exit codes, `outbox` and `inbox` at what the
-//! daemon keeps, `api` at its local surface, `faults` kills processes and
-//! checks that nothing acknowledged was lost.
+//! daemon keeps, `roster` at whom it trusts, `api` at its local surface,
+//! `faults` kills processes and checks that nothing acknowledged was lost.
 
 #![allow(
     clippy::disallowed_methods,
@@ -19,4 +19,5 @@ mod inbox;
 mod interop;
 mod outbox;
 mod process;
+mod roster;
 mod support;

@@ -9,6 +9,7 @@
 pub mod control;
 pub mod events;
 pub mod inbox;
+pub mod keys;
 pub mod lifecycle;
 pub mod messaging;
 pub mod peers;
@@ -28,6 +29,7 @@ use super::rest;
 use super::service::Services;
 use super::status::Failure;
 use crate::domain::error_code::ErrorCode;
+use crate::proto::admin::keys_service_server::{KeysServiceServer, SERVICE_NAME as KEYS};
 use crate::proto::admin::lifecycle_service_server::{LifecycleServiceServer, SERVICE_NAME as LIFECYCLE};
 use crate::proto::pb::control_service_server::{ControlServiceServer, SERVICE_NAME as CONTROL};
 use crate::proto::pb::event_service_server::{EventServiceServer, SERVICE_NAME as EVENTS};
@@ -39,7 +41,7 @@ use crate::proto::{FILE_DESCRIPTOR_SET, METHODS};
 pub use tonic_health::server::HealthReporter;
 
 /// The services that are served; the empty name stands for the daemon.
-const SERVED: [&str; 7] = ["", MESSAGING, INBOX, EVENTS, PEERS, CONTROL, LIFECYCLE];
+const SERVED: [&str; 8] = ["", MESSAGING, INBOX, EVENTS, PEERS, CONTROL, LIFECYCLE, KEYS];
 /// The standard services, which reflection lists too.
 const STANDARD: [&str; 1] = ["grpc.health.v1.Health"];
 
@@ -70,7 +72,8 @@ pub async fn router(services: Services) -> Result<(Router, HealthReporter), toni
         .add_service(limited!(EventServiceServer))
         .add_service(limited!(PeerServiceServer))
         .add_service(limited!(ControlServiceServer))
-        .add_service(limited!(LifecycleServiceServer));
+        .add_service(limited!(LifecycleServiceServer))
+        .add_service(limited!(KeysServiceServer));
     Ok((routes.prepare().into_axum_router(), health))
 }
 

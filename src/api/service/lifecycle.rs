@@ -20,6 +20,7 @@ impl Services {
         let age = depth.oldest_pending.map(|oldest| deps.clock.now().since(oldest).as_secs_f64());
         let seen = self.0.link.seen();
         let session = seen.last_session.clone();
+        let archived = deps.identity.archived();
         let mut warnings = Vec::new();
         if facts.insecure_link {
             warnings.push(admin::StatusWarning {
@@ -39,6 +40,9 @@ impl Services {
                 display_name: self.own_name(),
                 mode: admin::IdentityMode::Persistent.into(),
                 host_accepted: true,
+                archived_keys: saturated(archived.len() as u64),
+                next_key_erasure_at: archived.iter().map(|key| key.expires_at).min().map(timestamp),
+                rotation_pending: deps.identity.next().is_some(),
                 ..admin::IdentityStatus::default()
             }),
             process: Some(admin::ProcessStatus {

@@ -38,6 +38,7 @@ pub fn answer(shared: &Shared, peer: &Peer, request: &NegotiationRequest) -> Neg
         Feature::MaxPayload,
         &MaxPayloadParams { version: 1, inline_bytes: MAX_INLINE_BYTES as u64, blob_bytes: 0 },
     );
+    response.grant(Feature::MemberKeypairRotatedEvent, &VersionOnly { version: 1 });
     response.grant(Feature::DeliveryAck, &VersionOnly { version: 1 });
     if let Some((per_s, burst)) = shared.limiter.limit() {
         response.grant(Feature::RateLimit, &RateLimitParams { version: 1, per_s, burst });

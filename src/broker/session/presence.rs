@@ -73,7 +73,7 @@ pub fn members_list(asker: &Peer, req_id: Option<String>) -> MembersList {
         joined_at: member.joined_at,
         revoked_at: member.revoked_at,
         capabilities: member.capabilities.clone(),
-        rotations: None,
+        rotations: Some(asker.mesh.rotations(&member.id)).filter(|chain| !chain.is_empty()),
     };
     MembersList { members: asker.mesh.all().into_iter().map(row).collect(), req_id }
 }

@@ -19,7 +19,7 @@ use super::client::{Client, answer, call};
 use super::discovery::{DaemonArgs, joined_mesh, named_mesh};
 use super::failure::Failure;
 use super::output::{Output, safe};
-use super::{Context, client_runtime, ok, running};
+use super::{Context, client_runtime, key, ok, running};
 use crate::config::paths::Root;
 use crate::domain::error_code::{ErrorCode, exit};
 use crate::membership::config_json::ConfigJson;
@@ -40,6 +40,8 @@ pub(super) enum Verb {
     Reload(ReloadArgs),
     /// Show a daemon's log
     Logs(logs::Args),
+    /// Make a new key for this member and register it at the broker
+    RotateKeypair(key::Args),
     /// Check the databases of a stopped daemon, and set damaged ones aside
     Recover(recover::Args),
 }
@@ -71,6 +73,7 @@ pub(super) fn run(verb: Verb, context: &Context, output: &mut Output) -> Result<
         Verb::Status(args) => client_runtime()?.block_on(status::run(args, context, output)),
         Verb::Reload(args) => client_runtime()?.block_on(reload(args, context, output)).map(ok),
         Verb::Logs(args) => client_runtime()?.block_on(logs::run(args, context, output)).map(ok),
+        Verb::RotateKeypair(args) => client_runtime()?.block_on(key::run(args, context, output)).map(ok),
         Verb::Recover(args) => client_runtime()?.block_on(recover::run(args, context, output)),
     }
 }

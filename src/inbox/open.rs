@@ -13,6 +13,7 @@ use crate::crypto::direct::NONCE_BYTES;
 use crate::crypto::envelope::{Envelope, Expected, Opening, Plaintext, open_plaintext};
 use crate::domain::event::MessageKind;
 use crate::domain::ids::{ClientMessageId, MemberKey};
+use crate::domain::roster::PinnedMember;
 use crate::domain::time::UnixMillis;
 use crate::identity::{Identity, OpeningKey};
 use crate::peers::{self, Known};
@@ -198,7 +199,8 @@ impl Opener<'_> {
     fn sender(&self, key: MemberKey) -> Result<Sender, Refused> {
         match self.peers.known(key) {
             Known::Member(member) => {
-                return Ok(Sender { member_id: member.member_id.into_string(), name: member.display_name });
+                let PinnedMember { member_id, display_name, .. } = *member;
+                return Ok(Sender { member_id: member_id.into_string(), name: display_name });
             }
             Known::Retired => return Err(Refused::Quarantine("sender_key_rotated_out")),
             Known::Nobody => {}

@@ -110,7 +110,7 @@ enum Request {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Known {
     /// It is or was lately the key of this member.
-    Member(PinnedMember),
+    Member(Box<PinnedMember>),
     /// The member rotated it out longer ago than messages may be on their way.
     Retired,
     /// Nobody's.
@@ -195,7 +195,7 @@ impl Handle {
     /// Whose key it is or was.
     pub fn known(&self, key: MemberKey) -> Known {
         match roster::holder(&self.members.borrow(), key, self.clock.now(), self.grace) {
-            Some(Holder::Current(member) | Holder::InGrace(member)) => Known::Member(member.clone()),
+            Some(Holder::Current(member) | Holder::InGrace(member)) => Known::Member(Box::new(member.clone())),
             Some(Holder::Retired(_)) => Known::Retired,
             None => Known::Nobody,
         }

@@ -84,14 +84,18 @@ async fn patience_with_a_broker_that_lost_a_bit_ends() {
     alice.start().await;
     fake.link(&alice).await.drop_link();
     let since = std::time::Instant::now();
-    loop {
-        let mut client = fake.accept().await;
-        client.welcome().await;
-        client.negotiate(&["concurrent_connection_policy"]).await;
-        assert_eq!(client.closed().await.0, 4010);
-        if since.elapsed() > std::time::Duration::from_millis(1700) {
-            break;
+    let refuse = async {
+        loop {
+            let mut client = fake.accept().await;
+            client.welcome().await;
+            client.negotiate(&["concurrent_connection_policy"]).await;
+            assert_eq!(client.closed().await.0, 4010);
         }
-    }
-    assert_eq!(alice.ended().await, 15, "{}", alice.output());
+    };
+    let code = tokio::select! {
+        code = alice.ended() => code,
+        () = refuse => -1,
+    };
+    assert_eq!(code, 15, "{}", alice.output());
+    assert!(since.elapsed() >= std::time::Duration::from_millis(1500), "{:?}", since.elapsed());
 }

@@ -161,7 +161,10 @@ fn unnamed_failure(call: &Call, response: &Response) -> Option<Failure> {
     match call.protocol {
         // A message above the limit; all other statuses of handlers have details.
         Protocol::Grpc => (grpc_status(response) == Some(Code::OutOfRange)).then(|| {
-            let text = format!("a message of {path} is larger than {} bytes", super::limits::MAX_GRPC_MESSAGE);
+            let text = format!(
+                "a message of {path} is larger than {} bytes; send it in parts",
+                super::limits::MAX_GRPC_MESSAGE
+            );
             Failure::new(ErrorCode::PayloadTooLarge, text)
         }),
         Protocol::Rest => {

@@ -41,12 +41,15 @@ impl Guard {
         if origins.any(|origin| !self.origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes())) {
             return Err(Failure::new(
                 ErrorCode::OriginNotAllowed,
-                "the request has an Origin header, so a web page has made it; allow the origin in [ipc] \
-                 allowed_origins if that is wanted",
+                "the request has an Origin header, so a web page has made it; if that is wanted, add the origin to [ipc] \
+                 allowed_origins in config.toml",
             ));
         }
         if method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
-            return Err(Failure::new(ErrorCode::PreflightRefused, "no cross-origin request is allowed"));
+            return Err(Failure::new(
+                ErrorCode::PreflightRefused,
+                "no cross-origin request is allowed, so there is nothing to ask for; call the API from a program, not from a page",
+            ));
         }
         Ok(())
     }
@@ -58,9 +61,13 @@ impl Guard {
         let mut hosts = uri.authority().map(|authority| authority.as_str()).into_iter().chain(in_headers);
         match hosts.find(|host| !self.is_own(host)) {
             None => Ok(()),
-            Some(_) => Err(Failure::new(
+            Some(host) => Err(Failure::new(
                 ErrorCode::HostNotAllowed,
-                "the Host header must be localhost, 127.0.0.1 or [::1], with or without a port",
+                format!(
+                    "the Host header {:?} names no address of this daemon; it must be localhost, 127.0.0.1 or [::1], \
+                     with or without a port",
+                    host.chars().take(100).collect::<String>()
+                ),
             )),
         }
     }

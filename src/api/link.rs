@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::broker_client::{self, LinkState, Session};
+use crate::domain::error_code::ErrorCode;
 use crate::domain::time::UnixMillis;
 use crate::runtime::clock::Clock;
 use crate::runtime::supervisor::Supervisor;
@@ -26,8 +27,8 @@ pub struct Seen {
     pub since: UnixMillis,
     /// The newest connection, up or not.
     pub last_session: Option<Arc<Session>>,
-    /// The last failure and its time.
-    pub last_failure: Option<(String, UnixMillis)>,
+    /// The last failure: its code, its words and its time.
+    pub last_failure: Option<(ErrorCode, String, UnixMillis)>,
 }
 
 /// The task that keeps a [`LinkView`] up to date, not started.
@@ -101,8 +102,8 @@ impl Seen {
     fn note(&mut self, state: LinkState, now: UnixMillis) {
         match &state {
             LinkState::Ready(session) => self.last_session = Some(Arc::clone(session)),
-            LinkState::Waiting { reason, .. } => self.last_failure = Some((reason.clone(), now)),
-            LinkState::Ended(end) => self.last_failure = Some((end.to_string(), now)),
+            LinkState::Waiting { code, reason, .. } => self.last_failure = Some((*code, reason.clone(), now)),
+            LinkState::Ended(end) => self.last_failure = Some((end.code(), end.to_string(), now)),
             LinkState::Connecting => {}
         }
         self.state = state;

@@ -40,6 +40,7 @@ use self::limits::Limits;
 pub use self::limits::MAX_GRPC_MESSAGE;
 pub use self::server::Listeners;
 use self::service::Services;
+pub use self::service::lifecycle::warning;
 use self::status::Failure;
 use crate::config::ConfigError;
 use crate::config::ipc;
@@ -127,6 +128,8 @@ pub struct Facts {
     pub insecure_link: bool,
     /// How the process before this one ended.
     pub last_exit: Option<admin::LastExit>,
+    /// What the start found that the operator should know.
+    pub warnings: Vec<admin::StatusWarning>,
 }
 
 /// The running interface. Cheap to clone.

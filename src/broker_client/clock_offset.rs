@@ -15,8 +15,12 @@ const TOLERANCE_MS: i64 = 30_000;
 /// is missing, malformed or near enough.
 pub(super) fn from_date_header(date: Option<&str>, now: UnixMillis) -> i64 {
     let Some(theirs) = date.and_then(|date| DateTime::parse_from_rfc2822(date).ok()) else { return 0 };
-    let offset = theirs.timestamp_millis().saturating_sub(now.0);
-    if offset.abs() > TOLERANCE_MS { offset } else { 0 }
+    if_needed(theirs.timestamp_millis().saturating_sub(now.0)).unwrap_or(0)
+}
+
+/// The offset, when a hello with the own clock might not pass.
+pub(super) fn if_needed(offset_ms: i64) -> Option<i64> {
+    (offset_ms.saturating_abs() > TOLERANCE_MS).then_some(offset_ms)
 }
 
 #[cfg(test)]

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use http::Uri;
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
-use super::{End, Error};
+use super::{End, Error, diagnosis};
 
 /// Time for name lookup, TCP, TLS and the upgrade together.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -55,28 +54,18 @@ async fn dial(uri: &Uri) -> Result<Connected, Error> {
         TcpStream::connect((host, port)).await.map_err(|source| Error::Connect { address: address.clone(), source })?;
     // Small frames in both directions: waiting to fill a packet only adds delay.
     tcp.set_nodelay(true).map_err(|source| Error::Connect { address: address.clone(), source })?;
-    let upgrade = |error: tungstenite::Error| Error::Upgrade { address: address.clone(), detail: explain(&error, uri) };
-    let request = uri.clone().into_client_request().map_err(upgrade)?;
+    let refused = |detail: String| Error::Upgrade { address: address.clone(), detail };
+    let request = uri.clone().into_client_request().map_err(|error| refused(error.to_string()))?;
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_INCOMING))
         .max_frame_size(Some(MAX_INCOMING))
         .read_buffer_size(64 << 10);
-    let (socket, answer) = client_async_tls_with_config(request, tcp, Some(config), None).await.map_err(upgrade)?;
-    let date = answer.headers().get(http::header::DATE).and_then(|date| date.to_str().ok()).map(str::to_owned);
-    Ok(Connected { socket, date })
-}
-
-fn explain(error: &tungstenite::Error, uri: &Uri) -> String {
-    match error {
-        tungstenite::Error::Http(answer) => format!("it answered HTTP {}", answer.status()),
-        tungstenite::Error::Tls(_) => format!("TLS failed ({error}); is the broker served without TLS (ws://)?"),
-        tungstenite::Error::Io(_) | tungstenite::Error::Protocol(_) if uri.scheme_str() == Some("ws") => {
-            format!("{error}; is the broker served with TLS (wss://)?")
+    match client_async_tls_with_config(request, tcp, Some(config), None).await {
+        Ok((socket, answer)) => {
+            let date = answer.headers().get(http::header::DATE).and_then(|date| date.to_str().ok()).map(str::to_owned);
+            Ok(Connected { socket, date })
         }
-        tungstenite::Error::Io(_) if uri.scheme_str() == Some("wss") => {
-            format!("{error}; is the broker served without TLS (ws://)?")
-        }
-        _ => error.to_string(),
+        Err(failure) => Err(diagnosis::of_upgrade(&failure, uri, (host, port), address).await),
     }
 }
 

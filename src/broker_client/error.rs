@@ -1,31 +1,41 @@
-//! Why the link is down, for now or for good.
+//! Why the link is down, for now or for good. Each text is what `daemon status`
+//! shows: what happened, where, and what to do.
 
+use std::io;
 use std::time::Duration;
 
 use crate::domain::error_code::ErrorCode;
-use crate::wire::close::Terminal;
+use crate::wire::close::{self, Terminal};
 
 /// A try to connect, or a connection, failed. The next try comes by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The URL is not one of a broker.
-    #[error("the broker URL {url} cannot be used: {reason}")]
-    Url {
-        /// As configured.
-        url: String,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// No TCP connection.
-    #[error("cannot connect to {address}: {source}")]
+    #[error("{}", connect_text(address, source))]
     Connect {
         /// Host and port.
         address: String,
         /// What the operating system said.
-        source: std::io::Error,
+        source: io::Error,
     },
-    /// No WebSocket: TLS or upgrade failed.
-    #[error("{address} does not speak the broker's protocol: {detail}")]
+    /// Something answers that is no broker.
+    #[error("{address} is no claudemesh broker: {detail}; check the broker's address, which came with the invite")]
+    NotABroker {
+        /// Host and port.
+        address: String,
+        /// What it did.
+        detail: String,
+    },
+    /// TLS on one side only, or a certificate that is not trusted.
+    #[error("TLS with {address} failed: {detail}")]
+    Tls {
+        /// Host and port.
+        address: String,
+        /// What went wrong, and what helps.
+        detail: String,
+    },
+    /// The upgrade to a WebSocket failed in another way.
+    #[error("{address} did not open a WebSocket: {detail}; check that the broker runs well there")]
     Upgrade {
         /// Host and port.
         address: String,
@@ -33,23 +43,33 @@ pub enum Error {
         detail: String,
     },
     /// Something took too long.
-    #[error("the broker did not answer within {0:?}")]
+    #[error("the broker did not answer within {0:?}; check that it runs and that the network lets it through")]
     NoAnswer(Duration),
+    /// The broker refused the hello because of this host's clock.
+    #[error("{}", clock_text(*.offset_ms))]
+    ClockSkew {
+        /// Broker time minus own time; `None` for brokers that do not tell.
+        offset_ms: Option<i64>,
+    },
     /// The broker refused the hello.
-    #[error("the broker refused this member: {code} {message}")]
+    #[error("{}", refused_text(broker, code, message))]
     Refused {
+        /// The broker's URL.
+        broker: String,
         /// The broker's code.
         code: String,
         /// The broker's words.
         message: String,
     },
     /// The socket was closed.
-    #[error("the broker closed the link: {code} {reason}")]
+    #[error("{}{}", closed_text(*.code, reason), detail_text(detail))]
     Closed {
         /// WebSocket close code; 1006 when there was none.
         code: u16,
         /// Its reason.
         reason: String,
+        /// The broker's words before it; empty when it gave none.
+        detail: String,
     },
     /// The broker lacks a required feature.
     #[error("the broker does not offer the required feature {feature}: {detail}")]
@@ -73,10 +93,10 @@ pub enum Error {
     #[error("the link is made anew")]
     Renewed,
     /// The socket failed.
-    #[error("the link broke: {0}")]
+    #[error("the link to the broker broke: {0}")]
     Broken(String),
     /// Nothing came for too long.
-    #[error("the link was silent for {0:?}")]
+    #[error("the broker was silent for {0:?}, so the link counts as dead")]
     Silent(Duration),
     /// There is no link now.
     #[error("there is no link to the broker now")]
@@ -115,6 +135,36 @@ pub enum End {
     Url(String),
 }
 
+// === impl Error ===
+
+impl Error {
+    /// The stable code of this failure.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::NotABroker { .. } => ErrorCode::NotABroker,
+            Self::Tls { .. } => ErrorCode::BrokerTlsFailed,
+            Self::ClockSkew { .. } => ErrorCode::ClockSkew,
+            // The broker's own trouble, which passes.
+            Self::Refused { code, .. } if matches!(code.as_str(), "internal" | "capacity") => {
+                ErrorCode::BrokerUnreachable
+            }
+            Self::Refused { .. } => ErrorCode::HelloRefused,
+            Self::FeatureMissing { .. } => ErrorCode::FeatureUnavailable,
+            Self::Stopping => ErrorCode::DaemonShuttingDown,
+            Self::Ended(end) => end.code(),
+            Self::Connect { .. }
+            | Self::Upgrade { .. }
+            | Self::NoAnswer(_)
+            | Self::NotNegotiated { .. }
+            | Self::Renewed
+            | Self::Closed { .. }
+            | Self::Broken(_)
+            | Self::Silent(_)
+            | Self::LinkDown => ErrorCode::BrokerUnreachable,
+        }
+    }
+}
+
 // === impl End ===
 
 impl End {
@@ -146,5 +196,85 @@ fn describe(terminal: &Terminal) -> &'static str {
         }
         Terminal::AlreadyConnected => "another connection holds this member",
         Terminal::FeatureUnavailable => "the broker does not offer a required feature",
+    }
+}
+
+fn connect_text(address: &str, source: &io::Error) -> String {
+    if source.kind() == io::ErrorKind::ConnectionRefused {
+        return format!("nothing listens at {address} (connection refused); check that the broker runs there");
+    }
+    // The resolver's errors have no kind of their own.
+    if source.raw_os_error().is_none() && source.to_string().contains("lookup") {
+        return format!(
+            "the name of the broker at {address} does not resolve; check the address and this host's name service"
+        );
+    }
+    format!("cannot connect to {address}: {source}; check the address and the network")
+}
+
+fn clock_text(offset_ms: Option<i64>) -> String {
+    match offset_ms {
+        Some(offset) => format!(
+            "the broker refused the hello because this host's clock is {}; the next hello uses the broker's time, but \
+             set the clock",
+            offset_text(offset)
+        ),
+        None => "the broker refused the hello because this host's clock is more than a minute from its own, which it \
+                 does not tell; set this host's clock"
+            .to_owned(),
+    }
+}
+
+/// A clock's offset (broker time minus own time) in words.
+pub fn offset_text(offset_ms: i64) -> String {
+    let side = if offset_ms > 0 { "behind" } else { "ahead of" };
+    // To the second: the measure is no better.
+    let span = Duration::from_secs(offset_ms.unsigned_abs().saturating_add(500) / 1000);
+    format!("{} {side} the broker's", humantime::format_duration(span))
+}
+
+fn refused_text(broker: &str, code: &str, message: &str) -> String {
+    match code {
+        "unauthorized" => format!(
+            "the broker at {broker} knows no member with this key in this mesh ({code}: {message}); check that this is \
+             the mesh's broker, or ask an admin for a new invite"
+        ),
+        "capacity" => format!("the broker at {broker} has no place for more connections of this mesh ({message})"),
+        "internal" => format!("the broker at {broker} failed ({message}); its log says more"),
+        _ => format!("the broker at {broker} refused this member's hello ({code}: {message})"),
+    }
+}
+
+fn closed_text(code: u16, reason: &str) -> String {
+    match (code, reason) {
+        (close::GOING_AWAY, _) => "the broker stops or restarts (close code 1001)".to_owned(),
+        (1006, _) => "the broker closed the link without a word (close code 1006)".to_owned(),
+        (close::TOO_LARGE, _) => {
+            "the broker closed the link because a frame was too large (close code 1009)".to_owned()
+        }
+        (close::KICKED, _) => "an administrator of the broker closed the link (close code 4001)".to_owned(),
+        (code, "") => format!("the broker closed the link with code {code}"),
+        (code, reason) => format!("the broker closed the link with code {code}: {reason}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_says_which_clock_is_ahead() {
+        assert_eq!(offset_text(300_000), "5m behind the broker's");
+        assert_eq!(offset_text(-65_000), "1m 5s ahead of the broker's");
+    }
+
+    #[test]
+    fn a_refusal_has_the_code_of_its_cause() {
+        let refused = |code: &str| Error::Refused { broker: "ws://b".into(), code: code.into(), message: "m".into() };
+        assert_eq!(refused("unauthorized").code(), ErrorCode::HelloRefused);
+        assert_eq!(refused("internal").code(), ErrorCode::BrokerUnreachable);
+        let refusal = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let text = Error::Connect { address: "b:1".into(), source: refusal }.to_string();
+        assert!(text.starts_with("nothing listens at b:1"), "{text}");
     }
 }

@@ -16,11 +16,11 @@ use crate::domain::time::UnixMillis;
 use crate::identity::{Identity, OwnKey};
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
-use crate::wire::close::{self, Reaction};
+use crate::wire::close::{self, Reaction, Retry};
 use crate::wire::codec::{self, DecodeErrorKind, Limits};
 use crate::wire::features::{CloseReason, Feature, NegotiationRequest, NegotiationResponse};
 use crate::wire::frame::{ClientFrame, ServerFrame};
-use crate::wire::hello::{Hello, HelloAck, HelloCapabilities};
+use crate::wire::hello::{ErrorFrame, Hello, HelloAck, HelloCapabilities};
 
 /// How long the broker may take for each answer.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -75,7 +75,7 @@ impl Greeter<'_> {
         let mut incoming = Incoming { socket, stats: self.stats, strict, why: None, ping_answered: false };
         let started = self.clock.monotonic();
         incoming.send(&ClientFrame::Hello(Box::new(self.hello()))).await?;
-        let hello = expect_hello_ack(&mut incoming).await?;
+        let hello = self.expect_hello_ack(&mut incoming).await?;
         let round_trip = self.clock.monotonic().saturating_sub(started);
         let negotiated = self.negotiate(&mut incoming).await?;
         Ok(Greeted { hello, negotiated, round_trip })
@@ -121,7 +121,7 @@ impl Greeter<'_> {
             // is taken by the reader.
             return Ok(Negotiated::default());
         }
-        let response = expect_response(incoming).await?;
+        let response = self.expect_response(incoming).await?;
         let (negotiated, missing) = Negotiated::from_response(response, &features.require);
         let Some(first) = missing.first() else { return Ok(negotiated) };
         let (feature, detail) = (first.feature.clone(), first.detail.clone());
@@ -139,45 +139,53 @@ impl Greeter<'_> {
         incoming.close(close::FEATURE_UNAVAILABLE, close::reason(close::FEATURE_UNAVAILABLE)).await;
         Err(Error::FeatureMissing { feature, detail, missing })
     }
-}
 
-async fn expect_hello_ack(incoming: &mut Incoming<'_>) -> Result<HelloAck, Error> {
-    let until = Instant::now() + LIMIT;
-    loop {
-        match incoming.frame(until).await? {
-            ServerFrame::HelloAck(ack) => return Ok(*ack),
-            ServerFrame::Error(error) => {
-                let reaction = close::reaction(close::POLICY, &error.code);
-                if let Reaction::Terminal(terminal) = reaction {
-                    return Err(Error::Ended(End::Closed { terminal, detail: error.message }));
+    async fn expect_hello_ack(&self, incoming: &mut Incoming<'_>) -> Result<HelloAck, Error> {
+        let until = Instant::now() + LIMIT;
+        loop {
+            match incoming.frame(until).await? {
+                ServerFrame::HelloAck(ack) => return Ok(*ack),
+                ServerFrame::Error(error) => {
+                    let reaction = close::reaction(close::POLICY, &error.code);
+                    if let Reaction::Terminal(terminal) = reaction {
+                        return Err(Error::Ended(End::Closed { terminal, detail: error.message }));
+                    }
+                    return Err(self.refused(error));
                 }
-                return Err(Error::Refused { code: error.code, message: error.message });
+                _ => {}
             }
-            _ => {}
         }
     }
-}
 
-/// Waits for the answer to the negotiation. A ping goes along, so that a broker
-/// that does not know the question can be told from a link that is dead.
-async fn expect_response(incoming: &mut Incoming<'_>) -> Result<NegotiationResponse, Error> {
-    incoming.ping().await?;
-    let until = Instant::now() + LIMIT;
-    loop {
-        match incoming.frame(until).await {
-            Ok(ServerFrame::NegotiationResponse(response)) => return Ok(response),
-            Ok(ServerFrame::Error(error)) => {
-                return Err(Error::Refused { code: error.code, message: error.message });
+    /// Waits for the answer to the negotiation. A ping goes along, so that a broker
+    /// that does not know the question can be told from a link that is dead.
+    async fn expect_response(&self, incoming: &mut Incoming<'_>) -> Result<NegotiationResponse, Error> {
+        incoming.ping().await?;
+        let until = Instant::now() + LIMIT;
+        loop {
+            match incoming.frame(until).await {
+                Ok(ServerFrame::NegotiationResponse(response)) => return Ok(response),
+                Ok(ServerFrame::Error(error)) => {
+                    return Err(self.refused(error));
+                }
+                // A broker without the extension starts with its pushes at once;
+                // they are not acknowledged, so they come again.
+                Ok(_) => {}
+                Err(Error::NoAnswer(limit)) => {
+                    incoming.close(close::NORMAL, "negotiation_timeout").await;
+                    return Err(Error::NotNegotiated { limit, ping_answered: incoming.ping_answered });
+                }
+                Err(error) => return Err(error),
             }
-            // A broker without the extension starts with its pushes at once;
-            // they are not acknowledged, so they come again.
-            Ok(_) => {}
-            Err(Error::NoAnswer(limit)) => {
-                incoming.close(close::NORMAL, "negotiation_timeout").await;
-                return Err(Error::NotNegotiated { limit, ping_answered: incoming.ping_answered });
-            }
-            Err(error) => return Err(error),
         }
+    }
+
+    fn refused(&self, error: ErrorFrame) -> Error {
+        if close::reaction(close::POLICY, &error.code) == Reaction::Retry(Retry::ClockSkew) {
+            let now = self.clock.now().0;
+            return Error::ClockSkew { offset_ms: error.broker_time.map(|time| time.saturating_sub(now)) };
+        }
+        Error::Refused { broker: self.config.url.clone(), code: error.code, message: error.message }
     }
 }
 
@@ -246,8 +254,8 @@ pub(super) fn closed(frame: Option<CloseFrame>, why: Option<CloseReason>) -> Err
     let detail = why.map(why_text).unwrap_or_default();
     match close::reaction(code, &reason) {
         Reaction::Terminal(terminal) => Error::Ended(End::Closed { terminal, detail }),
-        Reaction::Retry(_) if detail.is_empty() => Error::Closed { code, reason },
-        Reaction::Retry(_) => Error::Closed { code, reason: format!("{reason}: {detail}") },
+        Reaction::Retry(Retry::ClockSkew) => Error::ClockSkew { offset_ms: None },
+        Reaction::Retry(_) => Error::Closed { code, reason, detail },
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod clock_offset;
 mod connect;
+mod diagnosis;
 mod error;
 mod granted;
 mod handshake;
@@ -26,10 +27,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use self::error::{End, Error};
+pub use self::error::{End, Error, offset_text};
 pub use self::negotiated::Negotiated;
 use self::pending::Pending;
 use crate::config::broker_client::{BrokerLink, Features};
+use crate::domain::error_code::ErrorCode;
 use crate::domain::ids::MemberKey;
 use crate::domain::negotiation::Patience;
 use crate::domain::retry::Backoff;
@@ -84,6 +86,8 @@ pub enum LinkState {
     Ready(Arc<Session>),
     /// Down; the next try comes by itself.
     Waiting {
+        /// The stable code of the failure.
+        code: ErrorCode,
         /// Why it is down, for people.
         reason: String,
         /// Failures in a row.
@@ -235,6 +239,7 @@ pub fn prepare(config: Config, identity: Identity, clock: Clock, ids: IdSource, 
         news: news_tx,
         statuses: statuses_tx,
         state: state_tx,
+        told_offset_ms: None,
         pending: Pending::default(),
         stats: Arc::clone(&stats),
         stop: supervisor.token(Phase::Link),

@@ -57,6 +57,9 @@ pub(super) struct Task {
     pub(super) news: mpsc::Sender<News>,
     pub(super) statuses: mpsc::Sender<DeliveryStatus>,
     pub(super) state: watch::Sender<LinkState>,
+    /// Broker time minus own time, as the broker said it when it refused a
+    /// hello; counts more than what the upgrade's answer says.
+    pub(super) told_offset_ms: Option<i64>,
     pub(super) pending: Pending,
     pub(super) stats: Arc<Stats>,
     pub(super) stop: CancellationToken,
@@ -87,7 +90,10 @@ impl Task {
             }
             let lasted = self.clock.monotonic().saturating_sub(started);
             attempt = if lasted > STABLE { 1 } else { attempt.saturating_add(1) };
-            if self.pause(error.to_string(), attempt).await.is_err() {
+            if let Error::ClockSkew { offset_ms: Some(offset_ms) } = error {
+                self.told_offset_ms = Some(offset_ms);
+            }
+            if self.pause(&error, attempt).await.is_err() {
                 return;
             }
         }
@@ -101,8 +107,9 @@ impl Task {
             Error::FeatureMissing { feature, detail, missing } => {
                 (Agreement::Refused, feature.clone(), detail.clone(), missing.clone())
             }
-            Error::Ended(End::Closed { terminal: Terminal::FeatureUnavailable, detail }) => {
-                (Agreement::Refused, required.clone(), detail.clone(), vec![required])
+            Error::Ended(End::Closed { terminal: Terminal::FeatureUnavailable, detail }) if !required.is_empty() => {
+                let said = if detail.is_empty() { "it closed the link with code 4010" } else { detail.as_str() };
+                (Agreement::Refused, required.clone(), said.to_owned(), vec![required])
             }
             Error::NotNegotiated { ping_answered: true, .. } => {
                 (Agreement::Silent, required, silent, self.config.features.require.clone())
@@ -151,14 +158,15 @@ impl Task {
         if !self.config.features.require.is_empty() {
             self.granted.note(&greeted.negotiated.supported);
         }
+        let clock_offset_ms =
+            greeted.hello.broker_time.map_or(clock_offset_ms, |time| time.saturating_sub(self.clock.now().0));
+        // Kept only while it is needed: a clock that was set needs no help.
+        self.told_offset_ms = self.told_offset_ms.and_then(|_| clock_offset::if_needed(clock_offset_ms));
         let session = Arc::new(Session {
             number: *number,
             key: greeted_key,
             broker_version: greeted.hello.broker_version.clone().unwrap_or_default(),
-            clock_offset_ms: greeted
-                .hello
-                .broker_time
-                .map_or(clock_offset_ms, |time| time.saturating_sub(self.clock.now().0)),
+            clock_offset_ms,
             round_trip: greeted.round_trip,
             negotiated: greeted.negotiated,
         });
@@ -193,7 +201,9 @@ impl Task {
     ) -> Result<(Socket, Greeted, MemberKey, i64), Error> {
         let uri = connect::check_url(&self.config.url, self.config.link.allow_insecure).map_err(Error::Ended)?;
         let mut connected = connect::connect(&uri).await?;
-        let clock_offset_ms = clock_offset::from_date_header(connected.date.as_deref(), self.clock.now());
+        let clock_offset_ms = self
+            .told_offset_ms
+            .unwrap_or_else(|| clock_offset::from_date_header(connected.date.as_deref(), self.clock.now()));
         if clock_offset_ms != 0 {
             tracing::warn!(clock_offset_ms, "This host's clock is off; the broker's time is used for the handshake");
         }
@@ -252,12 +262,13 @@ impl Task {
     }
 
     /// Waits before the next try; an error means that the daemon stops.
-    async fn pause(&mut self, reason: String, attempt: u32) -> Result<(), ()> {
+    async fn pause(&mut self, error: &Error, attempt: u32) -> Result<(), ()> {
+        let (code, reason) = (error.code(), error.to_string());
         let pause = self.config.backoff.pause(attempt, self.ids.jitter(1000));
         let was_up = std::mem::take(&mut self.told_up);
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-        tracing::warn!(reason, attempt, pause_ms, "No link to the broker: {reason}");
-        self.state.send_replace(LinkState::Waiting { reason: reason.clone(), attempt, pause });
+        tracing::warn!(code = code.name(), attempt, pause_ms, "No link to the broker: {reason}");
+        self.state.send_replace(LinkState::Waiting { code, reason: reason.clone(), attempt, pause });
         if was_up {
             self.news.send(News::Down { reason }).await.map_err(|_| ())?;
         }

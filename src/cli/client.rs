@@ -105,6 +105,7 @@ impl Client {
                 ErrorCode::ConfigInvalid,
                 format!("CLAUDEMESH_TOKEN_FILE={} does not exist", token_file.display()),
             )
+            .next("set it to the file local_token in the daemon's state directory")
         })?;
         let value = Zeroizing::new(format!("Bearer {}", token.trim()));
         let mut token = MetadataValue::try_from(value.as_str())

@@ -100,13 +100,13 @@ impl From<membership::names::SlugError> for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self::new(ErrorCode::ConfigInvalid, error.to_string())
+        Self::new(ErrorCode::ConfigInvalid, error.to_string()).next(error.next_step())
     }
 }
 
 impl From<FileError> for Failure {
     fn from(error: FileError) -> Self {
-        Self::new(ErrorCode::StateDirUnusable, error.to_string())
+        Self::new(ErrorCode::StateDirUnusable, error.to_string()).next(error.next_step())
     }
 }
 

@@ -78,7 +78,7 @@ impl DaemonConfig {
     /// Reads and checks the file; a missing file gives the defaults.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let config: Self = source::read_toml(path)?;
-        config.check()?;
+        config.check().map_err(|error| error.in_file(path))?;
         Ok(config)
     }
 

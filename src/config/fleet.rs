@@ -32,13 +32,15 @@ impl Default for Fleet {
 impl Fleet {
     /// Reads and checks the file; a missing file gives the defaults.
     pub fn load(root: &Root) -> Result<Self, ConfigError> {
-        let fleet = source::read_toml::<File>(&root.daemons_dir().join("config.toml"))?.fleet;
+        let path = root.daemons_dir().join("config.toml");
+        let fleet = source::read_toml::<File>(&path)?.fleet;
         if fleet.max_daemons == 0 {
-            return Err(ConfigError::Value {
+            let error = ConfigError::Value {
                 key: "fleet.max_daemons",
                 value: "0".to_owned(),
                 reason: "it must be at least 1".to_owned(),
-            });
+            };
+            return Err(error.in_file(&path));
         }
         Ok(fleet)
     }

@@ -20,7 +20,7 @@ pub mod outbox;
 pub mod paths;
 pub mod source;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A setting is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -34,11 +34,13 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not the TOML that is expected: syntax, unknown key, type.
-    #[error("{}: {detail}", path.display())]
+    #[error("{}{}: {detail}", path.display(), line_text(*.line))]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// Line, column and what is wrong.
+        /// Counted from 1, when it is known.
+        line: Option<usize>,
+        /// What is wrong, and which key was perhaps meant.
         detail: String,
     },
     /// A value is out of range.
@@ -51,7 +53,44 @@ pub enum ConfigError {
         /// What is allowed.
         reason: String,
     },
+    /// A value out of range, and where it stands.
+    #[error("{}{}: {error}", path.display(), line_text(*.line))]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1, when the key is in the file.
+        line: Option<usize>,
+        /// What is wrong.
+        error: Box<ConfigError>,
+    },
     /// The home directory is unknown.
     #[error("cannot tell the home directory: neither CLAUDEMESH_HOME nor HOME is set")]
     NoHome,
+}
+
+// === impl ConfigError ===
+
+impl ConfigError {
+    /// Says in which file, and in which line of it, the key stands.
+    #[must_use]
+    pub fn in_file(self, path: &Path) -> Self {
+        let Self::Value { key, .. } = &self else { return self };
+        let line = std::fs::read_to_string(path).ok().and_then(|text| source::line_of(&text, key));
+        Self::InFile { path: path.to_owned(), line, error: Box::new(self) }
+    }
+
+    /// What the user can do about it.
+    pub fn next_step(&self) -> &'static str {
+        match self {
+            Self::Unreadable { .. } => "check that the file is yours and can be read",
+            Self::Malformed { .. } | Self::Value { .. } | Self::InFile { .. } => {
+                "correct it or take it out; every key has a default, see docs/CONFIG.md"
+            }
+            Self::NoHome => "set HOME, or CLAUDEMESH_HOME to the directory for all files",
+        }
+    }
+}
+
+fn line_text(line: Option<usize>) -> String {
+    line.map_or_else(String::new, |line| format!(", line {line}"))
 }

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::domain::nearest::nearest;
+
 /// Gives the values of environment variables.
 pub trait Source: Send + Sync {
     /// The value of a variable; `None` when it is not set, empty or not UTF-8.
@@ -43,6 +45,62 @@ pub fn read_toml<T: serde::de::DeserializeOwned + Default>(path: &Path) -> Resul
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(T::default()),
         Err(source) => return Err(super::ConfigError::Unreadable { path: path.to_owned(), source }),
     };
-    toml::from_str(&text)
-        .map_err(|error| super::ConfigError::Malformed { path: path.to_owned(), detail: error.to_string() })
+    toml::from_str(&text).map_err(|error| super::ConfigError::Malformed {
+        path: path.to_owned(),
+        line: error.span().map(|span| line_at(&text, span.start)),
+        detail: with_guess(&text, &error),
+    })
+}
+
+/// The parser's complaint on one line, with the key of the line, and the name
+/// that was perhaps meant.
+fn with_guess(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().trim().replace('\n', "; ");
+    let Some(names) = message.strip_prefix("unknown field `").or_else(|| message.strip_prefix("unknown variant `"))
+    else {
+        // Not the value: it may be a password.
+        let line = error.span().and_then(|span| text.lines().nth(line_at(text, span.start) - 1));
+        let key = line.and_then(|line| line.split_once('=')).map(|(key, _)| key.trim());
+        return key.map_or_else(|| message.clone(), |key| format!("`{key}`: {message}"));
+    };
+    let wanted = names.split('`').next().unwrap_or_default();
+    let known: Vec<&str> = names.split('`').skip(2).step_by(2).collect();
+    match nearest(wanted, known).first() {
+        Some(near) => format!("{message}; did you mean `{near}`?"),
+        None => message.clone(),
+    }
+}
+
+/// The line of a byte, from 1.
+fn line_at(text: &str, byte: usize) -> usize {
+    1 + text.bytes().take(byte).filter(|byte| *byte == b'\n').count()
+}
+
+/// The line of a key such as `ipc.http_bind`, from 1.
+pub(super) fn line_of(text: &str, key: &str) -> Option<usize> {
+    let (section, name) = key.rsplit_once('.')?;
+    let mut current = "";
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if let Some(header) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            current = header.trim();
+        } else if current == section && line.split('=').next().is_some_and(|found| found.trim() == name) {
+            return Some(index + 1);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_counted_from_one() {
+        let text = "# x\n[ipc]\nhttp_port = 1\n[daemon]\nhttp_port = 2\n";
+        assert_eq!(line_of(text, "ipc.http_port"), Some(3));
+        assert_eq!(line_of(text, "daemon.http_port"), Some(5));
+        assert_eq!(line_of(text, "daemon.log_level"), None);
+        assert_eq!((line_at(text, 0), line_at(text, 4)), (1, 2));
+    }
 }

@@ -11,7 +11,7 @@ use crate::broker_client::{self, End, LinkState};
 use crate::config::daemon::DaemonConfig;
 use crate::config::paths::StateDir;
 use crate::db::connect::{CheckpointMode, Sqlite};
-use crate::domain::error_code::ErrorCode;
+use crate::domain::error_code::{ErrorCode, exit};
 use crate::domain::ids::MemberKey;
 use crate::domain::negotiation::PATIENCE;
 use crate::domain::retry::Backoff;
@@ -75,6 +75,7 @@ pub(super) async fn parts(
 
     state::check_schema_version(state)?;
     let identity = state::identity(&options.root, state, &entry, clock)?;
+    let exposed = state::exposed_keys(&options.root, state)?;
     let token = LocalToken::load_or_create(&state.local_token(), &ids)?;
     let instance_id = state::instance_id(state, &ids)?;
     state::host_fingerprint(state, &ids, clock)?;
@@ -170,7 +171,7 @@ pub(super) async fn parts(
         limits: config.limits.clone(),
         required_features: config.features.require.clone(),
         schema_version: state::SCHEMA_VERSION,
-        facts: facts(options, state, &entry, clock, tcp.as_ref()),
+        facts: facts(options, state, &entry, clock, tcp.as_ref(), warnings(state, exposed, &databases)),
     };
     let api = api::prepare(api_deps).await?;
     Ok(Parts {
@@ -204,6 +205,7 @@ fn facts(
     entry: &MeshEntry,
     clock: &Clock,
     tcp: Option<&TcpListener>,
+    warnings: Vec<admin::StatusWarning>,
 ) -> api::Facts {
     let text = |path: std::path::PathBuf| path.display().to_string();
     let address = tcp.and_then(|listener| listener.local_addr().ok());
@@ -224,7 +226,28 @@ fn facts(
         broker_url: entry.broker_url.clone(),
         insecure_link: entry.broker_url.starts_with("ws://"),
         last_exit,
+        warnings,
     }
+}
+
+/// What the start found that the operator should know.
+fn warnings(state: &StateDir, exposed: Vec<String>, databases: &state::Databases) -> Vec<admin::StatusWarning> {
+    let mut warnings: Vec<_> = exposed.into_iter().map(|text| api::warning("key_file_exposed", text)).collect();
+    for warning in &warnings {
+        tracing::warn!(code = warning.code, "{}", warning.message);
+    }
+    if let Some(kept) = &databases.inbox_set_aside {
+        let text = format!(
+            "the inbox was damaged and a new one was begun; the damaged one is kept as {}: sqlite3 .recover may read it",
+            kept.display()
+        );
+        warnings.push(api::warning("inbox_set_aside", text));
+    }
+    if let Some(last) = LastExit::read(&state.last_exit()).filter(|last| last.exit_code != exit::OK) {
+        let text = format!("the daemon before this one ended with exit code {}: {}", last.exit_code, last.detail);
+        warnings.push(api::warning("last_exit", text));
+    }
+    warnings
 }
 
 /// Binds the loopback port and writes it down. A port that is taken does not

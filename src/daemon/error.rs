@@ -120,6 +120,34 @@ impl Error {
     }
 }
 
+impl Error {
+    /// What the user can do about it, where the text does not say it already.
+    pub fn next_step(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Config(error) => error.next_step(),
+            Self::Membership(error) => error.next_step(),
+            Self::Identity(error) => return error.next_step(),
+            Self::File(error) | Self::Lock(LockError::File(error)) => error.next_step(),
+            Self::Listen(ListenError::Bind { .. }) => "check that the directory is yours and on a local file system",
+            Self::Database(error) if error.is_full() => {
+                "free some space there and try again; what is stored there is kept"
+            }
+            Self::Database(error) if matches!(**error, db::Error::SchemaNewer { .. }) => return None,
+            Self::Database(_) | Self::Outbox(_) | Self::Inbox(_) | Self::Peers(_) => {
+                "check the disk and the owner of the file, then start again; nothing in it was changed"
+            }
+            Self::Logging(_) => "check that the file is yours and the disk not full",
+            Self::Api(_) | Self::System { .. } => "try again; if it stays, please report it",
+            Self::AlreadyRunning { .. }
+            | Self::NotJoined { .. }
+            | Self::Lock(LockError::Held { .. })
+            | Self::Listen(_)
+            | Self::OutboxCorrupt { .. }
+            | Self::SchemaNewer { .. } => return None,
+        })
+    }
+}
+
 // The large errors are boxed: every step of the start returns this type.
 macro_rules! boxed {
     ($($variant:ident($error:ty),)*) => {

@@ -20,6 +20,7 @@ use crate::config::paths::{Root, StateDir};
 use crate::domain::ids::MemberKey;
 use crate::runtime::clock::Clock;
 use crate::runtime::instance_lock::InstanceLock;
+use crate::runtime::listen;
 use crate::runtime::private_file;
 use crate::runtime::shutdown::{self, StopRequest};
 use crate::runtime::signals::{self, StopSignals};
@@ -115,7 +116,7 @@ impl Prepared {
         let stop = StopRequest::default();
         // Whatever fails before the lock is held must not touch the files of a
         // daemon that runs.
-        crate::runtime::listen::check_path(&state.sock())?;
+        listen::check_path(&state.sock())?;
         let entry = state::joined(&options.root, &options.mesh)?;
         let lock = state::lock(&state, &options.mesh)?;
         let files = Files { state: state.clone(), _lock: lock };
@@ -138,8 +139,9 @@ impl Prepared {
 
 impl Drop for Files {
     fn drop(&mut self) {
-        for path in [self.state.sock(), self.state.http_port(), self.state.pid()] {
-            // Best effort at the very end; the next start removes what is left.
+        // Best effort at the very end; the next start removes what is left.
+        let _ = listen::remove_socket(&self.state.sock());
+        for path in [self.state.http_port(), self.state.pid()] {
             let _ = private_file::remove_if_there(&path);
         }
     }

@@ -1,6 +1,6 @@
 //! The files of a state directory, from the lock to the databases.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sea_orm::ConnectionTrait as _;
 use sea_orm_migration::MigratorTrait;
@@ -36,6 +36,8 @@ const RECOVER_PAUSE_MS: i64 = 500;
 pub(super) struct Databases {
     pub(super) outbox: Sqlite,
     pub(super) inbox: Sqlite,
+    /// Where a damaged inbox was moved to.
+    pub(super) inbox_set_aside: Option<PathBuf>,
 }
 
 /// Makes the directory and takes its lock; nothing else is touched before.
@@ -120,6 +122,27 @@ fn check_member(stored: Stored, entry: &MeshEntry, path: &Path) -> Result<Stored
     Err(crate::identity::Error::OtherMember { path: path.to_owned(), found, expected }.into())
 }
 
+/// Which files with keys others could read until now. The daemon's own is
+/// narrowed; `config.json` belongs to other programs too and is left alone.
+pub(super) fn exposed_keys(root: &Root, state: &StateDir) -> Result<Vec<String>, Error> {
+    let mut found = Vec::new();
+    if let Some(mode) = private_file::exposed(&state.keypair())? {
+        private_file::narrow(&state.keypair())?;
+        let path = state.keypair();
+        found.push(format!(
+            "{} could be read by others (mode {mode:04o}) and was narrowed to 0600; if others were on this host, join \
+             again with a new key",
+            path.display()
+        ));
+    }
+    let path = root.config_json();
+    if let Some(mode) = private_file::exposed(&path)? {
+        let shown = path.display();
+        found.push(format!("{shown} holds keys and can be read by others (mode {mode:04o}); run: chmod 600 {shown}"));
+    }
+    Ok(found)
+}
+
 /// The persistent id of this directory, told to the broker.
 pub(super) fn instance_id(state: &StateDir, ids: &IdSource) -> Result<String, Error> {
     if let Some(id) = private_file::read_optional(&state.instance())?.map(|text| text.trim().to_owned())
@@ -171,6 +194,7 @@ pub(super) async fn open_databases(
         return Err(Error::OutboxCorrupt { path, complaint, mesh: mesh.to_owned() });
     }
     let inbox_path = state.inbox_db();
+    let mut inbox_set_aside = None;
     if let Integrity::Damaged(complaint) = integrity_check(&inbox_path, Depth::Full).await? {
         let kept = quarantine(&inbox_path, clock.now())?;
         tracing::error!(
@@ -179,6 +203,7 @@ pub(super) async fn open_databases(
             "inbox_corruption_recovered: the inbox was damaged; it is kept as {} and a new one is begun",
             kept.display()
         );
+        inbox_set_aside = Some(kept);
     }
     let outbox = open::<claudemesh_migrations::OutboxMigrator>(&outbox_path).await?;
     let inbox = open::<claudemesh_migrations::InboxMigrator>(&inbox_path).await?;
@@ -194,7 +219,7 @@ pub(super) async fn open_databases(
     if recovered > 0 {
         tracing::info!(sends = recovered, "{recovered} sends were on their way at the last end and go out again");
     }
-    Ok(Databases { outbox, inbox })
+    Ok(Databases { outbox, inbox, inbox_set_aside })
 }
 
 async fn open<M: MigratorTrait>(path: &Path) -> Result<Sqlite, Error> {

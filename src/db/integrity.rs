@@ -56,7 +56,8 @@ async fn first_complaint(path: &Path, depth: Depth) -> Result<String, DbErr> {
     };
     let row = connection.query_one_raw(Statement::from_string(connection.get_database_backend(), sql)).await;
     let complaint = row.and_then(|row| match row {
-        Some(row) => row.try_get_by_index::<String>(0),
+        // The first line only says which database.
+        Some(row) => row.try_get_by_index::<String>(0).map(|text| text.replace("*** in database main ***\n", "")),
         None => Ok("the check gave no answer".to_owned()),
     });
     connection.close_by_ref().await?;

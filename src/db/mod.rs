@@ -81,4 +81,13 @@ impl Error {
     pub fn is_busy(&self) -> bool {
         matches!(self, Self::Engine { source, .. } if tx::is_retryable(source))
     }
+
+    /// True if the disk is full.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Engine { source, .. } => tx::is_full(source),
+            Self::File { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
 }

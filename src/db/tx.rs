@@ -97,9 +97,14 @@ pub fn is_damaged(error: &DbErr) -> bool {
         .is_some_and(|code| code.len() < 5 && code.parse::<u32>().is_ok_and(|number| matches!(number & 0xff, 11 | 26)))
 }
 
+/// The file of the write-ahead log's index could not grow. On a full disk this
+/// comes before any write does.
+const SQLITE_IOERR_SHMSIZE: u32 = 4874;
+
 /// True if the disk is full (SQLite).
 pub fn is_full(error: &DbErr) -> bool {
-    engine_code(error).is_some_and(|code| code.len() < 5 && code.parse::<u32>().is_ok_and(|number| number & 0xff == 13))
+    let is_full = |number: u32| number & 0xff == 13 || number == SQLITE_IOERR_SHMSIZE;
+    engine_code(error).is_some_and(|code| code.len() < 5 && code.parse::<u32>().is_ok_and(is_full))
 }
 
 /// True if a unique key or primary key refused the row.

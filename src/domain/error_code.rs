@@ -158,6 +158,10 @@ codes! {
     // The daemon's circumstances.
     StorageFailed => "storage_failed", UNAVAILABLE, 503, retry, OTHER, "The database did not take the write";
     BrokerUnreachable => "broker_unreachable", UNAVAILABLE, 503, retry, OTHER, "The broker does not answer";
+    NotABroker => "not_a_broker", FAILED_PRECONDITION, 502, final, OTHER, "What answers at the broker's address is no broker";
+    BrokerTlsFailed => "broker_tls_failed", FAILED_PRECONDITION, 502, final, OTHER, "TLS with the broker failed";
+    HelloRefused => "hello_refused", PERMISSION_DENIED, 403, final, OTHER, "The broker does not let this member in";
+    ClockSkew => "clock_skew", FAILED_PRECONDITION, 412, final, OTHER, "This host's clock is too far from the broker's";
     DaemonShuttingDown => "daemon_shutting_down", UNAVAILABLE, 503, retry, OTHER, "The daemon is stopping";
     DeadlineExceeded => "deadline_exceeded", DEADLINE_EXCEEDED, 504, retry, OTHER, "The call's deadline passed";
     CapabilityDisabled => "capability_disabled", UNIMPLEMENTED, 404, final, OTHER, "This capability is switched off";

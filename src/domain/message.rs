@@ -80,10 +80,10 @@ pub enum Destination {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
     /// A required field is missing or empty.
-    #[error("`{0}` is missing or empty")]
+    #[error("`{0}` is missing or empty; give it a value")]
     Missing(&'static str),
     /// The text is too long.
-    #[error("the message is {got} bytes long, the limit is {max} bytes")]
+    #[error("the message is {got} bytes long, the limit is {max} bytes; send it in parts")]
     TooLarge {
         /// Its length in bytes.
         got: usize,

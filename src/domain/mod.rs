@@ -18,6 +18,7 @@ pub mod ids;
 pub mod key_chain;
 pub mod message;
 pub mod names;
+pub mod nearest;
 pub mod negotiation;
 pub mod outbox;
 pub mod pinning;

@@ -7,6 +7,7 @@ use super::ids::{MemberId, MemberKey};
 use super::key_chain::{self, PreviousKey};
 use super::message::{Destination, MIN_PREFIX_DIGITS};
 use super::names;
+use super::nearest::nearest;
 use super::time::UnixMillis;
 
 /// A member as this daemon has pinned it at first sight.
@@ -113,12 +114,14 @@ pub struct Resolved {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
     /// Nobody matches.
-    #[error("no member of the mesh matches `{to}`{}", list("; its members are ", candidates))]
+    #[error("no member of the mesh matches `{to}`{}{}", short_prefix_hint(to), offer(candidates, *.near))]
     Unknown {
         /// The destination as written.
         to: String,
-        /// Some members there are.
+        /// The members with a name near to it; without any, some that there are.
         candidates: Vec<String>,
+        /// Whether the candidates are near to it in spelling.
+        near: bool,
     },
     /// Several match.
     #[error("several members match `{to}`{}; write more of the key", list(": ", candidates))]
@@ -138,7 +141,7 @@ pub enum ResolveError {
         name: String,
     },
     /// The member was removed from the mesh.
-    #[error("{name} was removed from the mesh")]
+    #[error("{name} was removed from the mesh, so nothing is sent to it")]
     Revoked {
         /// The member's name.
         name: String,
@@ -170,15 +173,18 @@ pub fn find<'a>(destination: &Destination, members: &'a [PinnedMember]) -> Resul
         Destination::Key(key) => (key.to_hex(), members.iter().filter(|member| member.key == *key).collect::<Vec<_>>()),
         Destination::NameOrPrefix(text) => (text.clone(), by_name_or_prefix(text, members)),
         Destination::Topic(name) => {
-            return Err(ResolveError::Unknown { to: format!("#{name}"), candidates: Vec::new() });
+            return Err(unknown(format!("#{name}")));
         }
-        Destination::Everyone => return Err(ResolveError::Unknown { to: "*".to_owned(), candidates: Vec::new() }),
+        Destination::Everyone => return Err(unknown("*".to_owned())),
         Destination::Group(name) => {
-            return Err(ResolveError::Unknown { to: format!("@{name}"), candidates: Vec::new() });
+            return Err(unknown(format!("@{name}")));
         }
     };
     match found.as_slice() {
-        [] => Err(ResolveError::Unknown { to: text, candidates: nearest(members) }),
+        [] => {
+            let (candidates, near) = candidates(&text, members);
+            Err(ResolveError::Unknown { to: text, candidates, near })
+        }
         [member] => Ok(member),
         several => {
             Err(ResolveError::Ambiguous { to: text, candidates: several.iter().map(|one| label(one)).collect() })
@@ -208,9 +214,43 @@ fn by_name_or_prefix<'a>(text: &str, members: &'a [PinnedMember]) -> Vec<&'a Pin
     members.iter().filter(|member| member.key.to_hex().starts_with(&prefix)).collect()
 }
 
-/// At most eight members, for the message of an error.
-fn nearest(members: &[PinnedMember]) -> Vec<String> {
-    members.iter().filter(|member| !member.revoked).take(8).map(label).collect()
+fn unknown(to: String) -> ResolveError {
+    ResolveError::Unknown { to, candidates: Vec::new(), near: false }
+}
+
+/// The members whose name or key is near to what was written, and true; or at
+/// most eight of all, and false.
+fn candidates(text: &str, members: &[PinnedMember]) -> (Vec<String>, bool) {
+    let live = || members.iter().filter(|member| !member.revoked);
+    let by_key = live().filter(|member| is_short_prefix(text) && member.key.to_hex().starts_with(text));
+    let mut near: Vec<String> = by_key.map(label).collect();
+    let names: Vec<&str> = live().map(|member| member.display_name.as_str()).collect();
+    for name in nearest(text, names) {
+        let named = live().filter(|member| member.display_name == name).map(label);
+        near.extend(named.filter(|label| !near.contains(label)).collect::<Vec<_>>());
+    }
+    near.dedup();
+    if near.is_empty() { (live().take(8).map(label).collect(), false) } else { (near, true) }
+}
+
+/// Digits of a key, but fewer than name a member.
+fn is_short_prefix(text: &str) -> bool {
+    (4..MIN_PREFIX_DIGITS).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn short_prefix_hint(to: &str) -> String {
+    if !is_short_prefix(to) {
+        return String::new();
+    }
+    format!(" (to name a member by its key, write {MIN_PREFIX_DIGITS} or more of its digits; these are {})", to.len())
+}
+
+fn offer(candidates: &[String], near: bool) -> String {
+    match candidates {
+        [] => "; no other member is known here yet".to_owned(),
+        _ if near => format!("; did you mean {}?", candidates.join(", ")),
+        _ => list("; its members are ", candidates),
+    }
 }
 
 fn label(member: &PinnedMember) -> String {
@@ -244,6 +284,20 @@ mod tests {
         assert_eq!(id(&members[0].key.to_hex()[..16].to_uppercase(), &members).as_deref(), Ok("a"));
         // Fifteen digits are a name, and nobody has it.
         assert!(matches!(id(&members[0].key.to_hex()[..15], &members), Err(ResolveError::Unknown { .. })));
+    }
+
+    #[test]
+    fn an_unknown_name_offers_the_nearest_ones() {
+        let members = [member("a", "Alice", 1), member("b", "Bob", 2), member("r", "Rob", 3)];
+        let text = |to: &str| id(to, &members).unwrap_err().to_string();
+        assert_eq!(text("bobb"), "no member of the mesh matches `bobb`; did you mean Bob (0207070707070707)?");
+        assert!(
+            text("zebra").ends_with(
+                "; its members are Alice (0107070707070707), Bob (0207070707070707), Rob (0307070707070707)"
+            )
+        );
+        let short = text("02070707");
+        assert!(short.contains("16 or more") && short.ends_with("did you mean Bob (0207070707070707)?"), "{short}");
     }
 
     #[test]

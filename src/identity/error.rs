@@ -11,7 +11,7 @@ use crate::runtime::private_file::FileError;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file is not what it should be.
-    #[error("{} is damaged: {detail}; restore it from a backup", path.display())]
+    #[error("{} is damaged: {detail}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -54,5 +54,22 @@ impl Error {
             Self::File(_) => ErrorCode::StateDirUnusable,
             Self::Random(_) => ErrorCode::InternalError,
         }
+    }
+
+    /// What the user can do about it.
+    pub fn next_step(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Damaged { path, .. } | Self::Key { path, .. } if path.ends_with("keypair.json") => {
+                "move the file away and start again: it is made anew from config.json"
+            }
+            Self::Damaged { .. } | Self::Key { .. } => {
+                "restore the file from a backup, or move it away and start again"
+            }
+            Self::OtherMember { .. } => {
+                "the mesh was joined anew: move the state directory away, or restore the config.json of before"
+            }
+            Self::File(error) => error.next_step(),
+            Self::Random(_) => "try again; if it stays, the system's random source does not work",
+        })
     }
 }

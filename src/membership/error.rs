@@ -81,6 +81,22 @@ pub enum Error {
         /// What went wrong.
         detail: String,
     },
+    /// TLS on one side only, or a certificate that is not trusted.
+    #[error("TLS with the broker at {address} failed: {detail}")]
+    Tls {
+        /// Its HTTP address.
+        address: String,
+        /// What went wrong.
+        detail: String,
+    },
+    /// What answers speaks another protocol.
+    #[error("{address} does not answer like a broker: {detail}")]
+    NotABroker {
+        /// Its HTTP address.
+        address: String,
+        /// What went wrong.
+        detail: String,
+    },
     /// An answer that no broker gives.
     #[error("{address} answered HTTP {status}: {detail}")]
     UnexpectedAnswer {
@@ -166,7 +182,8 @@ impl Error {
             Self::Busy { .. } | Self::InviteRefused { .. } => ErrorCode::JoinRefused,
             Self::Unreachable { .. } => ErrorCode::BrokerUnreachable,
             Self::UnexpectedAnswer { status, .. } if *status >= 500 => ErrorCode::BrokerUnreachable,
-            Self::UnexpectedAnswer { .. } => ErrorCode::JoinRefused,
+            Self::UnexpectedAnswer { .. } | Self::NotABroker { .. } => ErrorCode::NotABroker,
+            Self::Tls { .. } => ErrorCode::BrokerTlsFailed,
             Self::JoinRefused { reason, .. } => match reason.as_str() {
                 join_error::INVITE_EXPIRED => ErrorCode::InviteExpired,
                 join_error::INVITE_BAD_SIGNATURE
@@ -183,13 +200,16 @@ impl Error {
     pub fn next_step(&self) -> &'static str {
         match self {
             Self::Invite(InviteError::NotAnInvite) => "pass the whole link, in quotes: claudemesh join 'ic://join/...'",
+            Self::Invite(InviteError::Damaged(_)) => {
+                "copy the whole link: programs that show text often cut long lines; or ask the mesh's owner for a new one"
+            }
             Self::Invite(_) | Self::Id(_) | Self::Statement(_) => "ask the mesh's owner for a new link",
             Self::BrokerUrl(BrokerUrlError::Insecure(_)) => {
                 "use a wss:// address; on a network you trust, add --allow-insecure"
             }
             Self::BrokerUrl(_) => "a broker URL looks like wss://mesh.example/ws or ws://127.0.0.1:7900/ws",
             Self::Slug(_) | Self::Name(_) | Self::Limit(_) => "choose another value",
-            Self::File(_) => "check that the directory exists and is yours; CLAUDEMESH_HOME moves it",
+            Self::File(error) => error.next_step(),
             Self::Malformed { .. } => "mend the file by hand, or move it away and join again",
             Self::ConfigBusy { .. } | Self::Busy { .. } => "try again",
             Self::Key { .. } => "restore the file from a backup, or remove the entry and join again",
@@ -198,7 +218,16 @@ impl Error {
                 "meshes are told apart by name on one host; join the second one with another CLAUDEMESH_HOME"
             }
             Self::Unreachable { .. } => "check the address and that the broker runs; repeating the command is safe",
-            Self::UnexpectedAnswer { .. } => "check that this is a claudemesh broker; repeating the command is safe",
+            Self::Tls { .. } => {
+                "the address came with the invite: ask the mesh's owner for one whose address fits (wss:// is with TLS, \
+                 ws:// without), or install the certificate's authority on this host"
+            }
+            Self::UnexpectedAnswer { .. } | Self::NotABroker { .. } => {
+                "check that this is a claudemesh broker; repeating the command is safe"
+            }
+            Self::JoinRefused { reason, .. } if reason == join_error::MESH_NOT_FOUND => {
+                "check that this is the mesh's broker, or ask the mesh's owner for a new link"
+            }
             Self::JoinRefused { .. } => "ask the mesh's owner for a new link",
             Self::InviteRefused { .. } => "check this host's clock, and that this is the broker that has the mesh",
             Self::AdminTokenMissing { .. } => {

@@ -60,14 +60,7 @@ impl Broker {
     /// `POST <origin><path>` with a JSON body.
     pub(super) fn post(&self, path: &str, bearer: Option<&str>, body: &impl Serialize) -> Result<Answer, Error> {
         let url = format!("{}{path}", self.origin);
-        let unreachable = |error: ureq::Error| Error::Unreachable {
-            address: self.origin.clone(),
-            detail: match error {
-                ureq::Error::Timeout(_) => format!("no answer within {} s", LIMIT.as_secs()),
-                ureq::Error::Io(error) => error.to_string(),
-                other => other.to_string(),
-            },
-        };
+        let unreachable = |error: ureq::Error| diagnose(&error, &self.origin);
         let mut request = self.agent.post(&url);
         if let Some(token) = bearer {
             let value = Zeroizing::new(format!("Bearer {token}"));
@@ -111,6 +104,42 @@ impl Answer {
     pub(super) fn unexpected(&self) -> Error {
         Error::UnexpectedAnswer { address: self.url.clone(), status: self.status, detail: self.reason() }
     }
+}
+
+/// What a failed call means. The texts in it are rustls' own: such an error lies
+/// inside others and has no kind.
+fn diagnose(error: &ureq::Error, origin: &str) -> Error {
+    let address = origin.to_owned();
+    let text = match error {
+        ureq::Error::Io(error) => error.to_string(),
+        error => error.to_string(),
+    };
+    if text.contains("InvalidContentType") {
+        return Error::Tls { address, detail: "what answers there does not speak TLS".to_owned() };
+    }
+    if text.contains("certificate") {
+        return Error::Tls { address, detail: format!("its certificate is not trusted here ({text})") };
+    }
+    let detail = match error {
+        ureq::Error::Timeout(_) => format!("no answer within {} s", LIMIT.as_secs()),
+        ureq::Error::HostNotFound => "the name does not resolve".to_owned(),
+        // The resolver's errors have no kind of their own.
+        ureq::Error::Io(error) if error.to_string().contains("lookup") => "the name does not resolve".to_owned(),
+        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            "nothing listens there (connection refused)".to_owned()
+        }
+        ureq::Error::Io(error) if origin.starts_with("http:") && is_hang_up(error) => {
+            format!("it hung up without an answer ({error}), as a server with TLS (wss://) does")
+        }
+        ureq::Error::Io(error) => error.to_string(),
+        _ => return Error::NotABroker { address, detail: text },
+    };
+    Error::Unreachable { address, detail }
+}
+
+fn is_hang_up(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as Kind;
+    matches!(error.kind(), Kind::ConnectionReset | Kind::UnexpectedEof | Kind::ConnectionAborted | Kind::BrokenPipe)
 }
 
 /// The first 200 characters without control characters: an answer must not

@@ -1,5 +1,7 @@
 //! What a caller is told: the accept table's decision put into words.
 
+use std::path::Path;
+
 use super::entity::Model;
 use super::repo::Existing;
 use super::{Accepted, AcceptedState, Error};
@@ -56,6 +58,14 @@ pub(super) fn storage(row: &Model, detail: impl ToString) -> Error {
     match ClientMessageId::parse(row.client_message_id.as_str()) {
         Ok(client_message_id) => Error::Storage { client_message_id, detail: detail.to_string() },
         Err(_) => Error::Read(detail.to_string()),
+    }
+}
+
+/// The answer when the disk is full and the row is known not to be there.
+pub(super) fn disk_full(row: &Model, path: &Path) -> Error {
+    match ClientMessageId::parse(row.client_message_id.as_str()) {
+        Ok(client_message_id) => Error::DiskFull { client_message_id, path: path.display().to_string() },
+        Err(error) => Error::Read(error.to_string()),
     }
 }
 

@@ -56,6 +56,17 @@ pub enum Error {
         /// What the database said.
         detail: String,
     },
+    /// The disk is full. The row is not there.
+    #[error(
+        "the disk is full, so the send was not stored (outbox {path}); free some space there and repeat it with the same \
+         id {client_message_id}"
+    )]
+    DiskFull {
+        /// The id to retry with.
+        client_message_id: ClientMessageId,
+        /// The database file.
+        path: String,
+    },
     /// The daemon is stopping.
     #[error("the daemon is stopping; retry with the same id {0}")]
     ShuttingDown(ClientMessageId),
@@ -79,7 +90,7 @@ impl Error {
             Self::NotServed { .. } => ErrorCode::NotServed,
             Self::Conflict { code, .. } => *code,
             Self::Busy(_) => ErrorCode::DaemonBusy,
-            Self::Full { .. } => ErrorCode::InsufficientStorage,
+            Self::Full { .. } | Self::DiskFull { .. } => ErrorCode::InsufficientStorage,
             Self::Storage { .. } | Self::Read(_) => ErrorCode::StorageFailed,
             Self::ShuttingDown(_) => ErrorCode::DaemonShuttingDown,
         }
@@ -88,9 +99,9 @@ impl Error {
     /// The id that a retry must carry, when one was minted or given.
     pub fn client_message_id(&self) -> Option<&ClientMessageId> {
         match self {
-            Self::Conflict { client_message_id, .. } | Self::Storage { client_message_id, .. } => {
-                Some(client_message_id)
-            }
+            Self::Conflict { client_message_id, .. }
+            | Self::Storage { client_message_id, .. }
+            | Self::DiskFull { client_message_id, .. } => Some(client_message_id),
             Self::Busy(id) | Self::ShuttingDown(id) => Some(id),
             _ => None,
         }

@@ -153,6 +153,7 @@ impl Writer {
         let (rows, replies): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
         let inserted = repo::insert_new(self.writer(), &rows).await;
         let failure = inserted.as_ref().err().map(ToString::to_string);
+        let is_full = inserted.as_ref().err().is_some_and(tx::is_full);
         let inserted: std::collections::HashSet<String> = inserted.unwrap_or_default().into_iter().collect();
         // Ids that did not come back are held by an older row, or the statement
         // failed and only the table knows. Rows are never deleted, so the look-up
@@ -167,6 +168,7 @@ impl Writer {
                 match (&existing, existing.as_ref().ok().and_then(|found| found.get(&row.client_message_id))) {
                     (_, Some(found)) => answer::from_existing(found, &fingerprint(&row.request_fingerprint)),
                     (Err(error), None) => Err(answer::storage(row, error)),
+                    (Ok(_), None) if is_full => Err(answer::disk_full(row, self.db.path())),
                     (Ok(_), None) => Err(answer::storage(row, failure.as_deref().unwrap_or("the row is not there"))),
                 }
             };

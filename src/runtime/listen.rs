@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use tokio::net::{TcpListener, UnixListener};
@@ -50,7 +50,6 @@ pub fn check_path(path: &Path) -> Result<(), ListenError> {
 /// which is what proves that its owner is gone. The directory must be 0700:
 /// between bind and chmod only it and the mask protect the socket.
 pub fn unix(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
-    use std::os::unix::fs::FileTypeExt as _;
     check_path(path)?;
     let bind = |source| ListenError::Bind { address: path.display().to_string(), source };
     match std::fs::symlink_metadata(path) {
@@ -61,6 +60,14 @@ pub fn unix(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
     let listener = UnixListener::bind(path).map_err(bind)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(bind)?;
     Ok(listener)
+}
+
+/// Removes a socket file. Anything else at the path is not this program's.
+pub fn remove_socket(path: &Path) -> Result<(), private_file::FileError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => private_file::remove_if_there(path),
+        _ => Ok(()),
+    }
 }
 
 /// Binds a TCP address; port 0 lets the system choose.

@@ -25,6 +25,28 @@ pub struct FileError {
     pub source: io::Error,
 }
 
+// === impl FileError ===
+
+impl FileError {
+    /// What the user can do about it.
+    pub fn next_step(&self) -> &'static str {
+        use io::ErrorKind as Kind;
+        match self.source.kind() {
+            Kind::ReadOnlyFilesystem => {
+                "the file system is read-only: mount it for writing, or set CLAUDEMESH_HOME to another directory"
+            }
+            Kind::StorageFull | Kind::QuotaExceeded => {
+                "free some space there and try again; what is stored there is kept"
+            }
+            Kind::NotADirectory | Kind::AlreadyExists => {
+                "a file stands where a directory belongs: move it away, or set CLAUDEMESH_HOME to another directory"
+            }
+            Kind::IsADirectory => "a directory stands where a file belongs: move it away",
+            _ => "check that the directory exists and is yours; CLAUDEMESH_HOME moves it",
+        }
+    }
+}
+
 /// Clears the creation mask's permissive bits for the whole process, so that
 /// files which libraries create (such as a database's side files) are private.
 pub fn restrict_umask() {
@@ -96,6 +118,22 @@ pub fn read_optional(path: &Path) -> Result<Option<String>, FileError> {
         Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(error("read", path, source)),
     }
+}
+
+/// The mode of a file that others than its owner may read or write; `None` when
+/// it is private or not there.
+pub fn exposed(path: &Path) -> Result<Option<u32>, FileError> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.permissions().mode() & 0o7777).filter(|mode| mode & 0o077 != 0)),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(error("read", path, source)),
+    }
+}
+
+/// Sets the mode of a file to [`PRIVATE`].
+pub fn narrow(path: &Path) -> Result<(), FileError> {
+    fs::set_permissions(path, fs::Permissions::from_mode(PRIVATE))
+        .map_err(|source| error("set the mode of", path, source))
 }
 
 /// Removes a file; one that is not there is fine.

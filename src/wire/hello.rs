@@ -267,4 +267,8 @@ pub struct ErrorFrame {
     /// The request's `_reqId`.
     #[serde(rename = "_reqId", default, skip_serializing_if = "Option::is_none")]
     pub req_id: Option<String>,
+    /// The broker's clock, Unix ms, where the client's clock is the reason: with
+    /// it the next hello passes.
+    #[serde(rename = "brokerTime", default, skip_serializing_if = "Option::is_none")]
+    pub broker_time: Option<i64>,
 }

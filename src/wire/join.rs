@@ -36,10 +36,10 @@ pub enum InviteError {
     #[error("the invite's owner_pubkey is no key: {0}")]
     BadOwner(IdError),
     /// Its time is over.
-    #[error("the invite expired; ask for a new one")]
+    #[error("the invite has expired")]
     Expired,
     /// The owner did not sign it.
-    #[error("the invite's signature is not the owner's; ask the owner for a new one")]
+    #[error("the invite's signature is not the owner's")]
     BadSignature,
 }
 

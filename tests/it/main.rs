@@ -3,7 +3,8 @@
 //! Folders follow the product: `broker` speaks raw frames to a broker,
 //! `process` looks at files and exit codes, `outbox` and `inbox` at what the
 //! daemon keeps, `roster` at whom it trusts, `api` at its local surface,
-//! `faults` kills processes and checks that nothing acknowledged was lost.
+//! `faults` kills processes and checks that nothing acknowledged was lost,
+//! `failures` provokes every failure that a user can meet and keeps the texts.
 
 #![allow(
     clippy::disallowed_methods,
@@ -14,6 +15,7 @@
 
 mod api;
 mod broker;
+mod failures;
 mod faults;
 mod inbox;
 mod interop;

@@ -12,8 +12,11 @@ need() { # need <package> <test of its presence...>
 }
 need build-essential cc --version
 need curl curl --version
+need faketime faketime --version
 need iproute2 ss --version
 need mold mold --version
+need openssl openssl version
+need mount mount --version
 need python3-venv python3 -c 'import ensurepip, venv'
 need sqlite3 sqlite3 --version
 need strace strace --version

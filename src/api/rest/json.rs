@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use crate::api::service::Services;
 use crate::api::status::Failure;
 use crate::domain::error_code::ErrorCode;
+use crate::domain::nearest::nearest;
 
 /// The header that names a send (R143).
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -32,7 +33,10 @@ impl<T: DeserializeOwned> FromRequest<Services> for Body<T> {
             let text = "the body must come with `Content-Type: application/json`";
             return Err(Failure::new(ErrorCode::UnsupportedMediaType, text));
         }
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| wrong_json(&error))
+        let mut text = serde_json::Deserializer::from_slice(&bytes);
+        let request = serde_path_to_error::deserialize(&mut text).map_err(|error| wrong_json(&error))?;
+        let rest = text.end().map_err(|error| Failure::new(ErrorCode::InvalidJson, not_json(&error)));
+        rest.map(|()| Self(request))
     }
 }
 
@@ -143,7 +147,7 @@ pub fn idempotency_key(value: &[u8]) -> Result<String, Failure> {
 }
 
 fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, Failure> {
-    serde_json::from_value(value).map_err(|error| wrong_json(&error))
+    serde_path_to_error::deserialize(value).map_err(|error| wrong_json(&error))
 }
 
 fn is_json(content_type: &[u8]) -> bool {
@@ -154,21 +158,30 @@ fn is_json(content_type: &[u8]) -> bool {
 fn unreadable(error: &axum::Error, limit: usize) -> Failure {
     let is_limit = std::error::Error::source(error).is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>());
     if is_limit {
-        let text = format!("the body is larger than {limit} bytes");
+        let text = format!("the body is larger than {limit} bytes; send less, or raise [limits] request_body_bytes");
         return Failure::new(ErrorCode::PayloadTooLarge, text).with("limit_bytes", limit.to_string());
     }
     Failure::new(ErrorCode::InvalidJson, format!("the body ended early: {error}"))
 }
 
-fn wrong_json(error: &serde_json::Error) -> Failure {
-    let text = error.to_string();
-    if !error.is_data() {
-        return Failure::new(ErrorCode::InvalidJson, format!("the body is not JSON: {text}"));
+/// What is wrong with a body or a query string, and in which field.
+fn wrong_json(error: &serde_path_to_error::Error<serde_json::Error>) -> Failure {
+    let (inner, path) = (error.inner(), error.path().to_string());
+    if !inner.is_data() {
+        return Failure::new(ErrorCode::InvalidJson, not_json(inner));
     }
-    match text.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {
-        Some((field, _)) => Failure::new(ErrorCode::UnknownField, text.as_str()).violation(field, "it is not known"),
-        None => Failure::new(ErrorCode::InvalidArgument, text),
+    let text = inner.to_string();
+    if let Some((field, rest)) = text.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {
+        let near = nearest(field, rest.split('`').skip(1).step_by(2));
+        let guess = near.first().map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+        return Failure::new(ErrorCode::UnknownField, format!("{text}{guess}")).violation(field, "it is not known");
     }
+    // At the top there is no field to name.
+    if path == "." { Failure::new(ErrorCode::InvalidArgument, text) } else { Failure::field(&path, text) }
+}
+
+fn not_json(error: &serde_json::Error) -> String {
+    format!("the body is not JSON: {error}; send one JSON object")
 }
 
 /// A part of a query string.

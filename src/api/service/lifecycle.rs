@@ -4,9 +4,18 @@ use super::Services;
 use super::control::saturated;
 use crate::api::convert::timestamp;
 use crate::api::status::{Failure, crate_version};
-use crate::broker_client::LinkState;
+use crate::broker_client::{self, LinkState};
 use crate::domain::error_code::ErrorCode;
 use crate::proto::{admin, pb};
+
+/// An offset of the clock that is worth a word, in milliseconds. The measure has
+/// the time of one answer in it.
+const CLOCK_TOLERANCE_MS: i64 = 5_000;
+
+/// Something that the operator should know.
+pub fn warning(code: &str, message: String) -> admin::StatusWarning {
+    admin::StatusWarning { code: code.to_owned(), message }
+}
 
 // === impl Services ===
 
@@ -21,12 +30,14 @@ impl Services {
         let seen = self.0.link.seen();
         let session = seen.last_session.clone();
         let archived = deps.identity.archived();
-        let mut warnings = Vec::new();
+        let mut warnings = facts.warnings.clone();
         if facts.insecure_link {
-            warnings.push(admin::StatusWarning {
-                code: "insecure_link".to_owned(),
-                message: format!("the link to {} is not encrypted", facts.broker_url),
-            });
+            warnings.push(warning("insecure_link", format!("the link to {} is not encrypted", facts.broker_url)));
+        }
+        if let Some(session) = session.as_ref().filter(|session| session.clock_offset_ms.abs() > CLOCK_TOLERANCE_MS) {
+            let offset = broker_client::offset_text(session.clock_offset_ms);
+            warnings
+                .push(warning("clock_offset", format!("this host's clock is {offset}; set it, for example by NTP")));
         }
         let state = if self.is_stopping() { pb::HealthState::Stopping } else { pb::HealthState::Ready };
         admin::GetStatusResponse {
@@ -121,10 +132,6 @@ impl Services {
             }
             LinkState::Ended(_) => (admin::LinkState::Closed, 0, None),
         };
-        let code = match &seen.state {
-            LinkState::Ended(end) => end.code(),
-            _ => ErrorCode::BrokerUnreachable,
-        };
         let session = seen.last_session.as_ref();
         admin::LinkStatus {
             state: state.into(),
@@ -134,8 +141,11 @@ impl Services {
             since: Some(timestamp(seen.since)),
             lag_ms: self.0.link.lag_ms(),
             reconnects: saturated(self.0.link.reconnects()),
-            last_error: seen.last_failure.as_ref().map(|(text, _)| Failure::new(code, text.as_str()).to_detail()),
-            last_error_at: seen.last_failure.as_ref().map(|(_, at)| timestamp(*at)),
+            last_error: seen
+                .last_failure
+                .as_ref()
+                .map(|(code, text, _)| Failure::new(*code, text.as_str()).to_detail()),
+            last_error_at: seen.last_failure.as_ref().map(|(_, _, at)| timestamp(*at)),
             attempt,
             next_attempt_at,
             yields: false,

@@ -23,7 +23,8 @@ impl Services {
     pub fn list_peers(&self, request: pb::ListPeersRequest) -> Result<pb::ListPeersResponse, Failure> {
         let deps = &self.0.deps;
         if !request.mesh.is_empty() && request.mesh != deps.mesh {
-            let text = format!("this daemon serves mesh {}, not {}", deps.mesh, request.mesh);
+            let text =
+                format!("this daemon serves mesh {}, not {}; ask that mesh's own daemon", deps.mesh, request.mesh);
             return Err(Failure::new(ErrorCode::MeshNotFound, text).with("mesh", &deps.mesh));
         }
         if let Some(number) = request.roles.iter().find(|number| pb::PeerRole::try_from(**number).is_err()) {

@@ -31,7 +31,12 @@ pub type Opened = (Arc<Peer>, Queues, HelloAck);
 
 impl From<HelloRefused> for Refused {
     fn from(refused: HelloRefused) -> Self {
-        let error = ErrorFrame { code: refused.code.to_owned(), message: refused.message, id: None, req_id: None };
+        let error = ErrorFrame {
+            code: refused.code.to_owned(),
+            message: refused.message,
+            broker_time: refused.broker_time,
+            ..ErrorFrame::default()
+        };
         Self { error: Some(error), end: End::close(refused.close, refused.reason) }
     }
 }
@@ -92,6 +97,7 @@ async fn admit(shared: &Arc<Shared>, authenticated: Authenticated) -> Result<Ope
                 message: "the broker failed, try again later".to_owned(),
                 close: close::POLICY,
                 reason: "internal",
+                broker_time: None,
             };
             return Err(refused.into());
         }

@@ -376,7 +376,12 @@ fn text_of(frame: &ServerFrame) -> Result<Message, End> {
 }
 
 fn error_frame(code: &str, message: &str, req_id: Option<String>) -> ServerFrame {
-    ServerFrame::Error(ErrorFrame { code: code.to_owned(), message: message.to_owned(), id: None, req_id })
+    ServerFrame::Error(ErrorFrame {
+        code: code.to_owned(),
+        message: message.to_owned(),
+        req_id,
+        ..ErrorFrame::default()
+    })
 }
 
 fn too_large() -> End {

@@ -51,12 +51,14 @@ pub struct HelloRefused {
     pub close: u16,
     /// The close reason.
     pub reason: &'static str,
+    /// The broker's clock, where the client's is the reason.
+    pub broker_time: Option<i64>,
 }
 
 type Result<T> = std::result::Result<T, HelloRefused>;
 
 fn refuse<T>(code: &'static str, message: impl Into<String>) -> Result<T> {
-    Err(HelloRefused { code, message: message.into(), close: close::POLICY, reason: code })
+    Err(HelloRefused { code, message: message.into(), close: close::POLICY, reason: code, broker_time: None })
 }
 
 /// Checks a `hello`.
@@ -194,7 +196,13 @@ fn check_capacity(shared: &Shared, mesh_id: &str) -> Result<()> {
 fn check_skew(shared: &Shared, timestamp: i64) -> Result<()> {
     let now = shared.clock.now();
     if UnixMillis(timestamp).distance_ms(now) > MAX_HELLO_SKEW_MS {
-        return refuse("timestamp_skew", format!("timestamp is more than 60 s from the broker's clock, {now}"));
+        return Err(HelloRefused {
+            code: "timestamp_skew",
+            message: format!("timestamp is more than 60 s from the broker's clock, {now}"),
+            close: close::POLICY,
+            reason: "timestamp_skew",
+            broker_time: Some(now.0),
+        });
     }
     Ok(())
 }
@@ -220,6 +228,7 @@ async fn look_up(shared: &Shared, mesh_id: &str, pubkey: &str, ours: bool) -> Re
             message: "this member was revoked".to_owned(),
             close,
             reason: close::reason(close),
+            broker_time: None,
         });
     }
     Ok((mesh, member))

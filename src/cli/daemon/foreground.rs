@@ -21,12 +21,21 @@ pub(super) fn run(root: Root, mesh: String, name: Option<String>, output: &mut O
     let result = runtime.block_on(Box::pin(daemon));
     // What still blocks a thread must not hold up the end.
     runtime.shutdown_background();
-    let reason = result.map_err(|error| Failure::new(error.code(), error.to_string()))?;
+    let reason = result.map_err(|error| of_start(&error))?;
     match reason.code() {
         None => Ok(reason.exit_code()),
         Some(code) => Err(Failure::new(code, format!("the daemon of mesh {mesh:?} ended: {}", reason.detail()))
             .with_exit(reason.exit_code())
             .next(advice(code))),
+    }
+}
+
+/// Why a daemon did not start, and what to do.
+pub(super) fn of_start(error: &daemon::Error) -> Failure {
+    let failure = Failure::new(error.code(), error.to_string());
+    match error.next_step() {
+        Some(step) => failure.next(step),
+        None => failure,
     }
 }
 
@@ -40,6 +49,7 @@ fn advice(code: ErrorCode) -> &'static str {
         ErrorCode::FeatureUnavailable => {
             "update the broker, or take the feature out of [features] require in config.toml"
         }
+        ErrorCode::ConfigInvalid => "the URL came with the invite; it stands in config.json",
         _ => "the log has more: claudemesh daemon logs",
     }
 }

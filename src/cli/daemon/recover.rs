@@ -26,9 +26,8 @@ pub(in crate::cli) struct Args {
 pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> Result<u8, Failure> {
     let root = context.root()?;
     let mesh = joined_mesh(&root, args.mesh.as_deref(), context.source.as_ref(), &context.cwd)?;
-    let findings = recover::recover(&root, &mesh, args.set_aside)
-        .await
-        .map_err(|error| Failure::new(error.code(), error.to_string()))?;
+    let findings =
+        recover::recover(&root, &mesh, args.set_aside).await.map_err(|error| super::foreground::of_start(&error))?;
     if args.json {
         let rows: Vec<_> = findings.iter().map(to_json).collect();
         output.json(&json!({ "mesh": mesh, "databases": rows }))?;

@@ -155,3 +155,18 @@ async fn a_revoked_member_is_refused_for_good() {
     refused(mesh.url(), ours, "revoked", 4005, "member_revoked").await;
     Raw::member(&mesh.url(), &bob).await;
 }
+
+#[tokio::test]
+async fn a_refusal_because_of_the_clock_tells_the_brokers_time() {
+    let mesh = RawMesh::start().await;
+    let alice = mesh.member("alice").await;
+    let mut raw = Raw::connect(&mesh.url()).await;
+    raw.send(&alice.hello_at(now_ms() - 300_000)).await;
+    let refused = raw.expect("error").await;
+    assert_eq!(refused["code"], "timestamp_skew", "{refused}");
+    let told = refused["brokerTime"].as_i64().expect("brokerTime");
+    assert!((told - now_ms()).abs() < 10_000, "{refused}");
+    let mut again = Raw::connect(&mesh.url()).await;
+    again.send(&alice.hello_at(told)).await;
+    again.expect("hello_ack").await;
+}

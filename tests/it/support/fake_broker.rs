@@ -267,13 +267,18 @@ impl Client {
 
     /// `hello_ack`.
     pub(crate) async fn welcome(&mut self) {
+        self.welcome_at(now_ms()).await;
+    }
+
+    /// `hello_ack` of a broker whose clock shows this.
+    pub(crate) async fn welcome_at(&mut self, broker_time: i64) {
         let ack = json!({
             "type": "hello_ack",
             "presenceId": keys::base64url(&keys::random_bytes(9)),
             "memberDisplayName": "fake",
             "memberProfile": {"roleTag": null, "groups": [], "messageMode": "push"},
             "brokerVersion": "0.9.0",
-            "brokerTime": now_ms(),
+            "brokerTime": broker_time,
             "memberId": self.hello["memberId"],
             "generation": 1,
         });

@@ -1,0 +1,132 @@
+//! The disk becomes full under a running daemon.
+
+use serde_json::json;
+use tonic::Code;
+
+use super::table::{Case, End, Heard, Row, run};
+use super::tmpfs::Tmpfs;
+use crate::support::cli::Ran;
+use crate::support::daemon::Daemon;
+use crate::support::fake_broker::{Client, FakeBroker};
+use crate::support::grpc::{self, send_request};
+use crate::support::process;
+
+/// A running daemon on a small file system.
+struct World {
+    // Before the directory that it is mounted in.
+    disk: Tmpfs,
+    alice: Daemon,
+    client: Client,
+    _fake: FakeBroker,
+}
+
+impl World {
+    async fn start() -> Self {
+        let fake = FakeBroker::start().await;
+        let mut alice = fake.member("alice");
+        let directory = alice.home().join("daemon");
+        std::fs::create_dir(&directory).expect("a directory");
+        let disk = Tmpfs::mount(&directory, "8m");
+        alice.start().await;
+        let client = fake.link(&alice).await;
+        Self { alice, client, disk, _fake: fake }
+    }
+
+    /// Fills the disk, sends in the given way, and makes space again: what was
+    /// accepted before goes out, and sends work without a restart.
+    async fn full(&mut self, send: impl AsyncFnOnce(&Daemon) -> Heard) -> Heard {
+        let before = self.alice.send("bob", "accepted before").await;
+        let ballast = self.disk.fill();
+        let heard = send(&self.alice).await;
+        self.alice.process().assert_running();
+        std::fs::remove_file(ballast).expect("the ballast");
+        let db = self.alice.outbox_db().await;
+        let refused = db.number("SELECT count(*) FROM outbox WHERE client_message_id LIKE 'refused-%'").await;
+        assert_eq!(refused, 0, "a send that was refused is not stored");
+        db.close().await;
+        let sent = self.client.expect("send").await;
+        assert_eq!(sent["client_message_id"], before.as_str());
+        self.client.ack(&sent, &format!("message-{before}")).await;
+        self.alice.outbox_status(&before, "done").await;
+        let after = self.alice.send("bob", "accepted after").await;
+        let sent = self.client.expect("send").await;
+        assert_eq!(sent["client_message_id"], after.as_str());
+        self.client.ack(&sent, &format!("message-{after}")).await;
+        self.alice.outbox_status(&after, "done").await;
+        heard
+    }
+}
+
+/// Longer than what is left over in the files that are there already.
+fn long() -> String {
+    "x".repeat(600_000)
+}
+
+fn cases() -> Vec<Case<World>> {
+    vec![
+        Case {
+            name: "disk_full_while_running_rest",
+            cause: "The disk became full while the daemon runs.",
+            code: "insufficient_storage",
+            end: End::Http(507),
+            place: &["<home>/daemon/demo/outbox.db", "refused-rest"],
+            help: "free some space there and repeat it with the same id",
+            act: |world| {
+                Box::pin(async move {
+                    let body = json!({"to": "bob", "message": long(), "client_message_id": "refused-rest"});
+                    world.full(async |alice| Heard::rest(&alice.post_send(&body).await)).await
+                })
+            },
+        },
+        Case {
+            name: "disk_full_while_running_grpc",
+            cause: "The disk became full while the daemon runs.",
+            code: "insufficient_storage",
+            end: End::Grpc(Code::ResourceExhausted),
+            place: &["<home>/daemon/demo/outbox.db", "refused-grpc"],
+            help: "free some space there and repeat it with the same id",
+            act: |world| {
+                Box::pin(async move {
+                    let send = async |alice: &Daemon| {
+                        let mut client = grpc::messaging(&alice.socket()).await;
+                        let request = send_request("bob", &long(), "refused-grpc");
+                        Heard::grpc(&client.send(request).await.expect_err("the disk is full"))
+                    };
+                    world.full(send).await
+                })
+            },
+        },
+        Case {
+            name: "disk_full_while_running_cli",
+            cause: "The disk became full while the daemon runs.",
+            code: "insufficient_storage",
+            end: End::Exit(1),
+            place: &["<home>/daemon/demo/outbox.db", "refused-cli"],
+            help: "free some space there and repeat it with the same id",
+            act: |world| {
+                Box::pin(async move {
+                    let send = async |alice: &Daemon| {
+                        let input = alice.home().join("input");
+                        std::fs::write(&input, long()).expect("the input");
+                        let mut command = process::command(alice.home());
+                        command.args(["send", "bob", "-", "--id", "refused-cli"]);
+                        command.stdin(std::fs::File::open(&input).expect("the input"));
+                        let output = tokio::process::Command::from(command).output().await.expect("the binary runs");
+                        Heard::command(&Ran::of(&output))
+                    };
+                    world.full(send).await
+                })
+            },
+        },
+    ]
+}
+
+pub(super) fn rows() -> Vec<Row> {
+    cases().iter().map(Case::row).collect()
+}
+
+// Covers: D-C1
+#[tokio::test]
+async fn a_full_disk_refuses_sends_and_loses_none() {
+    run(&mut World::start().await, &cases()).await;
+}

@@ -203,11 +203,11 @@ pub fn event(timed: &Timed) -> pb::StreamEventsResponse {
             let away_ms = u32::try_from(*away_ms).unwrap_or(u32::MAX);
             Event::DaemonReconnect(pb::DaemonReconnect { away_ms })
         }
-        MeshEvent::FeatureNegotiationFailed { feature, detail } => {
+        MeshEvent::FeatureNegotiationFailed { feature, detail, missing } => {
             Event::FeatureNegotiationFailed(pb::FeatureNegotiationFailed {
                 feature: feature.clone(),
                 detail: detail.clone(),
-                missing_required: vec![feature.clone()],
+                missing_required: missing.clone(),
             })
         }
         MeshEvent::DeliveryStatus(status) => Event::DeliveryStatus(pb::DeliveryStatus {
@@ -239,6 +239,33 @@ pub fn event(timed: &Timed) -> pb::StreamEventsResponse {
                 name: name.clone(),
                 bound_member_id: bound_to.to_string(),
                 claiming_member_id: claimed_by.to_string(),
+            })
+        }
+        MeshEvent::MemberKeypairRotated { member_id, display_name, old, new } => {
+            Event::MemberKeypairRotated(pb::MemberKeypairRotated {
+                member_id: member_id.to_string(),
+                display_name: display_name.clone(),
+                old_pubkey: old.to_hex(),
+                new_pubkey: new.to_hex(),
+            })
+        }
+        MeshEvent::MemberRenamed { member_id, key, old_name, new_name } => Event::MemberRenamed(pb::MemberRenamed {
+            member_id: member_id.to_string(),
+            pubkey: key.to_hex(),
+            old_name: old_name.clone(),
+            new_name: new_name.clone(),
+        }),
+        MeshEvent::MemberRevoked { member_id, key, display_name, is_self } => Event::MemberRevoked(pb::MemberRevoked {
+            member_id: member_id.to_string(),
+            pubkey: key.to_hex(),
+            display_name: display_name.clone(),
+            is_self: *is_self,
+        }),
+        MeshEvent::PeerFeatureDowngrade { member_id, display_name, missing } => {
+            Event::PeerFeatureDowngrade(pb::PeerFeatureDowngrade {
+                member_id: member_id.to_string(),
+                display_name: display_name.clone(),
+                missing_capabilities: missing.clone(),
             })
         }
     };

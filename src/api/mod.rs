@@ -32,6 +32,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
+use futures_util::future::BoxFuture;
 
 use self::gate::Gate;
 use self::guard::Guard;
@@ -40,6 +41,7 @@ pub use self::limits::MAX_GRPC_MESSAGE;
 pub use self::server::Listeners;
 use self::service::Services;
 pub use self::service::lifecycle::warning;
+use self::status::Failure;
 use crate::config::ConfigError;
 use crate::config::disk::Disk;
 use crate::config::ipc;
@@ -58,6 +60,9 @@ use crate::{broker_client, inbox, outbox, peers};
 
 /// Reads the settings again and says which keys changed.
 pub type Reload = Arc<dyn Fn() -> Result<admin::ReloadResponse, ConfigError> + Send + Sync>;
+
+/// Rotates the member's key.
+pub type Rotate = Arc<dyn Fn() -> BoxFuture<'static, Result<admin::RotateKeypairResponse, Failure>> + Send + Sync>;
 
 /// What the local interface works with.
 #[derive(Clone)]
@@ -90,6 +95,8 @@ pub struct Deps {
     pub stop: StopRequest,
     /// Reads the settings again.
     pub reload: Reload,
+    /// Rotates the member's key.
+    pub rotate: Rotate,
     /// `[ipc]`.
     pub ipc: ipc::Ipc,
     /// `[disk]`.

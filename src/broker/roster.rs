@@ -13,6 +13,7 @@ use super::store::entity::{member, mesh};
 use super::store::{Store, members};
 use crate::wire::features::{ConcurrencyPolicy, DedupeMode};
 use crate::wire::hello::CapabilityStatement;
+use crate::wire::roster::RotationStatement;
 
 /// All meshes that were asked for. Unknown ones are not remembered: their ids
 /// are chosen by strangers.
@@ -56,6 +57,8 @@ pub struct Settings {
 struct Members {
     by_id: HashMap<String, Arc<Member>>,
     by_key: HashMap<String, Key>,
+    /// Changes of keys by member, oldest first.
+    rotations: HashMap<String, Vec<RotationStatement>>,
     /// Ids in the order of joining.
     order: Vec<String>,
 }
@@ -144,6 +147,10 @@ impl Roster {
         }
         for row in changed.keys {
             if let Some(mesh) = self.cached(&row.mesh_id) {
+                // Another broker has registered it.
+                if let Some(statement) = row.statement.as_deref().and_then(|json| serde_json::from_str(json).ok()) {
+                    mesh.learn_rotation(&changing, &row.member_id, statement);
+                }
                 mesh.put_key(
                     &changing,
                     row.pubkey,
@@ -175,7 +182,13 @@ impl Mesh {
             members.order.push(row.id.clone());
             members.by_id.insert(row.id.clone(), Arc::new(Member::from_row(row)));
         }
-        for key in rows.keys {
+        let mut keys = rows.keys;
+        keys.sort_by_key(|key| key.seq);
+        for key in keys {
+            let statement = key.statement.as_deref().and_then(|json| serde_json::from_str(json).ok());
+            if let Some(statement) = statement {
+                members.rotations.entry(key.member_id.clone()).or_default().push(statement);
+            }
             members.by_key.insert(key.pubkey, Key { member_id: key.member_id, rotated_out_at: key.rotated_out_at });
         }
         Self { id, slug, owner_pubkey, settings, members: RwLock::new(members) }
@@ -234,6 +247,34 @@ impl Mesh {
         if members.by_id.insert(member.id.clone(), Arc::new(member.clone())).is_none() {
             members.order.push(member.id);
         }
+    }
+
+    /// Takes over a rotation that was written: the member's new key, and the
+    /// statement that brought it.
+    pub fn put_rotation(&self, changing: &Changing<'_>, member: Member, statement: RotationStatement, at: i64) {
+        {
+            let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
+            if let Some(key) = members.by_key.get_mut(&statement.old_pubkey) {
+                key.rotated_out_at = Some(at);
+            }
+            members.rotations.entry(member.id.clone()).or_default().push(statement);
+        }
+        self.put(changing, member);
+    }
+
+    /// Takes over a change that another broker of the same database registered.
+    fn learn_rotation(&self, _: &Changing<'_>, member_id: &str, statement: RotationStatement) {
+        let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
+        let chain = members.rotations.entry(member_id.to_owned()).or_default();
+        if !chain.contains(&statement) {
+            chain.push(statement);
+            chain.sort_by_key(|one| one.seq);
+        }
+    }
+
+    /// Every change of a member's key, oldest first.
+    pub fn rotations(&self, member_id: &str) -> Vec<RotationStatement> {
+        self.read().rotations.get(member_id).cloned().unwrap_or_default()
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Members> {

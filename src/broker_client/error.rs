@@ -62,13 +62,36 @@ pub enum Error {
         message: String,
     },
     /// The socket was closed.
-    #[error("{}", closed_text(*.code, reason))]
+    #[error("{}{}", closed_text(*.code, reason), detail_text(detail))]
     Closed {
         /// WebSocket close code; 1006 when there was none.
         code: u16,
         /// Its reason.
         reason: String,
+        /// The broker's words before it; empty when it gave none.
+        detail: String,
     },
+    /// The broker lacks a required feature.
+    #[error("the broker does not offer the required feature {feature}: {detail}")]
+    FeatureMissing {
+        /// The first of them.
+        feature: String,
+        /// What is wrong with it.
+        detail: String,
+        /// All of them.
+        missing: Vec<String>,
+    },
+    /// The broker did not answer the question for features.
+    #[error("the broker did not say within {limit:?} which features it offers")]
+    NotNegotiated {
+        /// How long it had.
+        limit: Duration,
+        /// It answered a ping meanwhile, so the link was not the reason.
+        ping_answered: bool,
+    },
+    /// The connection was ended to make a new one.
+    #[error("the link is made anew")]
+    Renewed,
     /// The socket failed.
     #[error("the link to the broker broke: {0}")]
     Broken(String),
@@ -90,8 +113,13 @@ pub enum Error {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum End {
     /// The broker closed with a code that says not to come back.
-    #[error("{}", describe(.0))]
-    Closed(Terminal),
+    #[error("{}{}", describe(.terminal), detail_text(.detail))]
+    Closed {
+        /// Which code.
+        terminal: Terminal,
+        /// The broker's words; empty when it gave none.
+        detail: String,
+    },
     /// The broker lacks a required feature.
     #[error("the broker does not offer the required feature {feature}: {detail}")]
     FeatureUnavailable {
@@ -99,6 +127,8 @@ pub enum End {
         feature: String,
         /// What is wrong with it.
         detail: String,
+        /// Every required feature that is missing.
+        missing: Vec<String>,
     },
     /// The broker's URL can never be used.
     #[error("{0}")]
@@ -119,11 +149,14 @@ impl Error {
                 ErrorCode::BrokerUnreachable
             }
             Self::Refused { .. } => ErrorCode::HelloRefused,
+            Self::FeatureMissing { .. } => ErrorCode::FeatureUnavailable,
             Self::Stopping => ErrorCode::DaemonShuttingDown,
             Self::Ended(end) => end.code(),
             Self::Connect { .. }
             | Self::Upgrade { .. }
             | Self::NoAnswer(_)
+            | Self::NotNegotiated { .. }
+            | Self::Renewed
             | Self::Closed { .. }
             | Self::Broken(_)
             | Self::Silent(_)
@@ -138,15 +171,20 @@ impl End {
     /// The stable code, which also gives the exit code.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Closed(Terminal::Banned | Terminal::Revoked) => ErrorCode::MemberRevoked,
-            Self::Closed(Terminal::Replaced) => ErrorCode::ReplacedByNewerConnection,
-            Self::Closed(Terminal::AlreadyConnected) => ErrorCode::MemberAlreadyConnected,
-            Self::Closed(Terminal::FeatureUnavailable) | Self::FeatureUnavailable { .. } => {
-                ErrorCode::FeatureUnavailable
-            }
+            Self::Closed { terminal, .. } => match terminal {
+                Terminal::Banned | Terminal::Revoked => ErrorCode::MemberRevoked,
+                Terminal::Replaced => ErrorCode::ReplacedByNewerConnection,
+                Terminal::AlreadyConnected => ErrorCode::MemberAlreadyConnected,
+                Terminal::FeatureUnavailable => ErrorCode::FeatureUnavailable,
+            },
+            Self::FeatureUnavailable { .. } => ErrorCode::FeatureUnavailable,
             Self::Url(_) => ErrorCode::ConfigInvalid,
         }
     }
+}
+
+fn detail_text(detail: &str) -> String {
+    if detail.is_empty() { String::new() } else { format!(" (the broker says: {detail})") }
 }
 
 fn describe(terminal: &Terminal) -> &'static str {

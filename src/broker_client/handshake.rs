@@ -1,25 +1,31 @@
 //! Hello and feature negotiation on a fresh socket.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use tokio_tungstenite::tungstenite::Message;
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 use super::connect::Socket;
-use super::{Config, End, Error, Negotiated};
+use super::negotiated::Negotiated;
+use super::{Config, End, Error, Stats};
 use crate::domain::time::UnixMillis;
-use crate::identity::Identity;
+use crate::identity::{Identity, OwnKey};
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
 use crate::wire::close::{self, Reaction, Retry};
-use crate::wire::codec::{self, Limits};
+use crate::wire::codec::{self, DecodeErrorKind, Limits};
 use crate::wire::features::{CloseReason, Feature, NegotiationRequest, NegotiationResponse};
 use crate::wire::frame::{ClientFrame, ServerFrame};
 use crate::wire::hello::{ErrorFrame, Hello, HelloAck, HelloCapabilities};
 
 /// How long the broker may take for each answer.
 const LIMIT: Duration = Duration::from_secs(5);
+/// How long the closing handshake may take.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// Greatest frame before anything is agreed.
 const MAX_FRAME: usize = 1 << 20;
 
@@ -36,8 +42,11 @@ pub(super) struct Greeted {
 pub(super) struct Greeter<'a> {
     pub(super) config: &'a Config,
     pub(super) identity: &'a Identity,
+    /// The key that says hello.
+    pub(super) key: &'a Arc<OwnKey>,
     pub(super) clock: &'a Clock,
     pub(super) ids: &'a IdSource,
+    pub(super) stats: &'a Stats,
     /// Names this process.
     pub(super) boot_id: &'a str,
     /// Broker time minus own time, in milliseconds.
@@ -46,17 +55,29 @@ pub(super) struct Greeter<'a> {
     pub(super) yield_to_other: bool,
 }
 
+/// The broker's frames until the handshake is done.
+struct Incoming<'a> {
+    socket: &'a mut Socket,
+    stats: &'a Stats,
+    strict: bool,
+    /// Why the broker is about to close.
+    why: Option<CloseReason>,
+    ping_answered: bool,
+}
+
 // === impl Greeter ===
 
 impl Greeter<'_> {
     /// Says hello, then agrees on features. Nothing else is sent before both
-    /// answers are there (R402).
+    /// answers are there (R402), unless nothing is required of the broker.
     pub(super) async fn greet(&self, socket: &mut Socket) -> Result<Greeted, Error> {
+        let strict = self.config.features.strict_frames;
+        let mut incoming = Incoming { socket, stats: self.stats, strict, why: None, ping_answered: false };
         let started = self.clock.monotonic();
-        send(socket, &ClientFrame::Hello(Box::new(self.hello()))).await?;
-        let hello = self.expect_hello_ack(socket).await?;
+        incoming.send(&ClientFrame::Hello(Box::new(self.hello()))).await?;
+        let hello = self.expect_hello_ack(&mut incoming).await?;
         let round_trip = self.clock.monotonic().saturating_sub(started);
-        let negotiated = self.negotiate(socket).await?;
+        let negotiated = self.negotiate(&mut incoming).await?;
         Ok(Greeted { hello, negotiated, round_trip })
     }
 
@@ -66,9 +87,9 @@ impl Greeter<'_> {
         Hello {
             mesh_id: identity.mesh_id().to_string(),
             member_id: identity.member_id().to_string(),
-            pubkey: identity.key().to_hex(),
+            pubkey: self.key.public().to_hex(),
             timestamp: timestamp.0,
-            signature: identity.sign_hello(timestamp),
+            signature: identity.sign_hello(self.key, timestamp),
             // Unique by construction: a process id is not, across containers.
             session_id: format!("daemon-{}", self.boot_id),
             pid: i64::from(std::process::id()),
@@ -76,7 +97,7 @@ impl Greeter<'_> {
             display_name: self.config.display_name.clone(),
             hostname: hostname(),
             channel: Some("claudemesh-daemon".to_owned()),
-            capabilities: Some(HelloCapabilities::Signed(identity.capability_statement(timestamp))),
+            capabilities: Some(HelloCapabilities::Signed(identity.capability_statement(self.key, timestamp))),
             instance_id: Some(self.config.instance_id.clone()),
             boot_id: Some(self.boot_id.to_owned()),
             daemon_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
@@ -85,24 +106,7 @@ impl Greeter<'_> {
         }
     }
 
-    async fn expect_hello_ack(&self, socket: &mut Socket) -> Result<HelloAck, Error> {
-        loop {
-            match receive(socket).await? {
-                ServerFrame::HelloAck(ack) => return Ok(*ack),
-                ServerFrame::Error(error) => {
-                    let reaction = close::reaction(close::POLICY, &error.code);
-                    if let Reaction::Terminal(terminal) = reaction {
-                        return Err(Error::Ended(End::Closed(terminal)));
-                    }
-                    return Err(self.refused(error));
-                }
-                ServerFrame::CloseReason(reason) => tracing::info!(kind = reason.kind, "The broker says why it closes"),
-                _ => {}
-            }
-        }
-    }
-
-    async fn negotiate(&self, socket: &mut Socket) -> Result<Negotiated, Error> {
+    async fn negotiate(&self, incoming: &mut Incoming<'_>) -> Result<Negotiated, Error> {
         let features = &self.config.features;
         let req_id = self.ids.ulid();
         let request = NegotiationRequest {
@@ -110,40 +114,68 @@ impl Greeter<'_> {
             optional: asked_for(&features.require, &features.optional),
             req_id: Some(req_id),
         };
-        send(socket, &ClientFrame::NegotiationRequest(request)).await?;
-        // A broker without the extension never answers. That is only accepted
-        // when the operator requires nothing of it.
-        let response = match self.expect_response(socket).await {
-            Ok(response) => response,
-            Err(Error::NoAnswer(_)) if features.require.is_empty() => {
-                NegotiationResponse { supported: Vec::new(), params: BTreeMap::new(), ..NegotiationResponse::default() }
-            }
-            Err(error) => return Err(error),
-        };
-        let missing = response.missing_required.first().cloned();
-        let (negotiated, defects) = Negotiated::from_response(response);
-        for (feature, defect) in &defects {
-            tracing::warn!(feature = feature.as_str(), defect, "feature_optional_param_invalid");
+        incoming.send(&ClientFrame::NegotiationRequest(request)).await?;
+        if features.require.is_empty() {
+            // A broker without the extension never answers. Where nothing is
+            // required of it there is nothing to wait for; an answer that comes
+            // is taken by the reader.
+            return Ok(Negotiated::default());
         }
-        let unmet =
-            missing.or_else(|| features.require.iter().find(|wanted| !negotiated.supported.contains(wanted)).cloned());
-        let Some(feature) = unmet else { return Ok(negotiated) };
-        let detail = defects
-            .iter()
-            .find(|(defect, _)| defect.as_str() == feature)
-            .map_or_else(|| "the broker does not have it".to_owned(), |(_, defect)| defect.clone());
-        self.leave_for(socket, &feature, &detail).await;
-        Err(Error::Ended(End::FeatureUnavailable { feature, detail }))
+        let response = self.expect_response(incoming).await?;
+        let (negotiated, missing) = Negotiated::from_response(response, &features.require);
+        let Some(first) = missing.first() else { return Ok(negotiated) };
+        let (feature, detail) = (first.feature.clone(), first.detail.clone());
+        let missing: Vec<String> = missing.into_iter().map(|one| one.feature).collect();
+        tracing::warn!(feature, detail, missing = ?missing, "feature_unavailable: the broker lacks a required feature");
+        let reason = CloseReason {
+            kind: "feature_unavailable".to_owned(),
+            feature: Some(feature.clone()),
+            detail: detail.clone(),
+            code: close::FEATURE_UNAVAILABLE,
+            retryable: false,
+        };
+        // Best effort (R404): this connection ends either way.
+        let _ = incoming.send(&ClientFrame::CloseReason(reason)).await;
+        incoming.close(close::FEATURE_UNAVAILABLE, close::reason(close::FEATURE_UNAVAILABLE)).await;
+        Err(Error::FeatureMissing { feature, detail, missing })
     }
 
-    async fn expect_response(&self, socket: &mut Socket) -> Result<NegotiationResponse, Error> {
+    async fn expect_hello_ack(&self, incoming: &mut Incoming<'_>) -> Result<HelloAck, Error> {
+        let until = Instant::now() + LIMIT;
         loop {
-            match receive(socket).await? {
-                ServerFrame::NegotiationResponse(response) => return Ok(response),
-                ServerFrame::Error(error) => return Err(self.refused(error)),
+            match incoming.frame(until).await? {
+                ServerFrame::HelloAck(ack) => return Ok(*ack),
+                ServerFrame::Error(error) => {
+                    let reaction = close::reaction(close::POLICY, &error.code);
+                    if let Reaction::Terminal(terminal) = reaction {
+                        return Err(Error::Ended(End::Closed { terminal, detail: error.message }));
+                    }
+                    return Err(self.refused(error));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits for the answer to the negotiation. A ping goes along, so that a broker
+    /// that does not know the question can be told from a link that is dead.
+    async fn expect_response(&self, incoming: &mut Incoming<'_>) -> Result<NegotiationResponse, Error> {
+        incoming.ping().await?;
+        let until = Instant::now() + LIMIT;
+        loop {
+            match incoming.frame(until).await {
+                Ok(ServerFrame::NegotiationResponse(response)) => return Ok(response),
+                Ok(ServerFrame::Error(error)) => {
+                    return Err(self.refused(error));
+                }
                 // A broker without the extension starts with its pushes at once;
                 // they are not acknowledged, so they come again.
-                _ => {}
+                Ok(_) => {}
+                Err(Error::NoAnswer(limit)) => {
+                    incoming.close(close::NORMAL, "negotiation_timeout").await;
+                    return Err(Error::NotNegotiated { limit, ping_answered: incoming.ping_answered });
+                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -155,60 +187,84 @@ impl Greeter<'_> {
         }
         Error::Refused { broker: self.config.url.clone(), code: error.code, message: error.message }
     }
+}
 
-    /// Tells the broker why this daemon goes (R404).
-    async fn leave_for(&self, socket: &mut Socket, feature: &str, detail: &str) {
-        let reason = CloseReason {
-            kind: "feature_unavailable".to_owned(),
-            feature: Some(feature.to_owned()),
-            detail: detail.to_owned(),
-            code: close::FEATURE_UNAVAILABLE,
-            retryable: false,
-        };
-        // The daemon ends either way.
-        let _ = send(socket, &ClientFrame::CloseReason(reason)).await;
-        let frame = tokio_tungstenite::tungstenite::protocol::CloseFrame {
-            code: close::FEATURE_UNAVAILABLE.into(),
-            reason: close::reason(close::FEATURE_UNAVAILABLE).into(),
-        };
-        let _ = tokio::time::timeout(Duration::from_secs(1), socket.close(Some(frame))).await;
+// === impl Incoming ===
+
+impl Incoming<'_> {
+    async fn send(&mut self, frame: &ClientFrame) -> Result<(), Error> {
+        let text = codec::encode(frame).map_err(|error| Error::Broken(error.to_string()))?;
+        self.write(Message::text(text)).await
     }
-}
 
-async fn send(socket: &mut Socket, frame: &ClientFrame) -> Result<(), Error> {
-    let text = codec::encode(frame).map_err(|error| Error::Broken(error.to_string()))?;
-    socket.send(Message::text(text)).await.map_err(|error| Error::Broken(error.to_string()))
-}
+    async fn ping(&mut self) -> Result<(), Error> {
+        self.write(Message::Ping(Bytes::new())).await
+    }
 
-/// The next frame within the time limit. Unreadable ones are passed over.
-async fn receive(socket: &mut Socket) -> Result<ServerFrame, Error> {
-    let limits = Limits { max_bytes: MAX_FRAME, strict: false };
-    let wait = async {
+    async fn write(&mut self, message: Message) -> Result<(), Error> {
+        self.socket.send(message).await.map_err(|error| Error::Broken(error.to_string()))
+    }
+
+    async fn close(&mut self, code: u16, reason: &'static str) {
+        let frame = CloseFrame { code: code.into(), reason: reason.into() };
+        let _ = tokio::time::timeout(CLOSE_LIMIT, self.socket.close(Some(frame))).await;
+    }
+
+    /// The next frame; unreadable ones are counted and passed over.
+    async fn frame(&mut self, until: Instant) -> Result<ServerFrame, Error> {
+        let limits = Limits { max_bytes: MAX_FRAME, strict: self.strict };
         loop {
-            match socket.next().await {
-                Some(Ok(Message::Text(text))) => {
-                    if let Ok(decoded) = codec::decode_server(text.as_str(), &limits) {
-                        return Ok(decoded.frame);
+            let message = tokio::time::timeout_at(until, self.socket.next()).await;
+            match message.map_err(|_| Error::NoAnswer(LIMIT))? {
+                Some(Ok(Message::Text(text))) => match codec::decode_server(text.as_str(), &limits) {
+                    Ok(decoded) => {
+                        self.stats.unknown_keys.fetch_add(decoded.unknown_keys as u64, Ordering::Relaxed);
+                        match decoded.frame {
+                            ServerFrame::CloseReason(why) => self.why = Some(why),
+                            frame => return Ok(frame),
+                        }
                     }
-                }
-                Some(Ok(Message::Close(frame))) => return Err(closed(frame)),
+                    Err(error) => {
+                        self.stats.invalid_frames.fetch_add(1, Ordering::Relaxed);
+                        if matches!(error.kind, DecodeErrorKind::UnknownKeys(_)) {
+                            // Waiting for a frame that was refused would hide why.
+                            return Err(Error::Broken(format!("a frame of the broker was refused: {error}")));
+                        }
+                    }
+                },
+                Some(Ok(Message::Pong(_))) => self.ping_answered = true,
+                Some(Ok(Message::Close(frame))) => return Err(closed(frame, self.why.take())),
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(Error::Broken(error.to_string())),
-                None => return Err(closed(None)),
+                None => return Err(closed(None, self.why.take())),
             }
         }
-    };
-    tokio::time::timeout(LIMIT, wait).await.map_err(|_| Error::NoAnswer(LIMIT))?
+    }
 }
 
-/// The error of a close frame, terminal or not.
-pub(super) fn closed(frame: Option<tokio_tungstenite::tungstenite::protocol::CloseFrame>) -> Error {
-    let (code, reason) = frame.map_or((1006, String::new()), |frame| (u16::from(frame.code), frame.reason.to_string()));
+/// The error of a close frame, terminal or not. `why` is the frame that the
+/// broker sent before it; its code stands in when the socket ended without one.
+pub(super) fn closed(frame: Option<CloseFrame>, why: Option<CloseReason>) -> Error {
+    let stated = why.as_ref().map_or(0, |why| why.code);
+    let (code, reason) = match frame {
+        Some(frame) => (u16::from(frame.code), frame.reason.to_string()),
+        None if stated != 0 => (stated, close::reason(stated).to_owned()),
+        None => (1006, String::new()),
+    };
+    let detail = why.map(why_text).unwrap_or_default();
     match close::reaction(code, &reason) {
-        Reaction::Terminal(terminal) => Error::Ended(End::Closed(terminal)),
+        Reaction::Terminal(terminal) => Error::Ended(End::Closed { terminal, detail }),
         Reaction::Retry(Retry::ClockSkew) => Error::ClockSkew { offset_ms: None },
-        Reaction::Retry(_) => Error::Closed { code, reason },
+        Reaction::Retry(_) => Error::Closed { code, reason, detail },
     }
+}
+
+/// A `close_reason` for people.
+fn why_text(why: CloseReason) -> String {
+    let CloseReason { kind, feature, detail, .. } = why;
+    let feature = feature.map_or_else(String::new, |feature| format!(" {feature}"));
+    let text = if detail.is_empty() { format!("{kind}{feature}") } else { format!("{kind}{feature}, {detail}") };
+    text.chars().take(300).collect()
 }
 
 fn hostname() -> Option<String> {
@@ -220,7 +276,8 @@ fn hostname() -> Option<String> {
 /// bits that this daemon makes use of. A broker applies a bit to a connection
 /// only when it was asked for.
 fn asked_for(require: &[String], optional: &[String]) -> Vec<String> {
-    const USED: [Feature; 3] = [Feature::MaxPayload, Feature::DeliveryAck, Feature::RateLimit];
+    const USED: [Feature; 4] =
+        [Feature::MaxPayload, Feature::DeliveryAck, Feature::RateLimit, Feature::MemberKeypairRotatedEvent];
     let mut bits = optional.to_vec();
     for name in USED.map(Feature::as_str) {
         if !require.iter().chain(optional).any(|bit| bit == name) {

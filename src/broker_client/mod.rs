@@ -13,23 +13,27 @@ mod clock_offset;
 mod connect;
 mod diagnosis;
 mod error;
+mod granted;
 mod handshake;
+mod negotiated;
 mod pending;
 mod reader;
 mod session;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::error::{End, Error, offset_text};
+pub use self::negotiated::Negotiated;
 use self::pending::Pending;
 use crate::config::broker_client::{BrokerLink, Features};
 use crate::domain::error_code::ErrorCode;
+use crate::domain::ids::MemberKey;
+use crate::domain::negotiation::Patience;
 use crate::domain::retry::Backoff;
 use crate::identity::Identity;
 use crate::runtime::clock::Clock;
@@ -39,7 +43,6 @@ use crate::runtime::task_kind::{Phase, TaskKind};
 use crate::runtime::time_guard::TimeGuard;
 use crate::wire::delivery::{Ack, ClientAck, DeliveryStatus, Push, Send};
 use crate::wire::event::SystemEvent;
-use crate::wire::features::{DedupeParams, Feature, MaxPayloadParams, NegotiationResponse, RateLimitParams};
 use crate::wire::frame::{ClientFrame, ServerFrame};
 
 /// Frames that may wait to be written.
@@ -50,8 +53,6 @@ const DELIVERIES: usize = 512;
 const STATUSES: usize = 1024;
 /// News that may wait.
 const NEWS: usize = 256;
-/// The greatest frame towards a broker that does not say (R-base protocol).
-const BASE_FRAME_BYTES: u64 = 65_536;
 
 /// What the link needs.
 #[derive(Debug)]
@@ -73,6 +74,10 @@ pub struct Config {
     pub yield_to_other: bool,
     /// Learns the broker's time.
     pub time_guard: TimeGuard,
+    /// Where the features that the broker granted last are noted.
+    pub granted_file: PathBuf,
+    /// How long a broker that had the required features may lack them.
+    pub patience: Duration,
 }
 
 /// The state of the link, for whoever waits for it.
@@ -102,6 +107,8 @@ pub enum LinkState {
 pub struct Session {
     /// Counts connections since the start, from 1.
     pub number: u64,
+    /// The key that said hello.
+    pub key: MemberKey,
     /// What was agreed.
     pub negotiated: Negotiated,
     /// The broker's version; empty for brokers that do not say.
@@ -110,21 +117,6 @@ pub struct Session {
     pub clock_offset_ms: i64,
     /// How long the handshake's answer took.
     pub round_trip: Duration,
-}
-
-/// The outcome of the feature negotiation.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Negotiated {
-    /// Bits that the broker has.
-    pub supported: Vec<String>,
-    /// Their parameters.
-    pub params: BTreeMap<String, Value>,
-    /// Greatest frame in bytes.
-    pub max_frame_bytes: u64,
-    /// Days for which the broker recognises ids.
-    pub dedupe_retention_days: Option<u32>,
-    /// Sends per second and burst that the broker allows this member.
-    pub rate_limit: Option<(u32, u32)>,
 }
 
 /// What became of a transmitted frame.
@@ -166,7 +158,12 @@ pub enum News {
         feature: String,
         /// What is wrong.
         detail: String,
+        /// Every required feature that is missing.
+        missing: Vec<String>,
     },
+    /// The link is down for good. Dropping this tells that all news before it
+    /// were passed on; the daemon ends then.
+    Ending(oneshot::Sender<()>),
 }
 
 /// The streams of the link; each has one consumer.
@@ -183,9 +180,18 @@ pub struct Streams {
 /// A frame on its way out.
 #[derive(Debug)]
 enum Outgoing {
-    Send { frame: Box<Send>, reply: oneshot::Sender<Transmit> },
-    Request { frame: ClientFrame, req_id: String, reply: oneshot::Sender<ServerFrame> },
+    Send {
+        frame: Box<Send>,
+        reply: oneshot::Sender<Transmit>,
+    },
+    Request {
+        frame: ClientFrame,
+        req_id: String,
+        reply: oneshot::Sender<ServerFrame>,
+    },
     Ack(ClientAck),
+    /// End this connection in order and make a new one at once.
+    Renew,
 }
 
 /// The link for the rest of the daemon. Cheap to clone.
@@ -227,6 +233,9 @@ pub fn prepare(config: Config, identity: Identity, clock: Clock, ids: IdSource, 
     let (state_tx, state) = watch::channel(LinkState::Connecting);
     let stats = Arc::new(Stats::default());
     let task = session::Task {
+        granted: granted::Granted::load(config.granted_file.clone(), &config.url),
+        patience: Patience::new(config.patience),
+        told_up: false,
         config,
         identity,
         clock,
@@ -288,6 +297,11 @@ impl Handle {
         let _ = self.outgoing.send(Outgoing::Ack(ack)).await;
     }
 
+    /// Says hello anew, with the key of this moment. Peers do not notice.
+    pub async fn renew(&self) {
+        let _ = self.outgoing.send(Outgoing::Renew).await;
+    }
+
     /// Asks for something that has one answer. `make` puts the correlation id
     /// into the frame.
     pub async fn request(
@@ -308,44 +322,5 @@ impl Handle {
     /// Counters since the start.
     pub fn stats(&self) -> &Stats {
         &self.stats
-    }
-}
-
-// === impl Negotiated ===
-
-impl Negotiated {
-    /// What a response means. A bit whose parameters are unusable counts as
-    /// missing; the reasons come back for the log.
-    fn from_response(response: NegotiationResponse) -> (Self, Vec<(Feature, String)>) {
-        let mut defects = Vec::new();
-        let mut note = |feature, error: String| defects.push((feature, error));
-        let mut negotiated = Self { max_frame_bytes: BASE_FRAME_BYTES, ..Self::default() };
-        if response.supports(Feature::ClientMessageIdDedupe) {
-            match response.params_of::<DedupeParams>(Feature::ClientMessageIdDedupe) {
-                Ok(params) => negotiated.dedupe_retention_days = params.dedupe_retention_days,
-                Err(error) => note(Feature::ClientMessageIdDedupe, error.to_string()),
-            }
-        }
-        if response.supports(Feature::MaxPayload) {
-            match response.params_of::<MaxPayloadParams>(Feature::MaxPayload) {
-                Ok(params) => negotiated.max_frame_bytes = params.inline_bytes,
-                Err(error) => note(Feature::MaxPayload, error.to_string()),
-            }
-        }
-        if response.supports(Feature::RateLimit) {
-            match response.params_of::<RateLimitParams>(Feature::RateLimit) {
-                Ok(params) => negotiated.rate_limit = Some((params.per_s, params.burst)),
-                Err(error) => note(Feature::RateLimit, error.to_string()),
-            }
-        }
-        let bad: Vec<&str> = defects.iter().map(|(feature, _)| feature.as_str()).collect();
-        negotiated.supported = response.supported.into_iter().filter(|bit| !bad.contains(&bit.as_str())).collect();
-        negotiated.params = response.params;
-        (negotiated, defects)
-    }
-
-    /// Whether a bit was agreed.
-    pub fn has(&self, feature: Feature) -> bool {
-        self.supported.iter().any(|bit| bit == feature.as_str())
     }
 }

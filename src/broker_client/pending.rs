@@ -49,6 +49,11 @@ impl Pending {
         Some(now.saturating_sub(sent.at))
     }
 
+    /// Whether somebody waits for the answer with this id.
+    pub(super) fn awaits(&self, req_id: Option<&str>) -> bool {
+        req_id.is_some_and(|id| self.lock().requests.contains_key(id))
+    }
+
     /// Hands an answer to whoever asked.
     pub(super) fn answer_request(&self, req_id: &str, frame: ServerFrame) {
         if let Some(reply) = self.lock().requests.remove(req_id) {

@@ -1,21 +1,25 @@
 //! The incoming direction of one connection.
 
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::SplitStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::connect::Socket;
 use super::handshake::closed;
 use super::pending::Pending;
-use super::{Delivery, Error, News, Stats};
+use super::{Delivery, End, Error, LinkState, Negotiated, News, Session, Stats};
+use crate::identity::Identity;
 use crate::runtime::clock::Clock;
+use crate::wire::close::Terminal;
 use crate::wire::codec::{self, Limits};
 use crate::wire::delivery::DeliveryStatus;
 use crate::wire::event::SystemEvent;
+use crate::wire::features::CloseReason;
 use crate::wire::frame::ServerFrame;
 
 /// Any frame, ping or pong counts as life; after this much silence the link is
@@ -24,7 +28,11 @@ const SILENCE: Duration = Duration::from_secs(75);
 
 /// What one connection reads into.
 pub(super) struct Reader<'a> {
-    pub(super) session: u64,
+    pub(super) session: Arc<Session>,
+    pub(super) state: &'a watch::Sender<LinkState>,
+    pub(super) identity: &'a Identity,
+    /// What the broker said of the close that follows.
+    pub(super) why: Mutex<Option<CloseReason>>,
     pub(super) limits: Limits,
     pub(super) pending: &'a Pending,
     pub(super) deliveries: &'a mpsc::Sender<Delivery>,
@@ -43,7 +51,7 @@ impl Reader<'_> {
         loop {
             let message = match tokio::time::timeout(SILENCE, stream.next()).await {
                 Err(_) => return Error::Silent(SILENCE),
-                Ok(None) => return closed(None),
+                Ok(None) => return closed(None, self.why()),
                 Ok(Some(Err(error))) => return Error::Broken(error.to_string()),
                 Ok(Some(Ok(message))) => message,
             };
@@ -53,7 +61,7 @@ impl Reader<'_> {
                         return error;
                     }
                 }
-                Message::Close(frame) => return closed(frame),
+                Message::Close(frame) => return closed(frame, self.why()),
                 _ => {}
             }
         }
@@ -73,6 +81,10 @@ impl Reader<'_> {
             self.stats.unknown_keys.fetch_add(decoded.unknown_keys as u64, Ordering::Relaxed);
         }
         match decoded.frame {
+            ServerFrame::Ack(ack) if self.pending.awaits(ack.req_id.as_deref()) => {
+                let req_id = ack.req_id.clone().unwrap_or_default();
+                self.pending.answer_request(&req_id, ServerFrame::Ack(ack));
+            }
             ServerFrame::Ack(ack) => {
                 if let Some(took) = self.pending.answer_send(ack, self.clock.monotonic()) {
                     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -80,9 +92,9 @@ impl Reader<'_> {
                 }
             }
             ServerFrame::Push(push) => match SystemEvent::of(&push) {
-                Some(event) => self.tell(News::System(event)).await?,
+                Some(event) => return self.system(event).await,
                 None => {
-                    let delivery = Delivery { push, session: self.session };
+                    let delivery = Delivery { push, session: self.session.number };
                     self.deliveries.send(delivery).await.map_err(|_| Error::Stopping)?;
                 }
             },
@@ -91,6 +103,14 @@ impl Reader<'_> {
             }
             ServerFrame::CloseReason(reason) => {
                 tracing::info!(kind = reason.kind, detail = reason.detail, "The broker says why it closes");
+                *self.why.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+            }
+            ServerFrame::NegotiationResponse(response) => {
+                // The answer to a question that the handshake did not wait for.
+                let (negotiated, _) = Negotiated::from_response(response, &[]);
+                let session = Arc::new(Session { negotiated, ..(*self.session).clone() });
+                self.state.send_replace(LinkState::Ready(Arc::clone(&session)));
+                self.tell(News::Up(session)).await?;
             }
             ServerFrame::Drain(drain) => {
                 tracing::info!(after_ms = drain.reconnect_after_ms, "The broker restarts soon");
@@ -105,6 +125,21 @@ impl Reader<'_> {
             }
         }
         Ok(())
+    }
+
+    async fn system(&self, event: SystemEvent) -> Result<(), Error> {
+        let own = self.identity.member_id().as_str();
+        let revoked = matches!(&event, SystemEvent::MemberRevoked(revoked) if revoked.member_id == own);
+        self.tell(News::System(event)).await?;
+        if revoked {
+            let detail = "it was removed from the mesh".to_owned();
+            return Err(Error::Ended(End::Closed { terminal: Terminal::Revoked, detail }));
+        }
+        Ok(())
+    }
+
+    fn why(&self) -> Option<CloseReason> {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     async fn tell(&self, news: News) -> Result<(), Error> {

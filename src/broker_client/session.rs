@@ -13,26 +13,31 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{self, Socket};
+use super::granted::Granted;
 use super::handshake::{Greeted, Greeter};
 use super::pending::Pending;
 use super::reader::Reader;
 use super::{Config, Delivery, End, Error, LinkState, News, Outgoing, Session, Stats, clock_offset, writer};
+use crate::domain::ids::MemberKey;
+use crate::domain::negotiation::{Agreement, Patience, Verdict};
 use crate::domain::time::UnixMillis;
-use crate::identity::Identity;
+use crate::identity::{Identity, OwnKey};
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
-use crate::wire::close;
+use crate::wire::close::{self, Terminal};
 use crate::wire::codec::Limits;
 use crate::wire::delivery::DeliveryStatus;
 
 /// A connection that lasted this long resets the pauses.
 const STABLE: Duration = Duration::from_secs(10);
+/// How long the news of the end may take to reach everybody.
+const TELL_LIMIT: Duration = Duration::from_secs(1);
 /// Greatest frame that is read. The broker's limit binds what is sent; pushes
 /// carry some fields more.
 const MAX_FRAME: usize = 4 << 20;
@@ -41,6 +46,10 @@ const MAX_FRAME: usize = 4 << 20;
 #[derive(Debug)]
 pub(super) struct Task {
     pub(super) config: Config,
+    pub(super) granted: Granted,
+    pub(super) patience: Patience,
+    /// Everybody was told that the link is up, and not yet that it is down.
+    pub(super) told_up: bool,
     pub(super) identity: Identity,
     pub(super) clock: Clock,
     pub(super) ids: IdSource,
@@ -67,6 +76,7 @@ impl Task {
             let started = self.clock.monotonic();
             let error = self.once(&boot_id, &mut number).await;
             self.pending.fail_all(matches!(error, Error::Closed { code: close::TOO_LARGE, .. }));
+            let error = self.judge(error);
             if let Error::Ended(end) = error {
                 self.end(end).await;
                 return;
@@ -76,6 +86,9 @@ impl Task {
                 self.stop.cancelled().await;
                 return;
             }
+            if matches!(error, Error::Renewed) {
+                continue;
+            }
             let lasted = self.clock.monotonic().saturating_sub(started);
             attempt = if lasted > STABLE { 1 } else { attempt.saturating_add(1) };
             if let Error::ClockSkew { offset_ms: Some(offset_ms) } = error {
@@ -84,6 +97,39 @@ impl Task {
             if self.pause(&error, attempt).await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// Whether a connect without the required features ends the daemon (D-B29).
+    fn judge(&mut self, error: Error) -> Error {
+        let required = self.config.features.require.first().cloned().unwrap_or_default();
+        let silent = "it answers pings, and not the question for its features".to_owned();
+        let (agreement, feature, detail, missing) = match &error {
+            Error::FeatureMissing { feature, detail, missing } => {
+                (Agreement::Refused, feature.clone(), detail.clone(), missing.clone())
+            }
+            Error::Ended(End::Closed { terminal: Terminal::FeatureUnavailable, detail }) if !required.is_empty() => {
+                let said = if detail.is_empty() { "it closed the link with code 4010" } else { detail.as_str() };
+                (Agreement::Refused, required.clone(), said.to_owned(), vec![required])
+            }
+            Error::NotNegotiated { ping_answered: true, .. } => {
+                (Agreement::Silent, required, silent, self.config.features.require.clone())
+            }
+            // A connection that passed has noted so itself, and its end is no
+            // word on features.
+            Error::Ended(_) | Error::Stopping | Error::Renewed => return error,
+            _ => {
+                self.patience.note(Agreement::Unknown, false, Duration::ZERO);
+                return error;
+            }
+        };
+        let before = missing.iter().all(|name| self.granted.had(name));
+        match self.patience.note(agreement, before, self.clock.monotonic()) {
+            Verdict::GiveUp => Error::Ended(End::FeatureUnavailable { feature, detail, missing }),
+            Verdict::TryAgain => match error {
+                Error::Ended(_) => Error::FeatureMissing { feature, detail, missing },
+                other => other,
+            },
         }
     }
 
@@ -98,7 +144,7 @@ impl Task {
             () = stop.cancelled() => return Error::Stopping,
             greeted = self.connect_and_greet(boot_id, yields) => greeted,
         };
-        let (socket, greeted, clock_offset_ms) = match greeted {
+        let (socket, greeted, greeted_key, clock_offset_ms) = match greeted {
             Ok(greeted) => greeted,
             Err(error) => return error,
         };
@@ -112,12 +158,17 @@ impl Task {
         self.stats
             .round_trip_us
             .store(u64::try_from(greeted.round_trip.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.patience.note(Agreement::Granted, true, Duration::ZERO);
+        if !self.config.features.require.is_empty() {
+            self.granted.note(&greeted.negotiated.supported);
+        }
         let clock_offset_ms =
             greeted.hello.broker_time.map_or(clock_offset_ms, |time| time.saturating_sub(self.clock.now().0));
         // Kept only while it is needed: a clock that was set needs no help.
         self.told_offset_ms = self.told_offset_ms.and_then(|_| clock_offset::if_needed(clock_offset_ms));
         let session = Arc::new(Session {
             number: *number,
+            key: greeted_key,
             broker_version: greeted.hello.broker_version.clone().unwrap_or_default(),
             clock_offset_ms,
             round_trip: greeted.round_trip,
@@ -132,7 +183,26 @@ impl Task {
         self.drive(socket, session).await
     }
 
-    async fn connect_and_greet(&self, boot_id: &str, yields: bool) -> Result<(Socket, Greeted, i64), Error> {
+    /// Connects and says hello. While a rotation is under way the new key is
+    /// tried first: the broker may have it already, and then it refuses the old.
+    async fn connect_and_greet(&self, boot_id: &str, yields: bool) -> Result<(Socket, Greeted, MemberKey, i64), Error> {
+        if let Some(next) = self.identity.next() {
+            match self.greet_with(&next, boot_id, yields).await {
+                Err(Error::Refused { code, .. }) if code == "unauthorized" => {
+                    tracing::info!("The broker does not know the new key yet");
+                }
+                result => return result,
+            }
+        }
+        self.greet_with(&self.identity.current(), boot_id, yields).await
+    }
+
+    async fn greet_with(
+        &self,
+        key: &Arc<OwnKey>,
+        boot_id: &str,
+        yields: bool,
+    ) -> Result<(Socket, Greeted, MemberKey, i64), Error> {
         let uri = connect::check_url(&self.config.url, self.config.link.allow_insecure).map_err(Error::Ended)?;
         let mut connected = connect::connect(&uri).await?;
         let clock_offset_ms = self
@@ -144,14 +214,16 @@ impl Task {
         let greeter = Greeter {
             config: &self.config,
             identity: &self.identity,
+            key,
             clock: &self.clock,
             ids: &self.ids,
+            stats: &self.stats,
             boot_id,
             clock_offset_ms,
             yield_to_other: yields,
         };
         let greeted = greeter.greet(&mut connected.socket).await?;
-        Ok((connected.socket, greeted, clock_offset_ms))
+        Ok((connected.socket, greeted, key.public(), clock_offset_ms))
     }
 
     /// Runs both directions until one of them ends.
@@ -163,7 +235,10 @@ impl Task {
             drop(stale);
         }
         let reader = Reader {
-            session: session.number,
+            session: Arc::clone(&session),
+            state: &self.state,
+            why: std::sync::Mutex::default(),
+            identity: &self.identity,
             limits: Limits { max_bytes: MAX_FRAME, strict: self.config.features.strict_frames },
             pending: &self.pending,
             deliveries: &self.deliveries,
@@ -175,13 +250,15 @@ impl Task {
         if self.news.send(News::Up(Arc::clone(&session))).await.is_err() {
             return Error::Stopping;
         }
+        self.told_up = true;
         self.state.send_replace(LinkState::Ready(session));
         let error = tokio::select! {
             error = reader.run(&mut stream) => error,
             error = writer::run(&mut sink, &mut self.outgoing, &self.pending, &self.clock, &self.stop) => error,
         };
-        if matches!(error, Error::Stopping) {
-            let frame = CloseFrame { code: close::NORMAL.into(), reason: "daemon stops".into() };
+        if matches!(error, Error::Stopping | Error::Renewed) {
+            let reason = if matches!(error, Error::Stopping) { "daemon stops" } else { "renewed" };
+            let frame = CloseFrame { code: close::NORMAL.into(), reason: reason.into() };
             // Best effort: the broker notices the closed socket as well.
             let _ = tokio::time::timeout(Duration::from_millis(500), sink.send(Message::Close(Some(frame)))).await;
         }
@@ -192,7 +269,7 @@ impl Task {
     async fn pause(&mut self, error: &Error, attempt: u32) -> Result<(), ()> {
         let (code, reason) = (error.code(), error.to_string());
         let pause = self.config.backoff.pause(attempt, self.ids.jitter(1000));
-        let was_up = matches!(&*self.state.borrow(), LinkState::Ready(_));
+        let was_up = std::mem::take(&mut self.told_up);
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         tracing::warn!(code = code.name(), attempt, pause_ms, "No link to the broker: {reason}");
         self.state.send_replace(LinkState::Waiting { code, reason: reason.clone(), attempt, pause });
@@ -213,10 +290,17 @@ impl Task {
 
     async fn end(&mut self, end: End) {
         tracing::error!(code = end.code().name(), "The link to the broker is given up: {end}");
-        if let End::FeatureUnavailable { feature, detail } = &end {
-            let news = News::NegotiationFailed { feature: feature.clone(), detail: detail.clone() };
-            let _ = self.news.send(news).await;
+        if let End::FeatureUnavailable { feature, detail, missing } = &end {
+            let (feature, detail, missing) = (feature.clone(), detail.clone(), missing.clone());
+            let _ = self.news.send(News::NegotiationFailed { feature, detail, missing }).await;
         }
+        // The state below ends the daemon, and with it who passes news on.
+        let (told, heard) = oneshot::channel();
+        let passed_on = async {
+            let _ = self.news.send(News::Ending(told)).await;
+            let _ = heard.await;
+        };
+        let _ = tokio::time::timeout(TELL_LIMIT, passed_on).await;
         self.state.send_replace(LinkState::Ended(end));
         // The daemon stops because of the state; until then nothing is sent.
         loop {

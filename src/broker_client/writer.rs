@@ -75,6 +75,11 @@ async fn write_waiting(
                 frame
             }
             Outgoing::Ack(ack) => ClientFrame::ClientAck(ack),
+            Outgoing::Renew => {
+                // What was handed over before goes out first.
+                sink.flush().await.map_err(|error| Error::Broken(error.to_string()))?;
+                return Err(Error::Renewed);
+            }
         };
         let text = codec::encode(&frame).map_err(|error| Error::Broken(error.to_string()))?;
         sink.feed(Message::text(text)).await.map_err(|error| Error::Broken(error.to_string()))?;

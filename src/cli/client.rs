@@ -23,6 +23,7 @@ use super::exit_code;
 use super::failure::Failure;
 use super::running;
 use crate::domain::error_code::ErrorCode;
+use crate::proto::admin::keys_service_client::KeysServiceClient;
 use crate::proto::admin::lifecycle_service_client::LifecycleServiceClient;
 use crate::proto::admin::outbox_service_client::OutboxServiceClient;
 use crate::proto::pb::control_service_client::ControlServiceClient;
@@ -183,6 +184,8 @@ services! {
     peers => PeerServiceClient;
     /// Health and versions.
     control => ControlServiceClient;
+    /// This member's keys and whom the daemon trusts.
+    keys => KeysServiceClient;
     /// The daemon's life.
     lifecycle => LifecycleServiceClient;
     /// The outbox for operators.

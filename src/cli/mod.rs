@@ -20,6 +20,7 @@ pub mod failure;
 mod follow;
 mod inbox;
 mod join;
+mod key;
 mod link;
 mod member;
 mod mesh;
@@ -34,6 +35,7 @@ mod style;
 mod tests;
 mod times;
 mod usage;
+mod verify;
 
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -114,6 +116,8 @@ enum Verb {
     /// Show the members of the mesh
     #[command(subcommand)]
     Peer(peer::Verb),
+    /// Compare a peer's key with its owner; accept a changed key or name
+    Verify(verify::Args),
     /// Join a mesh with an invite link
     Join(join::Args),
     /// List and revoke the members of a mesh
@@ -227,6 +231,7 @@ fn dispatch(verb: Verb, context: &Context, output: &mut Output) -> Result<u8, Fa
         Verb::Outbox(args) => client_runtime()?.block_on(Box::pin(daemon::outbox::run(args, context, output))).map(ok),
         Verb::Events(args) => client_runtime()?.block_on(Box::pin(events::run(args, context, output))).map(ok),
         Verb::Peer(verb) => client_runtime()?.block_on(peer::run(verb, context, output)).map(ok),
+        Verb::Verify(args) => client_runtime()?.block_on(verify::run(args, context, output)).map(ok),
         Verb::Join(args) => join::run(args, context, output).map(ok),
         Verb::Member(verb) => member::run(verb, context, output).map(ok),
         Verb::Mesh(verb) => mesh::run(verb, context, output).map(ok),

@@ -88,7 +88,11 @@ async fn all_pages(client: &Client, online: bool) -> Result<ListPeersResponse, F
 
 /// `is_known`: the daemon knows who is online now.
 fn row(peer: &Peer, is_known: bool) -> [String; 5] {
-    let own = if peer.is_self { " (you)" } else { "" };
+    let own = match peer.pin_state() {
+        _ if peer.is_self => " (you)",
+        PinState::Verified => " (verified)",
+        _ => "",
+    };
     [
         format!("{}{own}", safe(&peer.display_name)),
         // As many digits as `send` takes for a member.
@@ -134,6 +138,8 @@ mod tests {
         let offline = Peer { online: false, is_self: true, ..peer.clone() };
         assert_eq!(row(&offline), ["bob (you)", "abababababababab", "\u{1b}[2moffline\u{1b}[0m", "-", ""]);
         assert_eq!(status(&offline, false), "unknown");
+        let verified = Peer { pin_state: PinState::Verified.into(), ..peer.clone() };
+        assert_eq!(row(&verified)[0], "bob (verified)");
         let changed = Peer { pin_state: PinState::KeyChanged.into(), ..peer };
         assert_eq!(status(&changed, false), "key changed");
     }

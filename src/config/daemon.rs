@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::ConfigError;
 use super::broker_client::{BrokerLink, Features, Reconnect};
+use super::crypto::Crypto;
 use super::disk::Disk;
 use super::inbox::Inbox;
 use super::ipc::{Ipc, Limits};
@@ -54,6 +55,8 @@ pub struct DaemonConfig {
     pub reconnect: Reconnect,
     /// `[features]`.
     pub features: Features,
+    /// `[crypto]`.
+    pub crypto: Crypto,
 }
 
 /// `[daemon]`.
@@ -94,6 +97,7 @@ impl DaemonConfig {
         self.limits.check()?;
         self.outbox.check()?;
         self.inbox.check()?;
+        self.crypto.check()?;
         self.disk.check()?;
         self.reconnect.backoff().map(|_| ())
     }
@@ -126,6 +130,7 @@ mod tests {
             ("[outbox]\nmax_age_hours = 0", "outbox.max_age_hours"),
             ("[disk]\nreserved_bytes = 1", "disk.reserved_bytes"),
             ("[reconnect]\njitter_pct = 101", "reconnect.jitter_pct"),
+            ("[crypto]\nkey_grace_period_days = 31", "crypto.key_grace_period_days"),
         ] {
             let error = load(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");

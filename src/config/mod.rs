@@ -11,6 +11,7 @@
 pub mod broker;
 pub mod broker_client;
 pub mod broker_url;
+pub mod crypto;
 pub mod daemon;
 pub mod disk;
 pub mod environment;

@@ -89,6 +89,12 @@ files! {
     local_token => "local_token";
     /// The member's key pair (R15).
     keypair => "keypair.json";
+    /// The key of a rotation under way.
+    keypair_next => "keypair.next.json";
+    /// Rotated-out keys that still open messages (R24).
+    keypair_archive => "keypair-archive.json";
+    /// Which features the broker granted last.
+    broker_features => "broker_features.json";
     /// What ties the key to this host (R16).
     host_fingerprint => "host_fingerprint.json";
     /// The settings (R17).

@@ -11,10 +11,14 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::keys::MemberSecret;
+use super::keys::{BoxSecret, MemberSecret};
 use crate::domain::ids::{ClientMessageId, MeshId};
 
 const INFO: &[u8] = b"claudemesh/fp/v1";
+const NONCE_INFO: &[u8] = b"claudemesh/nonce/v1";
+
+/// The key that marks a member's own nonces.
+pub struct NonceKey(Zeroizing<[u8; 32]>);
 
 /// The key of a member's fingerprints. Survives restarts, not key rotation;
 /// the fingerprint is stored with the message's row and sent as stored.
@@ -44,18 +48,33 @@ impl FingerprintKey {
     }
 }
 
-impl FingerprintKey {
+// === impl NonceKey ===
+
+impl NonceKey {
+    /// Derives it from the secret that seals, which outlives a rotation for the
+    /// grace: so long a broker could send back what was sealed with it.
+    pub fn derive(secret: &BoxSecret) -> Self {
+        let mut key = Zeroizing::new([0_u8; 32]);
+        Hkdf::<Sha256>::new(None, secret.as_bytes())
+            .expand(NONCE_INFO, key.as_mut_slice())
+            .expect("32 bytes are far below HKDF-SHA256's limit of 8160");
+        Self(key)
+    }
+
     /// Eight bytes that mark the random part of a nonce as made by this member.
     pub fn nonce_mark(&self, random: &[u8; 16]) -> [u8; 8] {
         let mut mac = Hmac::<Sha256>::new_from_slice(self.0.as_slice()).expect("HMAC takes a key of any length");
-        // A domain of its own: a wire fingerprint begins with a length, whose
-        // first byte is zero.
-        mac.update(b"nonce");
         mac.update(random);
         let bytes: [u8; 32] = mac.finalize().into_bytes().into();
         let mut mark = [0; 8];
         mark.copy_from_slice(&bytes[..8]);
         mark
+    }
+}
+
+impl std::fmt::Debug for NonceKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NonceKey([redacted])")
     }
 }
 

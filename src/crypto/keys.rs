@@ -105,6 +105,16 @@ impl fmt::Debug for MemberSecret {
 // === impl BoxSecret ===
 
 impl BoxSecret {
+    /// The secret of 32 bytes, as [`Self::as_bytes`] gave them.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// The public half.
+    pub fn public(&self) -> BoxPublic {
+        BoxPublic(crypto_box::SecretKey::from_bytes(*self.0).public_key().to_bytes())
+    }
+
     /// The 32 bytes, clamped.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -1,25 +1,25 @@
 //! Safety numbers: what two people read to each other to know that no broker
 //! stands between their keys.
 
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha512};
 
 use crate::domain::ids::MemberKey;
 
-const GROUPS: usize = 6;
-const GROUP_BITS: usize = 20;
+/// What the hash is for, so that it is not the hash of anything else.
+const CONTEXT: &[u8] = b"claudemesh-safety-number|v1|";
+/// Bytes of the hash that make one group.
+const GROUP_BYTES: usize = 5;
+const GROUPS: usize = 12;
 
-/// Six groups of five digits, separated by spaces; the same from both sides.
-/// SHA-256 over the two keys in byte order, 20 bits a group, each modulo
-/// 100 000.
+/// Twelve groups of five digits, separated by spaces; the same from both sides.
+/// SHA-512 over a context and the two keys in byte order; five bytes a group,
+/// each as a number modulo 100 000.
 pub fn safety_number(one: MemberKey, other: MemberKey) -> String {
     let (first, second) = if one <= other { (one, other) } else { (other, one) };
-    let hash = Sha256::new().chain_update(first.0).chain_update(second.0).finalize();
-    let mut bits = [0_u8; 16];
-    bits.copy_from_slice(&hash[..16]);
-    let bits = u128::from_be_bytes(bits);
-    let group = |n: usize| {
-        let shift = 128 - (n + 1) * GROUP_BITS;
-        format!("{:05}", ((bits >> shift) & 0xf_ffff) % 100_000)
+    let hash = Sha512::new().chain_update(CONTEXT).chain_update(first.0).chain_update(second.0).finalize();
+    let group = |bytes: &[u8]| {
+        let number = bytes.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+        format!("{:05}", number % 100_000)
     };
-    (0..GROUPS).map(group).collect::<Vec<_>>().join(" ")
+    hash.chunks_exact(GROUP_BYTES).take(GROUPS).map(group).collect::<Vec<_>>().join(" ")
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
+use super::rotation::Rotation;
 use super::settings::Settings;
 use super::{Error, LastExit, Options, state};
 use crate::broker_client::{self, End, LinkState};
@@ -15,6 +16,7 @@ use crate::config::source::ProcessEnvironment;
 use crate::db::connect::{CheckpointMode, Sqlite};
 use crate::domain::error_code::{ErrorCode, exit};
 use crate::domain::ids::MemberKey;
+use crate::domain::negotiation::PATIENCE;
 use crate::domain::retry::Backoff;
 use crate::events::Hub;
 use crate::identity::Identity;
@@ -23,6 +25,7 @@ use crate::membership::config_json::MeshEntry;
 use crate::proto::admin;
 use crate::proto::wkt::Timestamp;
 use crate::runtime::clock::Clock;
+use crate::runtime::failpoints;
 use crate::runtime::ids::IdSource;
 use crate::runtime::listen;
 use crate::runtime::private_file::{self, PUBLIC};
@@ -47,6 +50,7 @@ pub(super) struct Parts {
     peers: peers::Parts,
     outbox: outbox::Parts,
     inbox: inbox::Parts,
+    rotation: Arc<Rotation>,
     api: api::Parts,
     listeners: api::Listeners,
 }
@@ -74,7 +78,7 @@ pub(super) async fn parts(
     tracing::info!(mesh = options.mesh, version = env!("CARGO_PKG_VERSION"), "The daemon starts");
 
     state::check_schema_version(state)?;
-    let identity = state::identity(state, &entry)?;
+    let identity = state::identity(&options.root, state, &entry, clock)?;
     let exposed = state::exposed_keys(&options.root, state)?;
     let token = LocalToken::load_or_create(&state.local_token(), &ids)?;
     let instance_id = state::instance_id(state, &ids)?;
@@ -95,6 +99,8 @@ pub(super) async fn parts(
         display_name: options.display_name.clone(),
         yield_to_other: was_replaced(state),
         time_guard: guard.clone(),
+        granted_file: state.broker_features(),
+        patience: failpoints::limit(PATIENCE),
     };
     let link = broker_client::prepare(link_config, identity.clone(), clock.clone(), ids.clone(), supervisor);
 
@@ -104,6 +110,7 @@ pub(super) async fn parts(
         link.handle(),
         hub.clone(),
         clock.clone(),
+        config.crypto.grace(),
         supervisor,
     )
     .await?;
@@ -140,10 +147,25 @@ pub(super) async fn parts(
     };
     let inbox = inbox::prepare(&config.inbox, databases.inbox.clone(), inbox_deps, supervisor).await?;
 
+    let rotation = Arc::new(Rotation {
+        root: options.root.clone(),
+        mesh: options.mesh.clone(),
+        state: state.clone(),
+        identity: identity.clone(),
+        link: link.handle(),
+        clock: clock.clone(),
+        ids: ids.clone(),
+        metrics: metrics.clone(),
+        grace: config.crypto.grace(),
+        busy: tokio::sync::Mutex::default(),
+        again: tokio::sync::Notify::new(),
+    });
+
     let unix = listen::unix(&state.sock(), config.ipc.socket_mode()?)?;
     let tcp = bind_tcp(&config, state).await?;
     let settings = Arc::new(Settings::new(state.config(), config.clone(), log));
     let reload = Arc::clone(&settings);
+    let rotate = Arc::clone(&rotation);
     let api_deps = api::Deps {
         mesh: options.mesh.clone(),
         identity: identity.clone(),
@@ -159,6 +181,10 @@ pub(super) async fn parts(
         guard,
         stop: stop.clone(),
         reload: Arc::new(move || reload.reload()),
+        rotate: Arc::new(move || {
+            let rotate = Arc::clone(&rotate);
+            Box::pin(async move { rotate.rotate().await })
+        }),
         ipc: config.ipc.clone(),
         disk: config.disk.clone(),
         limits: config.limits.clone(),
@@ -179,6 +205,7 @@ pub(super) async fn parts(
         peers,
         outbox,
         inbox,
+        rotation,
         api,
         listeners: api::Listeners { unix, tcp },
     })
@@ -297,6 +324,7 @@ impl Parts {
             backoff: self.backoff,
             metrics: self.metrics,
         };
+        self.rotation.spawn(supervisor);
         self.outbox.spawn(supervisor, sender);
         self.inbox.spawn(streams.deliveries, supervisor);
         let api = self.api.spawn(self.listeners, supervisor);

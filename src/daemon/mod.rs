@@ -12,6 +12,7 @@ mod assemble;
 mod error;
 mod exit;
 pub mod recover;
+mod rotation;
 mod settings;
 mod state;
 

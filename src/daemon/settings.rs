@@ -51,6 +51,7 @@ impl Settings {
             ("broker", new.broker != current.broker),
             ("reconnect", new.reconnect != current.reconnect),
             ("features", new.features != current.features),
+            ("crypto", new.crypto != current.crypto),
         ];
         let restart_required: Vec<String> =
             changed.into_iter().filter(|(_, differs)| *differs).map(|(section, _)| section.to_owned()).collect();

@@ -14,10 +14,12 @@ use crate::db::connect::Sqlite;
 use crate::db::integrity::{Depth, Integrity, integrity_check, quarantine};
 use crate::db::migrate;
 use crate::domain::ids::{MemberId, MeshId};
+use crate::identity::Identity;
+use crate::identity::archive::Archive;
 use crate::identity::host::{self, HostFacts};
-use crate::identity::{Identity, keystore};
+use crate::identity::keystore::{self, Stored};
 use crate::inbox::salvage::salvage;
-use crate::membership::config_json::{ConfigJson, MeshEntry};
+use crate::membership::config_json::{self, ConfigJson, MeshEntry};
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
 use crate::runtime::instance_lock::{InstanceLock, LockError};
@@ -83,9 +85,9 @@ pub(super) fn joined(root: &Root, mesh: &str) -> Result<MeshEntry, Error> {
     }
 }
 
-/// The member's key. The first start copies it from the joined mesh; from then
-/// on the key file leads.
-pub(super) fn identity(state: &StateDir, entry: &MeshEntry) -> Result<Identity, Error> {
+/// The member's keys. The first start copies the key from the joined mesh; from
+/// then on the key file leads. A rotation that was cut off is taken up again.
+pub(super) fn identity(root: &Root, state: &StateDir, entry: &MeshEntry, clock: &Clock) -> Result<Identity, Error> {
     let path = state.keypair();
     if keystore::load(&path)?.is_none() {
         let mesh_id = MeshId::parse(entry.mesh_id.as_str());
@@ -93,16 +95,39 @@ pub(super) fn identity(state: &StateDir, entry: &MeshEntry) -> Result<Identity, 
         let (Ok(mesh_id), Ok(member_id)) = (mesh_id, member_id) else {
             return Err(membership::Error::Id("id in config.json").into());
         };
-        keystore::create(&path, &mesh_id, &member_id, &entry.secret()?)?;
+        let stored = Stored { mesh_id, member_id, secret: entry.secret()?, rotation: None };
+        keystore::write(&path, &stored)?;
     }
     let damaged = || crate::identity::Error::Damaged { path: path.clone(), detail: "it vanished".to_owned() };
-    let identity = keystore::load(&path)?.ok_or_else(damaged)?;
-    if identity.member_id().as_str() != entry.member_id || identity.mesh_id().as_str() != entry.mesh_id {
-        let found = identity.member_id().to_string();
-        let expected = entry.member_id.clone();
-        return Err(crate::identity::Error::OtherMember { path, found, expected }.into());
+    let stored = check_member(keystore::load(&path)?.ok_or_else(damaged)?, entry, &path)?;
+    if stored.secret.public().to_hex() != entry.pubkey {
+        // A rotation ended between its last two steps.
+        config_json::replace_key(root, &entry.slug, &stored.secret)?;
+        tracing::info!("config.json has the key of keypair.json again");
+    }
+    let identity = Identity::new(stored.mesh_id.clone(), stored.member_id.clone(), stored.into_key());
+    let archive = Archive::load(&state.keypair_archive(), clock.now())?;
+    identity.set_archived(archive.opening_keys());
+    let next_path = state.keypair_next();
+    if let Some(next) = keystore::load(&next_path)? {
+        let next = check_member(next, entry, &next_path)?;
+        if next.seq() == identity.current().seq() + 1 {
+            tracing::info!(seq = next.seq(), "A rotation of the key was cut off and goes on");
+            identity.begin_rotation(next.into_key());
+        } else {
+            tracing::warn!(seq = next.seq(), "A key that follows no key of this member was set aside");
+            private_file::rename(&next_path, &next_path.with_extension("json.unused"))?;
+        }
     }
     Ok(identity)
+}
+
+fn check_member(stored: Stored, entry: &MeshEntry, path: &Path) -> Result<Stored, Error> {
+    if stored.member_id.as_str() == entry.member_id && stored.mesh_id.as_str() == entry.mesh_id {
+        return Ok(stored);
+    }
+    let (found, expected) = (stored.member_id.to_string(), entry.member_id.clone());
+    Err(crate::identity::Error::OtherMember { path: path.to_owned(), found, expected }.into())
 }
 
 /// Which files with keys others could read until now. The daemon's own is

@@ -156,6 +156,11 @@ codes! {
     PreflightRefused => "preflight_refused", PERMISSION_DENIED, 403, final, OTHER, "CORS preflight requests are refused";
     MemberKeyChanged => "member_key_changed", FAILED_PRECONDITION, 412, final, REFUSED, "The broker shows another key for a known member";
     NameBindingChanged => "name_binding_changed", FAILED_PRECONDITION, 412, final, REFUSED, "A known name now stands for another member";
+    NoPendingChange => "no_pending_change", FAILED_PRECONDITION, 412, final, OTHER, "There is no such change to accept";
+    SafetyNumberMismatch => "safety_number_mismatch", FAILED_PRECONDITION, 412, final, REFUSED, "The safety number is not the one of these two keys";
+    RotationInProgress => "rotation_in_progress", FAILED_PRECONDITION, 409, final, OTHER, "A rotation of the key is under way";
+    RotationRefused => "rotation_refused", FAILED_PRECONDITION, 412, final, OTHER, "The broker refused the new key";
+    KeyRotationAborted => "key_rotation_aborted_archive_write_failed", FAILED_PRECONDITION, 500, final, OTHER, "The key was not rotated because the archive could not be written";
     // Limits.
     DaemonBusy => "daemon_busy", RESOURCE_EXHAUSTED, 429, retry, OTHER, "Too many requests are in flight";
     TooManyStreams => "too_many_streams", RESOURCE_EXHAUSTED, 429, retry, OTHER, "Too many streams are open";

@@ -98,6 +98,8 @@ pub enum MeshEvent {
         feature: String,
         /// What is wrong with it.
         detail: String,
+        /// Every required feature that is missing.
+        missing: Vec<String>,
     },
     /// An own send changed its state.
     DeliveryStatus(DeliveryStatus),
@@ -124,6 +126,48 @@ pub enum MeshEvent {
         bound_to: MemberId,
         /// Who claims it.
         claimed_by: MemberId,
+    },
+    /// A member has a new key, by a statement that its old key signed.
+    MemberKeypairRotated {
+        /// The member.
+        member_id: MemberId,
+        /// Its name.
+        display_name: String,
+        /// The key before.
+        old: MemberKey,
+        /// The key from now on.
+        new: MemberKey,
+    },
+    /// A member has another name.
+    MemberRenamed {
+        /// The member.
+        member_id: MemberId,
+        /// Its key.
+        key: MemberKey,
+        /// The name before.
+        old_name: String,
+        /// The name from now on.
+        new_name: String,
+    },
+    /// A member was removed from the mesh.
+    MemberRevoked {
+        /// The member.
+        member_id: MemberId,
+        /// Its key.
+        key: MemberKey,
+        /// Its name.
+        display_name: String,
+        /// It is this daemon's own.
+        is_self: bool,
+    },
+    /// The broker shows a member without what its key has signed for.
+    PeerFeatureDowngrade {
+        /// The member.
+        member_id: MemberId,
+        /// Its name.
+        display_name: String,
+        /// What is missing.
+        missing: Vec<String>,
     },
 }
 
@@ -205,6 +249,10 @@ impl MeshEvent {
             Self::OutboxPressureCleared(_) => "outbox_pressure_cleared",
             Self::MemberKeyChanged { .. } => "member_key_changed",
             Self::NameBindingChanged { .. } => "name_binding_changed",
+            Self::MemberKeypairRotated { .. } => "member_keypair_rotated",
+            Self::MemberRenamed { .. } => "member_renamed",
+            Self::MemberRevoked { .. } => "member_revoked",
+            Self::PeerFeatureDowngrade { .. } => "peer_feature_downgrade",
         }
     }
 

@@ -14,9 +14,9 @@ pub enum NameError {
     /// Too long.
     #[error("a display name has at most {MAX_CHARS} characters, this one has {0}")]
     TooLong(usize),
-    /// A control or direction-changing character, which could make one name
-    /// look like another.
-    #[error("a display name must not hold control or text-direction characters")]
+    /// A control, direction-changing or invisible character, which could make
+    /// one name look like another.
+    #[error("a display name must not hold control, text-direction or invisible characters")]
     Unprintable,
     /// It could be read as digits of a key.
     #[error("a display name must not look like the beginning of a key (16 or more hex digits)")]
@@ -36,7 +36,7 @@ pub fn check(text: &str) -> Result<String, NameError> {
     if chars > MAX_CHARS {
         return Err(NameError::TooLong(chars));
     }
-    if name.chars().any(|c| c.is_control() || changes_direction(c)) {
+    if name.chars().any(|c| c.is_control() || changes_direction(c) || is_invisible(c)) {
         return Err(NameError::Unprintable);
     }
     if name.starts_with(['#', '@', '*']) {
@@ -48,9 +48,11 @@ pub fn check(text: &str) -> Result<String, NameError> {
     Ok(name)
 }
 
-/// The form in which names are compared: compatibility-composed and lower case.
+/// The form in which names are compared: compatibility-composed and without
+/// case. Upper case comes first, because some letters meet there only (`ß` and
+/// `SS`, the two forms of a small sigma).
 pub fn key(text: &str) -> String {
-    text.trim().nfkc().flat_map(char::to_lowercase).nfkc().collect()
+    text.trim().nfkc().flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfkc().collect()
 }
 
 /// Whether a text could be the first digits of a key.
@@ -63,6 +65,26 @@ fn changes_direction(c: char) -> bool {
     matches!(c, '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{2069}' | '\u{061C}' | '\u{FEFF}')
 }
 
+/// Characters without a shape of their own.
+fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{00AD}'
+            | '\u{034F}'
+            | '\u{115F}'
+            | '\u{1160}'
+            | '\u{17B4}'
+            | '\u{17B5}'
+            | '\u{180B}'..='\u{180F}'
+            | '\u{2028}'
+            | '\u{2029}'
+            | '\u{3164}'
+            | '\u{FE00}'..='\u{FE0F}'
+            | '\u{FFF9}'..='\u{FFFB}'
+            | '\u{E0000}'..='\u{E0FFF}'
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +93,8 @@ mod tests {
     fn names_are_compared_without_case_and_width() {
         assert_eq!(key("  Bob "), key("BOB"));
         assert_eq!(key("ｂｏｂ"), "bob");
+        assert_eq!(key("Straße"), key("STRASSE"));
+        assert_eq!(key("ΣΊΣΥΦΟΣ"), key("σίσυφος"));
         assert_ne!(key("bob"), key("bob2"));
     }
 
@@ -80,6 +104,8 @@ mod tests {
         assert_eq!(check("deadbeef"), Ok("deadbeef".to_owned()));
         assert_eq!(check("deadbeefdeadbeef"), Err(NameError::LooksLikeKey));
         assert_eq!(check("a\u{202E}b"), Err(NameError::Unprintable));
+        assert_eq!(check("a\u{AD}b"), Err(NameError::Unprintable));
+        assert_eq!(check("ab\u{E0041}"), Err(NameError::Unprintable));
         assert_eq!(check("a\u{7}b"), Err(NameError::Unprintable));
         assert_eq!(check("#ops"), Err(NameError::ReservedSign));
         assert_eq!(check("   "), Err(NameError::Empty));

@@ -1,12 +1,18 @@
 //! What a roster row of the broker may change in the pinned list.
 //!
 //! The broker is not trusted with keys: a member keeps the key of its first
-//! sight, and a name stays with the member that had it first. What the broker
-//! says against that is noted and shown, never followed.
+//! sight and follows signed rotations only, and a name stays with the member
+//! that had it first. What the broker says against that is noted and shown,
+//! never followed.
 
 use super::ids::{MemberId, MemberKey};
+use super::key_chain::{self, KeyChange};
 use super::names;
 use super::roster::PinnedMember;
+use super::time::UnixMillis;
+
+/// Names that a member had and that are kept for it.
+const MAX_FORMER_NAMES: usize = 8;
 
 /// A member as the broker's roster shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +25,11 @@ pub struct ShownMember {
     pub display_name: String,
     /// The broker says that it was removed.
     pub revoked: bool,
-    /// What its daemon can read, from a statement that its *shown* key signed.
+    /// What its daemon can read, from a statement that the shown key or one
+    /// before it in its chain has signed.
     pub capabilities: Option<Vec<String>>,
+    /// Changes of its key whose signatures hold.
+    pub changes: Vec<KeyChange>,
 }
 
 /// News for the operator.
@@ -37,6 +46,19 @@ pub enum PinNews {
         /// The shown key.
         shown: MemberKey,
     },
+    /// A new key by a statement that the old one signed.
+    KeyRotated {
+        /// The member.
+        member_id: MemberId,
+        /// Its name.
+        display_name: String,
+        /// The key before.
+        old: MemberKey,
+        /// The key from now on.
+        new: MemberKey,
+        /// The operator had verified the key before.
+        was_verified: bool,
+    },
     /// A name that belongs to another member.
     NameTaken {
         /// The name.
@@ -46,101 +68,179 @@ pub enum PinNews {
         /// Who claims it.
         claimed_by: MemberId,
     },
-    /// A member whose daemon could read envelopes is shown as one that cannot.
+    /// Another name than before.
+    Renamed {
+        /// The member.
+        member_id: MemberId,
+        /// Its key.
+        key: MemberKey,
+        /// The name before.
+        old_name: String,
+        /// The name from now on.
+        new_name: String,
+    },
+    /// A member whose daemon could read something is shown as one that cannot.
     CapabilityDropped {
         /// The member.
         member_id: MemberId,
+        /// Its name.
+        display_name: String,
+        /// What is missing.
+        missing: Vec<String>,
+    },
+    /// The member was removed from the mesh.
+    Revoked {
+        /// The member.
+        member_id: MemberId,
+        /// Its key.
+        key: MemberKey,
+        /// Its name.
+        display_name: String,
     },
 }
 
 /// Brings one shown row into the list. Returns the changed row, if any, and the
 /// news.
-pub fn merge(pinned: &[PinnedMember], shown: &ShownMember) -> (Option<PinnedMember>, Vec<PinNews>) {
+pub fn merge(pinned: &[PinnedMember], shown: &ShownMember, now: UnixMillis) -> (Option<PinnedMember>, Vec<PinNews>) {
     let mut news = Vec::new();
     let old = pinned.iter().find(|member| member.member_id == shown.member_id);
-    let bound_name = bind_name(pinned, shown, &mut news);
-    let new = match old {
-        None => PinnedMember {
-            member_id: shown.member_id.clone(),
-            key: shown.key,
-            display_name: shown.display_name.clone(),
-            bound_name,
-            changed_key: None,
-            revoked: shown.revoked,
-            capabilities: shown.capabilities.clone().unwrap_or_default(),
-        },
+    let mut new = match old {
+        None => first_sight(shown, now),
         Some(old) => {
-            let changed_key = (shown.key != old.key).then_some(shown.key);
-            if let Some(key) = changed_key.filter(|key| old.changed_key != Some(*key)) {
-                news.push(PinNews::KeyChanged {
-                    member_id: old.member_id.clone(),
-                    display_name: old.display_name.clone(),
-                    pinned: old.key,
-                    shown: key,
-                });
+            let mut new = old.clone();
+            merge_key(&mut new, shown, now, &mut news);
+            // A statement counts for the pinned key only, and what was seen once
+            // is not unseen: a hidden capability would make senders fall back to
+            // a weaker form.
+            if new.changed_key.is_none() {
+                merge_capabilities(&mut new, shown, &mut news);
             }
-            PinnedMember {
-                member_id: old.member_id.clone(),
-                key: old.key,
-                display_name: shown.display_name.clone(),
-                bound_name,
-                changed_key,
-                revoked: shown.revoked,
-                // A statement counts for the pinned key only, and what was seen
-                // once is not unseen: a hidden capability would make senders
-                // fall back to a weaker form.
-                capabilities: merge_capabilities(old, shown, changed_key.is_some(), &mut news),
+            new.revoked = shown.revoked;
+            if new.revoked && !old.revoked {
+                let (member_id, key) = (new.member_id.clone(), new.key);
+                news.push(PinNews::Revoked { member_id, key, display_name: old.display_name.clone() });
             }
+            new
         }
     };
+    merge_name(pinned, &mut new, old, shown, &mut news);
     ((old != Some(&new)).then_some(new), news)
 }
 
-fn bind_name(pinned: &[PinnedMember], shown: &ShownMember, news: &mut Vec<PinNews>) -> Option<String> {
-    let name = names::key(&shown.display_name);
-    if names::check(&shown.display_name).is_err() {
-        return None;
+fn first_sight(shown: &ShownMember, now: UnixMillis) -> PinnedMember {
+    let path = key_chain::back_from(shown.key, &shown.changes);
+    let capabilities = shown.capabilities.clone().unwrap_or_default();
+    PinnedMember {
+        seq: path.last().map_or(0, |change| change.seq),
+        previous: key_chain::leave_behind(&[], &path, now),
+        revoked: shown.revoked,
+        shown_capabilities: capabilities.clone(),
+        capabilities,
+        first_seen_at: now,
+        ..PinnedMember::new(shown.member_id.clone(), shown.key, &shown.display_name)
     }
-    let owner = pinned.iter().find(|member| member.bound_name.as_deref() == Some(name.as_str()));
-    match owner {
-        Some(owner) if owner.member_id != shown.member_id => {
-            let known = pinned
-                .iter()
-                .any(|member| member.member_id == shown.member_id && names::key(&member.display_name) == name);
+}
+
+fn merge_key(new: &mut PinnedMember, shown: &ShownMember, now: UnixMillis, news: &mut Vec<PinNews>) {
+    // Numbers only grow: an old statement cannot be used twice.
+    let path = key_chain::follow(new.key, shown.key, &shown.changes)
+        .filter(|path| path.first().is_none_or(|first| first.seq > new.seq));
+    let Some(path) = path else {
+        if new.changed_key != Some(shown.key) {
+            news.push(PinNews::KeyChanged {
+                member_id: new.member_id.clone(),
+                display_name: new.display_name.clone(),
+                pinned: new.key,
+                shown: shown.key,
+            });
+        }
+        new.changed_key = Some(shown.key);
+        return;
+    };
+    new.changed_key = None;
+    if let Some(last) = path.last() {
+        news.push(PinNews::KeyRotated {
+            member_id: new.member_id.clone(),
+            display_name: new.display_name.clone(),
+            old: new.key,
+            new: shown.key,
+            was_verified: new.is_verified(),
+        });
+        new.previous = key_chain::leave_behind(&new.previous, &path, now);
+        new.seq = last.seq;
+        new.key = shown.key;
+    }
+}
+
+fn merge_capabilities(new: &mut PinnedMember, shown: &ShownMember, news: &mut Vec<PinNews>) {
+    let list = shown.capabilities.clone().unwrap_or_default();
+    let gone = |name: &&String| !list.contains(name) && new.shown_capabilities.contains(name);
+    let missing: Vec<String> = new.capabilities.iter().filter(gone).cloned().collect();
+    if !missing.is_empty() {
+        let (member_id, display_name) = (new.member_id.clone(), new.display_name.clone());
+        news.push(PinNews::CapabilityDropped { member_id, display_name, missing });
+    }
+    new.capabilities.extend(list.iter().cloned());
+    new.capabilities.sort_unstable();
+    new.capabilities.dedup();
+    new.shown_capabilities = list;
+}
+
+fn merge_name(
+    pinned: &[PinnedMember],
+    new: &mut PinnedMember,
+    old: Option<&PinnedMember>,
+    shown: &ShownMember,
+    news: &mut Vec<PinNews>,
+) {
+    let name = names::key(&shown.display_name);
+    if let Some(old) = old.filter(|old| old.display_name != shown.display_name) {
+        news.push(PinNews::Renamed {
+            member_id: new.member_id.clone(),
+            key: new.key,
+            old_name: old.display_name.clone(),
+            new_name: shown.display_name.clone(),
+        });
+    }
+    new.display_name.clone_from(&shown.display_name);
+    let holder = pinned.iter().find(|member| member.member_id != new.member_id && member.holds_name(&name));
+    let bound = match holder {
+        _ if names::check(&shown.display_name).is_err() => None,
+        Some(holder) => {
+            let known = old.is_some_and(|old| names::key(&old.display_name) == name);
             if !known {
                 news.push(PinNews::NameTaken {
                     name: shown.display_name.clone(),
-                    bound_to: owner.member_id.clone(),
-                    claimed_by: shown.member_id.clone(),
+                    bound_to: holder.member_id.clone(),
+                    claimed_by: new.member_id.clone(),
                 });
             }
             None
         }
-        _ => Some(name),
-    }
+        None => Some(name),
+    };
+    bind(new, bound);
 }
 
-fn merge_capabilities(
-    old: &PinnedMember,
-    shown: &ShownMember,
-    key_changed: bool,
-    news: &mut Vec<PinNews>,
-) -> Vec<String> {
-    let Some(shown_list) = shown.capabilities.as_ref().filter(|_| !key_changed) else {
-        return old.capabilities.clone();
-    };
-    if old.capabilities.iter().any(|name| !shown_list.contains(name)) {
-        news.push(PinNews::CapabilityDropped { member_id: old.member_id.clone() });
+/// Gives a member its name. The one before stays its own, so that nobody can
+/// take a name over that its bearer has given up.
+pub(super) fn bind(member: &mut PinnedMember, name: Option<String>) {
+    if member.bound_name == name {
+        return;
     }
-    let mut all: Vec<String> = old.capabilities.iter().chain(shown_list).cloned().collect();
-    all.sort_unstable();
-    all.dedup();
-    all
+    if let Some(before) = std::mem::replace(&mut member.bound_name, name) {
+        member.former_names.insert(0, before);
+    }
+    let bound = member.bound_name.clone();
+    member.former_names.retain(|former| Some(former) != bound.as_ref());
+    member.former_names.truncate(MAX_FORMER_NAMES);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NOW: UnixMillis = UnixMillis(1_000_000);
 
     fn shown(id: &str, key: u8, name: &str) -> ShownMember {
         ShownMember {
@@ -149,16 +249,25 @@ mod tests {
             display_name: name.to_owned(),
             revoked: false,
             capabilities: None,
+            changes: Vec::new(),
         }
     }
 
+    fn change(seq: u64, old: u8, new: u8) -> KeyChange {
+        KeyChange { seq, old: MemberKey([old; 32]), new: MemberKey([new; 32]), at: UnixMillis(5) }
+    }
+
     fn pin(list: &mut Vec<PinnedMember>, row: &ShownMember) -> Vec<PinNews> {
-        let (changed, news) = merge(list, row);
+        let (changed, news) = merge(list, row, NOW);
         if let Some(changed) = changed {
             list.retain(|member| member.member_id != changed.member_id);
             list.push(changed);
         }
         news
+    }
+
+    fn member<'a>(list: &'a [PinnedMember], id: &str) -> &'a PinnedMember {
+        list.iter().find(|member| member.member_id.as_str() == id).unwrap()
     }
 
     #[test]
@@ -173,29 +282,72 @@ mod tests {
     }
 
     #[test]
+    fn a_signed_rotation_is_followed_and_unverifies() {
+        let mut list = Vec::new();
+        pin(&mut list, &shown("a", 1, "Alice"));
+        list[0].verified_key = Some(MemberKey([1; 32]));
+        let row = ShownMember { changes: vec![change(1, 1, 2), change(2, 2, 3)], ..shown("a", 3, "Alice") };
+        let news = pin(&mut list, &row);
+        assert!(matches!(news.as_slice(), [PinNews::KeyRotated { was_verified: true, .. }]), "{news:?}");
+        assert!(pin(&mut list, &row).is_empty());
+        assert_eq!((list[0].key, list[0].seq, list[0].is_verified()), (MemberKey([3; 32]), 2, false));
+        assert_eq!(list[0].previous.iter().map(|old| old.key.0[0]).collect::<Vec<_>>(), [2, 1]);
+        // Back to a key before, or by a statement with a number used already.
+        assert!(matches!(pin(&mut list, &shown("a", 2, "Alice")).as_slice(), [PinNews::KeyChanged { .. }]));
+        let again = ShownMember { changes: vec![change(2, 3, 9)], ..shown("a", 9, "Alice") };
+        assert!(matches!(pin(&mut list, &again).as_slice(), [PinNews::KeyChanged { .. }]));
+        assert_eq!(list[0].key, MemberKey([3; 32]));
+    }
+
+    #[test]
+    fn a_fork_is_a_changed_key() {
+        let mut list = Vec::new();
+        pin(&mut list, &shown("a", 1, "Alice"));
+        let row = ShownMember { changes: vec![change(1, 1, 2), change(1, 1, 3)], ..shown("a", 2, "Alice") };
+        assert!(matches!(pin(&mut list, &row).as_slice(), [PinNews::KeyChanged { .. }]));
+        assert_eq!(list[0].key, MemberKey([1; 32]));
+    }
+
+    #[test]
     fn a_name_stays_with_its_first_bearer() {
         let mut list = Vec::new();
         pin(&mut list, &shown("a", 1, "Alice"));
         pin(&mut list, &shown("b", 2, "Bob"));
         let news = pin(&mut list, &shown("b", 2, "ALICE"));
-        assert!(matches!(news.as_slice(), [PinNews::NameTaken { .. }]), "{news:?}");
-        assert_eq!(list.iter().find(|m| m.member_id.as_str() == "b").unwrap().bound_name, None);
+        assert!(matches!(news.as_slice(), [PinNews::Renamed { .. }, PinNews::NameTaken { .. }]), "{news:?}");
+        assert_eq!(member(&list, "b").bound_name, None);
+        assert!(member(&list, "b").holds_name("bob"), "its own name stays its own");
         assert!(pin(&mut list, &shown("b", 2, "ALICE")).is_empty());
         pin(&mut list, &shown("b", 2, "Robert"));
-        assert_eq!(list.iter().find(|m| m.member_id.as_str() == "b").unwrap().bound_name.as_deref(), Some("robert"));
+        assert_eq!(member(&list, "b").bound_name.as_deref(), Some("robert"));
     }
 
     #[test]
-    fn a_capability_once_seen_stays() {
+    fn a_name_that_was_given_up_is_not_free() {
+        let mut list = Vec::new();
+        pin(&mut list, &shown("a", 1, "Alice"));
+        pin(&mut list, &shown("a", 1, "Alicia"));
+        let news = pin(&mut list, &shown("m", 2, "alice"));
+        assert!(matches!(news.as_slice(), [PinNews::NameTaken { .. }]), "{news:?}");
+        pin(&mut list, &shown("a", 1, "Alice"));
+        assert_eq!(member(&list, "a").bound_name.as_deref(), Some("alice"));
+        assert_eq!(member(&list, "a").former_names, ["alicia"]);
+    }
+
+    #[test]
+    fn a_capability_once_seen_stays_and_its_loss_is_told_once() {
         let mut list = Vec::new();
         let mut row = shown("a", 1, "Alice");
         row.capabilities = Some(vec!["envelope_v3".to_owned()]);
         pin(&mut list, &row);
-        row.capabilities = None;
-        assert!(pin(&mut list, &row).is_empty());
-        assert_eq!(list[0].capabilities, ["envelope_v3"]);
-        row.capabilities = Some(Vec::new());
-        assert!(matches!(pin(&mut list, &row).as_slice(), [PinNews::CapabilityDropped { .. }]));
-        assert_eq!(list[0].capabilities, ["envelope_v3"]);
+        for hidden in [None, Some(Vec::new())] {
+            row.capabilities = hidden;
+            let news = pin(&mut list, &row);
+            assert!(matches!(news.as_slice(), [PinNews::CapabilityDropped { .. }]), "{news:?}");
+            assert!(pin(&mut list, &row).is_empty());
+            assert_eq!(list[0].capabilities, ["envelope_v3"]);
+            row.capabilities = Some(vec!["envelope_v3".to_owned()]);
+            assert!(pin(&mut list, &row).is_empty());
+        }
     }
 }

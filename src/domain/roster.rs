@@ -1,10 +1,14 @@
 //! Who a destination means: the pinned list of all members, hidden and offline
 //! ones included, decides; never a live lookup at the broker.
 
+use std::time::Duration;
+
 use super::ids::{MemberId, MemberKey};
+use super::key_chain::{self, PreviousKey};
 use super::message::{Destination, MIN_PREFIX_DIGITS};
 use super::names;
 use super::nearest::nearest;
+use super::time::UnixMillis;
 
 /// A member as this daemon has pinned it at first sight.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,8 +27,76 @@ pub struct PinnedMember {
     pub changed_key: Option<MemberKey>,
     /// The broker says that the member was removed.
     pub revoked: bool,
-    /// What the member's daemon can read, from a statement signed by its key.
+    /// What the member's daemon can read, from statements signed by its key.
+    /// Nothing is ever taken out.
     pub capabilities: Vec<String>,
+    /// What the broker shows of it now.
+    pub shown_capabilities: Vec<String>,
+    /// Names that it had before, in their compared form, the newest first. They
+    /// still mean it.
+    pub former_names: Vec<String>,
+    /// Number of the rotation that brought the key; 0 for the first.
+    pub seq: u64,
+    /// Keys before this one, the newest first.
+    pub previous: Vec<PreviousKey>,
+    /// The key that the operator verified. After a rotation it is another one
+    /// than `key`.
+    pub verified_key: Option<MemberKey>,
+    /// When.
+    pub verified_at: Option<UnixMillis>,
+    /// When it was pinned.
+    pub first_seen_at: UnixMillis,
+}
+
+/// Whose key it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder<'a> {
+    /// The key of that member.
+    Current(&'a PinnedMember),
+    /// A key that the member rotated out so recently that messages under it may
+    /// still be on their way.
+    InGrace(&'a PinnedMember),
+    /// A key that the member rotated out longer ago.
+    Retired(&'a PinnedMember),
+}
+
+// === impl PinnedMember ===
+
+impl PinnedMember {
+    /// A member of that key and name, with nothing else known of it.
+    pub fn new(member_id: MemberId, key: MemberKey, display_name: &str) -> Self {
+        Self {
+            member_id,
+            key,
+            display_name: display_name.to_owned(),
+            bound_name: None,
+            changed_key: None,
+            revoked: false,
+            capabilities: Vec::new(),
+            shown_capabilities: Vec::new(),
+            former_names: Vec::new(),
+            seq: 0,
+            previous: Vec::new(),
+            verified_key: None,
+            verified_at: None,
+            first_seen_at: UnixMillis(0),
+        }
+    }
+
+    /// Whether the name, in its compared form, means this member.
+    pub fn holds_name(&self, name: &str) -> bool {
+        self.bound_name.as_deref() == Some(name) || self.former_names.iter().any(|former| former == name)
+    }
+
+    /// Whether the operator has verified the key of this moment.
+    pub fn is_verified(&self) -> bool {
+        self.verified_key == Some(self.key) && self.changed_key.is_none()
+    }
+
+    /// Whether a key is or was the member's, or is shown as such.
+    pub fn is_known_by(&self, key: MemberKey) -> bool {
+        self.key == key || self.changed_key == Some(key) || self.previous.iter().any(|previous| previous.key == key)
+    }
 }
 
 /// Who a destination means.
@@ -62,7 +134,7 @@ pub enum ResolveError {
     /// The broker shows another key for the member.
     #[error(
         "the broker shows another key for {name} than the one pinned here, so nothing is sent to it; ask its owner \
-         whether the key was changed"
+         whether the key was changed, then see `claudemesh verify`"
     )]
     KeyChanged {
         /// The member's name.
@@ -76,9 +148,27 @@ pub enum ResolveError {
     },
 }
 
+/// Finds the member that a direct destination means, and decides whether it may
+/// be sent to.
+pub fn resolve(destination: &Destination, members: &[PinnedMember]) -> Result<Resolved, ResolveError> {
+    check(find(destination, members)?)
+}
+
+/// Whose key it is, if any member's.
+pub fn holder(members: &[PinnedMember], key: MemberKey, now: UnixMillis, grace: Duration) -> Option<Holder<'_>> {
+    if let Some(member) = members.iter().find(|member| member.key == key) {
+        return Some(Holder::Current(member));
+    }
+    members.iter().find_map(|member| {
+        let previous = member.previous.iter().find(|previous| previous.key == key)?;
+        let counts = key_chain::in_grace(previous, now, grace);
+        Some(if counts { Holder::InGrace(member) } else { Holder::Retired(member) })
+    })
+}
+
 /// Finds the member that a direct destination means: full key, then name, then
 /// the first 16 to 63 digits of a key.
-pub fn resolve(destination: &Destination, members: &[PinnedMember]) -> Result<Resolved, ResolveError> {
+pub fn find<'a>(destination: &Destination, members: &'a [PinnedMember]) -> Result<&'a PinnedMember, ResolveError> {
     let (text, found) = match destination {
         Destination::Key(key) => (key.to_hex(), members.iter().filter(|member| member.key == *key).collect::<Vec<_>>()),
         Destination::NameOrPrefix(text) => (text.clone(), by_name_or_prefix(text, members)),
@@ -95,7 +185,7 @@ pub fn resolve(destination: &Destination, members: &[PinnedMember]) -> Result<Re
             let (candidates, near) = candidates(&text, members);
             Err(ResolveError::Unknown { to: text, candidates, near })
         }
-        [member] => check(member),
+        [member] => Ok(member),
         several => {
             Err(ResolveError::Ambiguous { to: text, candidates: several.iter().map(|one| label(one)).collect() })
         }
@@ -116,7 +206,7 @@ fn check(member: &PinnedMember) -> Result<Resolved, ResolveError> {
 
 fn by_name_or_prefix<'a>(text: &str, members: &'a [PinnedMember]) -> Vec<&'a PinnedMember> {
     let wanted = names::key(text);
-    let named: Vec<_> = members.iter().filter(|member| member.bound_name.as_deref() == Some(wanted.as_str())).collect();
+    let named: Vec<_> = members.iter().filter(|member| member.holds_name(&wanted)).collect();
     if !named.is_empty() || text.len() < MIN_PREFIX_DIGITS || !names::looks_like_key(text) {
         return named;
     }
@@ -178,15 +268,8 @@ mod tests {
     fn member(id: &str, name: &str, first_byte: u8) -> PinnedMember {
         let mut key = [7; 32];
         key[0] = first_byte;
-        PinnedMember {
-            member_id: MemberId::parse(id).unwrap(),
-            key: MemberKey(key),
-            display_name: name.to_owned(),
-            bound_name: Some(names::key(name)),
-            changed_key: None,
-            revoked: false,
-            capabilities: Vec::new(),
-        }
+        let member_id = MemberId::parse(id).unwrap();
+        PinnedMember { bound_name: Some(names::key(name)), ..PinnedMember::new(member_id, MemberKey(key), name) }
     }
 
     fn id(to: &str, members: &[PinnedMember]) -> Result<String, ResolveError> {
@@ -241,5 +324,26 @@ mod tests {
         thief.bound_name = None;
         let members = [thief, member("b", "Bob", 2)];
         assert_eq!(id("bob", &members).as_deref(), Ok("b"));
+    }
+
+    #[test]
+    fn a_former_name_still_means_its_bearer() {
+        let mut renamed = member("b", "Bob", 2);
+        renamed.former_names = vec!["robert".to_owned()];
+        let members = [member("a", "Alice", 1), renamed];
+        assert_eq!(id("Robert", &members).as_deref(), Ok("b"));
+    }
+
+    #[test]
+    fn a_key_that_was_rotated_out_counts_for_the_grace() {
+        let mut rotated = member("b", "Bob", 2);
+        let old = MemberKey([9; 32]);
+        rotated.previous = vec![PreviousKey { key: old, rotated_out_at: UnixMillis(1000) }];
+        let members = [rotated];
+        let at = |ms| holder(&members, old, UnixMillis(ms), Duration::from_secs(1));
+        assert!(matches!(at(2000), Some(Holder::InGrace(_))));
+        assert!(matches!(at(2001), Some(Holder::Retired(_))));
+        assert!(matches!(holder(&members, members[0].key, UnixMillis(0), Duration::ZERO), Some(Holder::Current(_))));
+        assert_eq!(holder(&members, MemberKey([8; 32]), UnixMillis(0), Duration::ZERO), None);
     }
 }

@@ -4,6 +4,8 @@
 //! that opens it must be pinned, and the envelope inside must name that key,
 //! one of this daemon's keys, this mesh and the id outside.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
@@ -11,9 +13,10 @@ use crate::crypto::direct::NONCE_BYTES;
 use crate::crypto::envelope::{Envelope, Expected, Opening, Plaintext, open_plaintext};
 use crate::domain::event::MessageKind;
 use crate::domain::ids::{ClientMessageId, MemberKey};
+use crate::domain::roster::PinnedMember;
 use crate::domain::time::UnixMillis;
-use crate::identity::Identity;
-use crate::peers;
+use crate::identity::{Identity, OpeningKey};
+use crate::peers::{self, Known};
 use crate::wire::delivery::Push;
 
 /// Greatest ciphertext that is opened, in bytes after base64: the largest
@@ -37,6 +40,8 @@ pub(super) struct Opened {
     pub(super) sent_at: Option<UnixMillis>,
     pub(super) auto_hops: u32,
     pub(super) unencrypted: bool,
+    /// It was sealed for a key of ours that was rotated out.
+    pub(super) by_archived_key: bool,
     /// What identifies the message for ever, hashed for the memory of what was
     /// seen.
     pub(super) unique: Vec<u8>,
@@ -50,6 +55,9 @@ pub(super) enum Refused {
     /// It can never be stored; kept aside with this reason.
     Quarantine(&'static str),
 }
+
+/// The reason of a message for a key that is erased.
+pub(super) const STALE_KEY: &str = "sealed_for_erased_key";
 
 /// What opening needs.
 #[derive(Debug)]
@@ -81,20 +89,45 @@ impl Opener<'_> {
         let nonce: [u8; NONCE_BYTES] = decode(&push.nonce)
             .and_then(|nonce| nonce.try_into().ok())
             .ok_or(Refused::Quarantine("nonce_malformed"))?;
-        if sender_key == self.identity.key() {
+        let own = self.identity.opening_keys();
+        if own.iter().any(|key| key.public() == sender_key) {
             return Err(Refused::Quarantine("reflected"));
         }
-        let sender = self.sender(sender_key).ok_or(Refused::UnknownSender)?;
-        let shared = self.identity.shared_with(sender_key).map_err(|_| Refused::Quarantine("sender_key_unusable"))?;
-        let plaintext = shared.open(&nonce, &ciphertext).map_err(|_| Refused::Quarantine("not_opened"))?;
-        match open_plaintext(plaintext) {
-            Ok(Plaintext::Envelope(envelope)) => self.checked(push, sender_key, sender, *envelope),
+        let sender = self.sender(sender_key)?;
+        let (plaintext, key) = self.unseal(&own, sender_key, &nonce, &ciphertext, push)?;
+        let by_archived_key =
+            key != self.identity.key() && self.identity.next().is_none_or(|next| next.public() != key);
+        let opened = match open_plaintext(plaintext) {
+            Ok(Plaintext::Envelope(envelope)) => self.checked(push, sender_key, sender, *envelope, &own),
             // A box opens in both directions: our own raw message, sent back
             // under the receiver's name, would open here.
             Ok(Plaintext::LegacyText(_)) if self.identity.is_own_nonce(&nonce) => Err(Refused::Quarantine("reflected")),
             Ok(Plaintext::LegacyText(text)) => Ok(legacy(push, sender_key, sender, text, &nonce)),
             Err(_) => Err(Refused::Quarantine("envelope_malformed")),
+        };
+        opened.map(|opened| Opened { by_archived_key, ..opened })
+    }
+
+    /// Tries the current key, then each one that was rotated out (R376). Gives
+    /// the text and the key that opened it.
+    fn unseal(
+        &self,
+        own: &[Arc<OpeningKey>],
+        sender: MemberKey,
+        nonce: &[u8; NONCE_BYTES],
+        ciphertext: &[u8],
+        push: &Push,
+    ) -> Result<(Vec<u8>, MemberKey), Refused> {
+        for key in own {
+            let shared = key.shared_with(sender).map_err(|_| Refused::Quarantine("sender_key_unusable"))?;
+            if let Ok(plaintext) = shared.open(nonce, ciphertext) {
+                return Ok((plaintext, key.public()));
+            }
         }
+        // The broker's word, which only names the reason.
+        let target = push.recipient_key.as_deref().and_then(|key| MemberKey::parse(key).ok());
+        let stale = target.is_some_and(|key| self.peers.was_own(self.identity.member_id(), key));
+        Err(Refused::Quarantine(if stale { STALE_KEY } else { "not_opened" }))
     }
 
     fn checked(
@@ -103,10 +136,12 @@ impl Opener<'_> {
         sender_key: MemberKey,
         sender: Sender,
         envelope: Envelope,
+        own: &[Arc<OpeningKey>],
     ) -> Result<Opened, Refused> {
+        let own_keys: Vec<MemberKey> = own.iter().map(|key| key.public()).collect();
         let expected = Expected {
             opening: Opening::Direct { sender: sender_key },
-            own_keys: &[self.identity.key()],
+            own_keys: &own_keys,
             mesh: self.identity.mesh_id(),
             outer_client_message_id: push.client_message_id.as_deref(),
         };
@@ -127,6 +162,7 @@ impl Opener<'_> {
             sent_at: Some(UnixMillis(envelope.sent_at_ms)),
             auto_hops: envelope.auto_hops,
             unencrypted: false,
+            by_archived_key: false,
         })
     }
 
@@ -144,7 +180,7 @@ impl Opener<'_> {
             client_message_id: id,
             sender_member_id,
             sender_key,
-            sender_name: self.sender(sender_key).map_or_else(|| shown_name(push, sender_key), |sender| sender.name),
+            sender_name: self.sender(sender_key).map_or_else(|_| shown_name(push, sender_key), |sender| sender.name),
             kind: if target.starts_with('@') && target != "@all" { MessageKind::Group } else { MessageKind::Broadcast },
             body,
             meta: None,
@@ -153,19 +189,25 @@ impl Opener<'_> {
             sent_at: None,
             auto_hops: 0,
             unencrypted: true,
+            by_archived_key: false,
         })
     }
 
-    /// Who holds a key: a pinned member, or a session that the broker shows. A
-    /// session is its own sender: nothing but the broker's word ties it to a
-    /// member.
-    fn sender(&self, key: MemberKey) -> Option<Sender> {
-        if let Some(member) = self.peers.by_key(key) {
-            return Some(Sender { member_id: member.member_id.into_string(), name: member.display_name });
+    /// Who holds a key: a pinned member, now or within the grace after a
+    /// rotation, or a session that the broker shows. A session is its own sender:
+    /// nothing but the broker's word ties it to a member.
+    fn sender(&self, key: MemberKey) -> Result<Sender, Refused> {
+        match self.peers.known(key) {
+            Known::Member(member) => {
+                let PinnedMember { member_id, display_name, .. } = *member;
+                return Ok(Sender { member_id: member_id.into_string(), name: display_name });
+            }
+            Known::Retired => return Err(Refused::Quarantine("sender_key_rotated_out")),
+            Known::Nobody => {}
         }
         let presence = self.peers.presence();
-        let session = presence.iter().find(|peer| peer.key == key)?;
-        Some(Sender { member_id: format!("key:{key}"), name: session.display_name.chars().take(MAX_NAME).collect() })
+        let session = presence.iter().find(|peer| peer.key == key).ok_or(Refused::UnknownSender)?;
+        Ok(Sender { member_id: format!("key:{key}"), name: session.display_name.chars().take(MAX_NAME).collect() })
     }
 }
 
@@ -188,6 +230,7 @@ fn legacy(push: &Push, sender_key: MemberKey, sender: Sender, body: String, nonc
         sent_at: None,
         auto_hops: 0,
         unencrypted: false,
+        by_archived_key: false,
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::entity::Model;
-use super::open::{Opened, Opener, Refused};
+use super::open::{Opened, Opener, Refused, STALE_KEY};
 use super::repo::{self, Quarantined, SeenHash, Waiting};
 use super::upkeep::{Upkeep, is_full};
 use super::{Deps, Error, Shared, row};
@@ -198,6 +198,10 @@ impl Pipeline {
         (new.len()..opened).for_each(|_| metrics.duplicate_received());
         let refused = work.iter().filter(|one| matches!(one.result, Err(Refused::Quarantine(_)))).count();
         (0..refused).for_each(|_| metrics.invalid_received());
+        let archived = work.iter().filter(|one| one.result.as_ref().is_ok_and(|opened| opened.by_archived_key)).count();
+        (0..archived).for_each(|_| metrics.decrypted_archived());
+        let stale = work.iter().filter(|one| one.result == Err(Refused::Quarantine(STALE_KEY))).count();
+        (0..stale).for_each(|_| metrics.decrypt_stale());
         self.shared.rows.fetch_add(new.len() as u64, Ordering::Relaxed);
     }
 

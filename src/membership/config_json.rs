@@ -192,6 +192,20 @@ impl ConfigJson {
     }
 }
 
+/// Gives the member of a mesh another key, which its broker knows already.
+/// Everything else in the file stays as it is.
+pub fn replace_key(root: &Root, slug: &str, secret: &MemberSecret) -> Result<(), Error> {
+    change(root, |config| {
+        let Some(Value::Array(entries)) = config.document.get_mut("meshes") else { return Ok(()) };
+        let entry = entries.iter_mut().find(|entry| entry.get("slug").and_then(Value::as_str) == Some(slug));
+        if let Some(Value::Object(entry)) = entry {
+            entry.insert("pubkey".to_owned(), Value::from(secret.public().to_hex()));
+            entry.insert("secretKey".to_owned(), Value::from(secret.to_libsodium_hex().as_str()));
+        }
+        Ok(())
+    })
+}
+
 /// Adds a mesh. Fails if one of its id or slug is there: a member key is never
 /// replaced.
 pub fn add(root: &Root, entry: &MeshEntry) -> Result<(), Error> {
@@ -220,9 +234,9 @@ pub fn remove(root: &Root, mesh_id: &str) -> Result<(), Error> {
     })
 }
 
-/// Reads the file, changes it and writes it, unless another program wrote it
-/// meanwhile; then everything again.
-fn change(root: &Root, change: impl Fn(&mut ConfigJson) -> Result<(), Error>) -> Result<(), Error> {
+/// Changes the file in one step. `edit` may run again when another program
+/// wrote the file meanwhile.
+fn change(root: &Root, edit: impl Fn(&mut ConfigJson) -> Result<(), Error>) -> Result<(), Error> {
     private_file::create_dir(root.path())?;
     // Holds off other commands of this program for the few milliseconds of the
     // write; other programs do not know the lock, the comparison below does.
@@ -232,7 +246,7 @@ fn change(root: &Root, change: impl Fn(&mut ConfigJson) -> Result<(), Error>) ->
     let path = root.config_json();
     for _ in 0..WRITE_ATTEMPTS {
         let (mut config, before) = read(&path)?;
-        change(&mut config)?;
+        edit(&mut config)?;
         let text = Zeroizing::new(
             serde_json::to_vec_pretty(&config.document)
                 .map_err(|error| Error::Malformed { path: path.clone(), detail: error.to_string() })?,

@@ -10,6 +10,7 @@ use super::entity::Model;
 use super::prepare::reads_envelopes;
 use crate::crypto::direct::NONCE_BYTES;
 use crate::crypto::envelope::{Destination, Envelope};
+use crate::domain::ids::MemberKey;
 use crate::domain::roster::PinnedMember;
 use crate::identity::Identity;
 use crate::wire::delivery::{Priority, Send};
@@ -50,15 +51,17 @@ pub(super) fn seal(
     if member.changed_key.is_some() {
         return Err(SealError::ForNow("the broker shows another key for the receiver (member_key_changed)".to_owned()));
     }
+    // One key for the whole frame: a rotation may come in between.
+    let own = identity.current();
     let body =
         std::str::from_utf8(&row.payload).map_err(|_| SealError::ForGood("the stored text is not UTF-8".to_owned()))?;
     let (plaintext, degraded) = if reads_envelopes(&member.capabilities) {
-        (envelope(row, body, member, identity)?, None)
+        (envelope(row, body, member, identity, own.public())?, None)
     } else {
         (body.as_bytes().to_vec(), row.degraded.clone())
     };
     let shared =
-        identity.shared_with(member.key).map_err(|error| SealError::ForGood(format!("the receiver's key: {error}")))?;
+        own.shared_with(member.key).map_err(|error| SealError::ForGood(format!("the receiver's key: {error}")))?;
     let ciphertext = shared.seal(&nonce, &plaintext).map_err(|error| SealError::ForGood(error.to_string()))?;
     let key = member.key.to_hex();
     let frame = Send {
@@ -69,19 +72,25 @@ pub(super) fn seal(
         id: Some(row.client_message_id.clone()),
         client_message_id: Some(row.client_message_id.clone()),
         request_fingerprint: Some(row.wire_fingerprint.clone()),
-        sender_key: Some(identity.key().to_hex()),
+        sender_key: Some(own.public().to_hex()),
         recipient_key: Some(key),
         ..Send::default()
     };
     Ok(Sealed { frame, degraded })
 }
 
-fn envelope(row: &Model, body: &str, member: &PinnedMember, identity: &Identity) -> Result<Vec<u8>, SealError> {
+fn envelope(
+    row: &Model,
+    body: &str,
+    member: &PinnedMember,
+    identity: &Identity,
+    own: MemberKey,
+) -> Result<Vec<u8>, SealError> {
     let mentions = row.mentions.as_deref().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
     let envelope = Envelope {
         mesh_id: identity.mesh_id().to_string(),
         client_message_id: row.client_message_id.clone(),
-        sender_key: identity.key().0.to_vec(),
+        sender_key: own.0.to_vec(),
         destination: Some(Destination::Member(member.key.0.to_vec())),
         sent_at_ms: row.enqueued_at,
         reply_to: row.reply_to_id.clone().unwrap_or_default(),

@@ -31,6 +31,16 @@ pub struct Model {
     pub changed_key: Option<String>,
     /// Unix ms at which the operator compared safety numbers.
     pub verified_at: Option<i64>,
+    /// Number of the rotation that brought the key.
+    pub rotation_seq: i64,
+    /// JSON array of keys before, each with the time of its end.
+    pub previous_keys: String,
+    /// JSON array of the compared forms of names before.
+    pub former_names: String,
+    /// JSON array of the capabilities that the broker shows now.
+    pub shown_capabilities: String,
+    /// The key that was verified.
+    pub verified_key: Option<String>,
 }
 
 /// No relations.

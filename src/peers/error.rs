@@ -16,6 +16,12 @@ pub enum Error {
         /// What is wrong with it.
         detail: String,
     },
+    /// There is nothing to accept.
+    #[error(transparent)]
+    NothingPending(#[from] crate::domain::trust::NothingPending),
+    /// The daemon is stopping.
+    #[error("the daemon is stopping")]
+    Stopping,
     /// The broker did not answer.
     #[error(transparent)]
     Link(#[from] crate::broker_client::Error),
@@ -28,6 +34,8 @@ impl Error {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Storage(_) => ErrorCode::StorageFailed,
+            Self::NothingPending(_) => ErrorCode::NoPendingChange,
+            Self::Stopping => ErrorCode::DaemonShuttingDown,
             Self::Damaged { .. } => ErrorCode::OutboxCorrupt,
             Self::Link(_) => ErrorCode::BrokerUnreachable,
         }

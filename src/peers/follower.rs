@@ -6,28 +6,31 @@
 //! What it guarantees: a change is on disk before anyone sees it.
 //! What it must not do: follow a changed key or a taken name.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, Presence, Sightings, repo};
+use super::{Change, Error, Presence, Request, Sightings, repo, shown};
 use crate::broker_client::{self, News};
 use crate::db::connect::Sqlite;
+use crate::db::tx;
 use crate::domain::event::{MeshEvent, PeerChange};
-use crate::domain::ids::{MemberId, MemberKey};
+use crate::domain::ids::MemberKey;
 use crate::domain::pinning::{self, PinNews, ShownMember};
 use crate::domain::roster::PinnedMember;
 use crate::domain::time::UnixMillis;
+use crate::domain::trust;
 use crate::events::Hub;
-use crate::identity::{Identity, verified_capabilities};
+use crate::identity::Identity;
 use crate::runtime::clock::Clock;
+use crate::telemetry::names::target;
 use crate::wire::event::{PeerEvent, SystemEvent};
 use crate::wire::features::Feature;
 use crate::wire::frame::{ClientFrame, ServerFrame};
-use crate::wire::roster::{Bare, MemberRow, PeerRow};
+use crate::wire::roster::{Bare, PeerRow};
 
 /// How long the broker may take for a list.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -49,7 +52,7 @@ pub(super) struct Follower {
     pub(super) members: watch::Sender<Arc<Vec<PinnedMember>>>,
     pub(super) presence: watch::Sender<Arc<Vec<Presence>>>,
     pub(super) sightings: watch::Sender<Arc<Sightings>>,
-    pub(super) requests: mpsc::Receiver<oneshot::Sender<()>>,
+    pub(super) requests: mpsc::Receiver<Request>,
     pub(super) stop: CancellationToken,
 }
 
@@ -68,9 +71,16 @@ impl Follower {
                     None => return,
                     Some(item) => if self.hear(item, &mut down_since) { due = Some(SETTLE) },
                 },
-                request = self.requests.recv() => if let Some(reply) = request {
-                    waiting.push(reply);
-                    due = Some(Duration::ZERO);
+                request = self.requests.recv() => match request {
+                    None => {}
+                    Some(Request::Refresh(reply)) => {
+                        waiting.push(reply);
+                        due = Some(Duration::ZERO);
+                    }
+                    Some(Request::Change(change, reply)) => {
+                        // Whoever asked may have gone; the change stands.
+                        let _ = reply.send(self.change(change).await);
+                    }
                 },
                 () = tokio::time::sleep(pause) => {
                     due = None;
@@ -105,8 +115,12 @@ impl Follower {
                 self.hub.publish(now, MeshEvent::DaemonDisconnect { reason });
                 false
             }
-            News::NegotiationFailed { feature, detail } => {
-                self.hub.publish(now, MeshEvent::FeatureNegotiationFailed { feature, detail });
+            News::NegotiationFailed { feature, detail, missing } => {
+                self.hub.publish(now, MeshEvent::FeatureNegotiationFailed { feature, detail, missing });
+                false
+            }
+            News::Ending(told) => {
+                drop(told);
                 false
             }
             News::System(event) => self.hear_system(event, now),
@@ -131,6 +145,19 @@ impl Follower {
                     self.hub.publish(now, MeshEvent::PeerLeave(change));
                 }
                 true
+            }
+            SystemEvent::MemberRevoked(revoked) if revoked.member_id == self.identity.member_id().as_str() => {
+                // The daemon ends before another roster could tell it.
+                self.hub.publish(
+                    now,
+                    MeshEvent::MemberRevoked {
+                        member_id: self.identity.member_id().clone(),
+                        key: own,
+                        display_name: String::new(),
+                        is_self: true,
+                    },
+                );
+                false
             }
             SystemEvent::PeerVisible(_)
             | SystemEvent::PeerHidden(_)
@@ -164,7 +191,7 @@ impl Follower {
         if let ServerFrame::PeersList(list) = answer {
             let present: Vec<Presence> = list.peers.iter().filter_map(presence).collect();
             if !knows_members {
-                self.pin(list.peers.iter().filter_map(|row| self.shown_peer(row))).await?;
+                self.pin(list.peers.iter().filter_map(shown::peer)).await?;
             }
             self.presence.send_if_modified(|old| {
                 let changed = **old != present;
@@ -178,7 +205,13 @@ impl Follower {
         if knows_members {
             let answer = self.link.request(|id| ClientFrame::MemberList(bare(id)), LIMIT).await?;
             if let ServerFrame::MembersList(list) = answer {
-                self.pin(list.members.iter().filter_map(|row| self.shown_member(row))).await?;
+                let pinned = Arc::clone(&self.members.borrow());
+                let known: HashMap<&str, &PinnedMember> =
+                    pinned.iter().map(|member| (member.member_id.as_str(), member)).collect();
+                let mesh = self.identity.mesh_id();
+                let rows = list.members.iter().take(MAX_MEMBERS);
+                self.pin(rows.filter_map(|row| shown::member(row, mesh, known.get(row.member_id.as_str()).copied())))
+                    .await?;
             }
         }
         // Last: who is seen for the first time is pinned by now.
@@ -208,7 +241,7 @@ impl Follower {
         let mut list: Vec<PinnedMember> = self.members.borrow().as_ref().clone();
         let mut changed_any = false;
         for row in shown.take(MAX_MEMBERS) {
-            let (changed, news) = pinning::merge(&list, &row);
+            let (changed, news) = pinning::merge(&list, &row, now);
             if let Some(changed) = changed {
                 repo::put(self.db.writer(), &changed, now).await?;
                 list.retain(|member| member.member_id != changed.member_id);
@@ -224,6 +257,31 @@ impl Follower {
         Ok(())
     }
 
+    /// What the operator decided: disk first, then everybody else.
+    async fn change(&self, change: Change) -> Result<PinnedMember, Error> {
+        let now = self.clock.now();
+        let mut list: Vec<PinnedMember> = self.members.borrow().as_ref().clone();
+        let changed = match &change {
+            Change::AcceptKey { member_id, key } => vec![trust::accept_key(&list, member_id, *key)?],
+            Change::AcceptName { member_id, name } => trust::accept_name(&list, member_id, name)?,
+            Change::Verify { member_id, key } => vec![trust::verify(&list, member_id, *key, now)?],
+        };
+        let transaction = tx::begin(self.db.writer()).await?;
+        for member in &changed {
+            repo::put(&transaction, member, now).await?;
+        }
+        transaction.commit().await?;
+        tracing::warn!(target: target::SECURITY, change = ?change, "The operator changed whom this daemon trusts");
+        for member in &changed {
+            list.retain(|old| old.member_id != member.member_id);
+            list.push(member.clone());
+        }
+        list.sort_by(|one, other| one.display_name.cmp(&other.display_name));
+        self.members.send_replace(Arc::new(list));
+        let last = changed.into_iter().next_back();
+        last.ok_or_else(|| Error::Damaged { member_id: String::new(), detail: "nothing was changed".to_owned() })
+    }
+
     fn tell(&self, news: PinNews, now: UnixMillis) {
         match news {
             PinNews::KeyChanged { member_id, display_name, pinned, shown } => {
@@ -234,34 +292,30 @@ impl Follower {
                 tracing::warn!(name, bound_to = %bound_to, claimed_by = %claimed_by, "name_binding_changed");
                 self.hub.publish(now, MeshEvent::NameBindingChanged { name, bound_to, claimed_by });
             }
-            PinNews::CapabilityDropped { member_id } => {
-                tracing::warn!(member = member_id.as_str(), "peer_feature_downgrade");
+            PinNews::CapabilityDropped { member_id, display_name, missing } => {
+                tracing::warn!(member = member_id.as_str(), missing = ?missing, "peer_feature_downgrade");
+                self.hub.publish(now, MeshEvent::PeerFeatureDowngrade { member_id, display_name, missing });
+            }
+            PinNews::KeyRotated { member_id, display_name, old, new, was_verified } => {
+                tracing::info!(member = member_id.as_str(), %old, %new, was_verified, "member_keypair_rotated");
+                if was_verified {
+                    tracing::warn!(
+                        member = member_id.as_str(),
+                        "The member was verified with its old key; compare the safety number again"
+                    );
+                }
+                self.hub.publish(now, MeshEvent::MemberKeypairRotated { member_id, display_name, old, new });
+            }
+            PinNews::Renamed { member_id, key, old_name, new_name } => {
+                tracing::info!(member = member_id.as_str(), old_name, new_name, "member_renamed");
+                self.hub.publish(now, MeshEvent::MemberRenamed { member_id, key, old_name, new_name });
+            }
+            PinNews::Revoked { member_id, key, display_name } => {
+                tracing::info!(member = member_id.as_str(), "member_revoked");
+                let is_self = member_id == *self.identity.member_id();
+                self.hub.publish(now, MeshEvent::MemberRevoked { member_id, key, display_name, is_self });
             }
         }
-    }
-
-    fn shown_member(&self, row: &MemberRow) -> Option<ShownMember> {
-        let key = MemberKey::parse(&row.pubkey).ok()?;
-        let capabilities = row.capabilities.as_ref();
-        Some(ShownMember {
-            member_id: MemberId::parse(row.member_id.as_str()).ok()?,
-            key,
-            display_name: row.display_name.clone(),
-            revoked: row.revoked_at.is_some(),
-            capabilities: capabilities.and_then(|it| verified_capabilities(it, self.identity.mesh_id(), key)),
-        })
-    }
-
-    /// A row of a broker that names no member ids: the key stands for it.
-    fn shown_peer(&self, row: &PeerRow) -> Option<ShownMember> {
-        let key = MemberKey::parse(&row.member_pubkey).ok()?;
-        Some(ShownMember {
-            member_id: MemberId::parse(format!("key:{key}")).ok()?,
-            key,
-            display_name: row.display_name.clone(),
-            revoked: false,
-            capabilities: None,
-        })
     }
 }
 

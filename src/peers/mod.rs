@@ -11,6 +11,7 @@ pub mod entity;
 mod error;
 mod follower;
 mod repo;
+mod shown;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,8 +23,8 @@ pub use self::error::Error;
 use self::follower::Follower;
 use crate::broker_client;
 use crate::db::connect::Sqlite;
-use crate::domain::ids::MemberKey;
-use crate::domain::roster::PinnedMember;
+use crate::domain::ids::{MemberId, MemberKey};
+use crate::domain::roster::{self, Holder, PinnedMember};
 use crate::domain::time::UnixMillis;
 use crate::events::Hub;
 use crate::identity::Identity;
@@ -77,7 +78,55 @@ pub struct Handle {
     members: watch::Receiver<Arc<Vec<PinnedMember>>>,
     presence: watch::Receiver<Arc<Vec<Presence>>>,
     sightings: watch::Receiver<Arc<Sightings>>,
-    refresh: mpsc::Sender<oneshot::Sender<()>>,
+    requests: mpsc::Sender<Request>,
+    clock: Clock,
+    grace: Duration,
+}
+
+/// What the operator decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Pin the key that the broker shows.
+    AcceptKey {
+        /// Of this member.
+        member_id: MemberId,
+        /// The key, so that none is accepted that was not looked at.
+        key: MemberKey,
+    },
+    /// Give a name to the member that claims it.
+    AcceptName {
+        /// This member.
+        member_id: MemberId,
+        /// The name.
+        name: String,
+    },
+    /// The safety number was compared.
+    Verify {
+        /// With the owner of this member.
+        member_id: MemberId,
+        /// For this key.
+        key: MemberKey,
+    },
+}
+
+/// What the task is asked for.
+#[derive(Debug)]
+enum Request {
+    /// A fresh roster.
+    Refresh(oneshot::Sender<()>),
+    /// A change of the pinned list.
+    Change(Change, oneshot::Sender<Result<PinnedMember, Error>>),
+}
+
+/// What is known of a key that opened a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// It is or was lately the key of this member.
+    Member(Box<PinnedMember>),
+    /// The member rotated it out longer ago than messages may be on their way.
+    Retired,
+    /// Nobody's.
+    Nobody,
 }
 
 /// The roster's task, built but not started.
@@ -94,26 +143,27 @@ pub async fn prepare(
     link: broker_client::Handle,
     hub: Hub,
     clock: Clock,
+    grace: Duration,
     supervisor: &Supervisor,
 ) -> Result<Parts, Error> {
     let pinned = repo::all(db.readers()).await?;
     let (members_tx, members) = watch::channel(Arc::new(pinned));
     let (presence_tx, presence) = watch::channel(Arc::default());
     let (sightings_tx, sightings) = watch::channel(Arc::default());
-    let (refresh, requests) = mpsc::channel(64);
+    let (requests_tx, requests) = mpsc::channel(64);
     let follower = Follower {
         db,
         identity,
         link,
         hub,
-        clock,
+        clock: clock.clone(),
         members: members_tx,
         presence: presence_tx,
         sightings: sightings_tx,
         requests,
         stop: supervisor.token(Phase::Workers),
     };
-    Ok(Parts { follower, handle: Handle { members, presence, sightings, refresh } })
+    Ok(Parts { follower, handle: Handle { members, presence, sightings, requests: requests_tx, clock, grace } })
 }
 
 // === impl Parts ===
@@ -155,7 +205,33 @@ impl Handle {
 
     /// Whether some connection of this member is live, as the broker said last.
     pub fn is_online(&self, key: MemberKey) -> bool {
-        self.presence.borrow().iter().any(|peer| peer.member_key == key)
+        let members = self.members.borrow();
+        let member = members.iter().find(|member| member.key == key);
+        let is_own = |one: MemberKey| one == key || member.is_some_and(|member| member.is_known_by(one));
+        self.presence.borrow().iter().any(|peer| is_own(peer.member_key))
+    }
+
+    /// Whose key it is or was.
+    pub fn known(&self, key: MemberKey) -> Known {
+        match roster::holder(&self.members.borrow(), key, self.clock.now(), self.grace) {
+            Some(Holder::Current(member) | Holder::InGrace(member)) => Known::Member(Box::new(member.clone())),
+            Some(Holder::Retired(_)) => Known::Retired,
+            None => Known::Nobody,
+        }
+    }
+
+    /// Whether a key was this member's own and was rotated out.
+    pub fn was_own(&self, member_id: &MemberId, key: MemberKey) -> bool {
+        let members = self.members.borrow();
+        let own = members.iter().find(|member| member.member_id == *member_id);
+        own.is_some_and(|own| own.previous.iter().any(|previous| previous.key == key))
+    }
+
+    /// Changes the pinned list as the operator decided; the member as it is now.
+    pub async fn change(&self, change: Change) -> Result<PinnedMember, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Change(change, reply)).await.map_err(|_| Error::Stopping)?;
+        answer.await.map_err(|_| Error::Stopping)?
     }
 
     /// The pinned member with this key.
@@ -167,7 +243,7 @@ impl Handle {
     /// False when it did not come.
     pub async fn refresh(&self) -> bool {
         let (reply, done) = oneshot::channel();
-        if self.refresh.send(reply).await.is_err() {
+        if self.requests.send(Request::Refresh(reply)).await.is_err() {
             return false;
         }
         tokio::time::timeout(REFRESH_LIMIT, done).await.is_ok_and(|done| done.is_ok())

@@ -2,12 +2,21 @@
 
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{ConnectionTrait, EntityTrait as _, Set};
+use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::entity::{ActiveModel, Column, Entity, Model};
 use crate::domain::ids::{MemberId, MemberKey};
+use crate::domain::key_chain::PreviousKey;
 use crate::domain::roster::PinnedMember;
 use crate::domain::time::UnixMillis;
+
+/// A [`PreviousKey`] as it is stored.
+#[derive(Serialize, Deserialize)]
+struct StoredKey {
+    key: String,
+    rotated_out_at: i64,
+}
 
 /// All pinned members, in the order of their names.
 pub(super) async fn all(db: &impl ConnectionTrait) -> Result<Vec<PinnedMember>, Error> {
@@ -19,6 +28,11 @@ pub(super) async fn all(db: &impl ConnectionTrait) -> Result<Vec<PinnedMember>, 
 
 /// Writes a member as it is now. The first sight stays.
 pub(super) async fn put(db: &impl ConnectionTrait, member: &PinnedMember, now: UnixMillis) -> Result<(), Error> {
+    let previous: Vec<StoredKey> = member
+        .previous
+        .iter()
+        .map(|old| StoredKey { key: old.key.to_hex(), rotated_out_at: old.rotated_out_at.0 })
+        .collect();
     let row = ActiveModel {
         member_id: Set(member.member_id.to_string()),
         pubkey: Set(member.key.to_hex()),
@@ -27,13 +41,19 @@ pub(super) async fn put(db: &impl ConnectionTrait, member: &PinnedMember, now: U
         role: Set("member".to_owned()),
         capabilities: Set(serde_json::to_string(&member.capabilities).ok()),
         capabilities_at: Set((!member.capabilities.is_empty()).then_some(now.0)),
-        first_seen_at: Set(now.0),
+        first_seen_at: Set(member.first_seen_at.0),
         last_seen_at: Set(now.0),
         revoked_at: Set(member.revoked.then_some(now.0)),
         changed_key: Set(member.changed_key.map(MemberKey::to_hex)),
-        verified_at: Set(None),
+        verified_at: Set(member.verified_at.map(|at| at.0)),
+        rotation_seq: Set(i64::try_from(member.seq).unwrap_or(i64::MAX)),
+        previous_keys: Set(json(&previous)),
+        former_names: Set(json(&member.former_names)),
+        shown_capabilities: Set(json(&member.shown_capabilities)),
+        verified_key: Set(member.verified_key.map(MemberKey::to_hex)),
     };
     let changed = [
+        Column::Pubkey,
         Column::DisplayName,
         Column::NameKey,
         Column::Capabilities,
@@ -41,6 +61,12 @@ pub(super) async fn put(db: &impl ConnectionTrait, member: &PinnedMember, now: U
         Column::LastSeenAt,
         Column::RevokedAt,
         Column::ChangedKey,
+        Column::VerifiedAt,
+        Column::RotationSeq,
+        Column::PreviousKeys,
+        Column::FormerNames,
+        Column::ShownCapabilities,
+        Column::VerifiedKey,
     ];
     Entity::insert(row)
         .on_conflict(OnConflict::column(Column::MemberId).update_columns(changed).to_owned())
@@ -49,16 +75,32 @@ pub(super) async fn put(db: &impl ConnectionTrait, member: &PinnedMember, now: U
     Ok(())
 }
 
+fn json(value: &impl Serialize) -> String {
+    // Texts and numbers only: it can be written.
+    serde_json::to_string(value).unwrap_or_else(|_| "[]".to_owned())
+}
+
 fn from_row(row: Model) -> Result<PinnedMember, Error> {
     let damaged = |detail: String| Error::Damaged { member_id: row.member_id.clone(), detail };
     let key = |text: &str| MemberKey::parse(text).map_err(|error| damaged(error.to_string()));
+    let list = |text: &str| serde_json::from_str::<Vec<String>>(text).map_err(|error| damaged(error.to_string()));
+    let previous: Vec<StoredKey> =
+        serde_json::from_str(&row.previous_keys).map_err(|error| damaged(error.to_string()))?;
+    let previous = previous
+        .iter()
+        .map(|old| Ok(PreviousKey { key: key(&old.key)?, rotated_out_at: UnixMillis(old.rotated_out_at) }))
+        .collect::<Result<_, Error>>()?;
     Ok(PinnedMember {
         key: key(&row.pubkey)?,
         changed_key: row.changed_key.as_deref().map(key).transpose()?,
-        capabilities: row
-            .capabilities
-            .as_deref()
-            .map_or(Ok(Vec::new()), |json| serde_json::from_str(json).map_err(|error| damaged(error.to_string())))?,
+        capabilities: row.capabilities.as_deref().map_or(Ok(Vec::new()), list)?,
+        shown_capabilities: list(&row.shown_capabilities)?,
+        former_names: list(&row.former_names)?,
+        seq: u64::try_from(row.rotation_seq).unwrap_or(0),
+        previous,
+        verified_key: row.verified_key.as_deref().map(key).transpose()?,
+        verified_at: row.verified_at.map(UnixMillis),
+        first_seen_at: UnixMillis(row.first_seen_at),
         member_id: MemberId::parse(row.member_id.as_str()).map_err(|error| damaged(error.to_string()))?,
         display_name: row.display_name,
         bound_name: row.name_key,

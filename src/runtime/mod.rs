@@ -8,6 +8,7 @@
 //! What it must not do: know a message, a peer or a database.
 
 pub mod clock;
+pub mod failpoints;
 pub mod health;
 pub mod ids;
 pub mod instance_lock;

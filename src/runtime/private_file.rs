@@ -104,6 +104,13 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<(), FileEr
     })
 }
 
+/// Gives a file another name in the same directory, in place of the file that
+/// has it; the directory is synced.
+pub fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
+    let renamed = fs::rename(from, to).and_then(|()| sync_dir(to.parent().unwrap_or_else(|| Path::new("."))));
+    renamed.map_err(|source| error("rename", from, source))
+}
+
 /// Reads a small file as text; `None` when there is none.
 pub fn read_optional(path: &Path) -> Result<Option<String>, FileError> {
     match fs::read_to_string(path) {

@@ -48,6 +48,9 @@ struct Inner {
     ipc_request: Counters<3>,
     ipc_duration: Family<Labels<1>, Histogram, fn() -> Histogram>,
     invalid_inbound: Counter,
+    decrypt_archived: Counter,
+    decrypt_stale: Counter,
+    archive_force_expired: Counters<1>,
     inbox_rows: Gauge,
     inbox_bytes: Gauge,
 }
@@ -101,6 +104,9 @@ impl Metrics {
             ipc_request: Family::default(),
             ipc_duration: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
             invalid_inbound: Counter::default(),
+            decrypt_archived: Counter::default(),
+            decrypt_stale: Counter::default(),
+            archive_force_expired: Family::default(),
             inbox_rows: Gauge::default(),
             inbox_bytes: Gauge::default(),
         };
@@ -127,6 +133,22 @@ impl Metrics {
     /// An inbound message was refused.
     pub fn invalid_received(&self) {
         self.0.invalid_inbound.inc();
+    }
+
+    /// A rotated-out key opened a message.
+    pub fn decrypted_archived(&self) {
+        self.0.decrypt_archived.inc();
+    }
+
+    /// A message came for a key that is erased (R378).
+    pub fn decrypt_stale(&self) {
+        self.0.decrypt_stale.inc();
+    }
+
+    /// A rotated-out key had to go before its time. There are as many labels as
+    /// rotations beyond the eighth within the grace.
+    pub fn archive_force_expired(&self, key_id: &str) {
+        self.0.archive_force_expired.get_or_create(&[(label::KEY_ID, key_id.to_owned())]).inc();
     }
 
     /// A call of the local interface was answered. `endpoint` must come from a
@@ -177,6 +199,13 @@ impl Inner {
         all.register(metric::IPC_REQUEST, "Calls of the local interface", self.ipc_request.clone());
         all.register(metric::IPC_DURATION_SECONDS, "Time to answer a call", self.ipc_duration.clone());
         all.register(metric::INVALID_INBOUND, "Inbound messages that were refused", self.invalid_inbound.clone());
+        all.register(metric::DECRYPT_ARCHIVED, "Messages that a rotated-out key opened", self.decrypt_archived.clone());
+        all.register(metric::DECRYPT_STALE, "Messages for a key that is erased", self.decrypt_stale.clone());
+        all.register(
+            metric::ARCHIVE_FORCE_EXPIRED,
+            "Rotated-out keys that had to go before their time",
+            self.archive_force_expired.clone(),
+        );
         all.register(metric::INBOX_ROWS, "Messages in the inbox", self.inbox_rows.clone());
         all.register(metric::INBOX_BYTES, "Size of the inbox in bytes", self.inbox_bytes.clone());
     }

@@ -28,6 +28,13 @@ pub mod metric {
     pub const IPC_DURATION_SECONDS: &str = "ipc_duration_seconds";
     /// Counter of inbound messages that were refused (R319).
     pub const INVALID_INBOUND: &str = "invalid_inbound";
+    /// Counter of messages that a rotated-out key opened.
+    pub const DECRYPT_ARCHIVED: &str = "decrypt_archived";
+    /// Counter of messages for a key that is erased (R378).
+    pub const DECRYPT_STALE: &str = "decrypt_stale";
+    /// Counter by [`super::label::KEY_ID`] of rotated-out keys that had to go
+    /// before their time.
+    pub const ARCHIVE_FORCE_EXPIRED: &str = "archive_force_expired";
     /// Gauge (R320).
     pub const INBOX_ROWS: &str = "inbox_rows";
     /// Gauge (R320).
@@ -49,6 +56,8 @@ pub mod label {
     pub const KIND: &str = "kind";
     /// `peer`, `apikey` or `webhook`.
     pub const FROM_TYPE: &str = "from_type";
+    /// `k_` and a ULID.
+    pub const KEY_ID: &str = "key_id";
     /// Path of a REST call, or of a gRPC method; `other` for unknown ones.
     pub const ENDPOINT: &str = "endpoint";
     /// `uds` or `tcp`.

@@ -166,6 +166,9 @@ pub struct Push {
     /// The message's id in the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history_id: Option<String>,
+    /// The key that the sender sealed it for; absent on multicasts and events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipient_key: Option<String>,
     /// The copy was pushed before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redelivery: Option<bool>,

@@ -255,6 +255,17 @@ impl NegotiationResponse {
             Some(detail) => Err(ParamError::Invalid { feature: name, detail: detail.to_owned() }),
         }
     }
+
+    /// The mesh's policy for a second connection; the default when the broker
+    /// does not say. It is no required parameter: an unknown one is an error
+    /// that leaves its bit in force.
+    pub fn default_policy(&self) -> Result<ConcurrencyPolicy, String> {
+        let params = self.params.get(Feature::ConcurrentConnectionPolicy.as_str());
+        match params.and_then(|params| params.get("default_policy")) {
+            None => Ok(ConcurrencyPolicy::default()),
+            Some(value) => ConcurrencyPolicy::deserialize(value).map_err(|error| format!("default_policy: {error}")),
+        }
+    }
 }
 
 // === impl Params ===

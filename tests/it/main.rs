@@ -3,7 +3,7 @@
 //! Folders follow the product: `broker` speaks raw frames to a broker,
 //! `cli` types commands and reads what they say, `process` looks at files and
 //! exit codes, `outbox` and `inbox` at what the daemon keeps, `upgrade` at what
-//! earlier versions kept, `api` at its local
+//! earlier versions kept, `roster` at whom it trusts, `api` at its local
 //! surface, `faults` kills processes and checks that nothing acknowledged was
 //! lost, `failures` provokes every failure that a user can meet and keeps the
 //! texts.
@@ -24,5 +24,6 @@ mod inbox;
 mod interop;
 mod outbox;
 mod process;
+mod roster;
 mod support;
 mod upgrade;

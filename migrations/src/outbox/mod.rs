@@ -3,6 +3,7 @@
 use sea_orm_migration::prelude::*;
 
 mod m20261123_000001_initial;
+mod m20261125_000001_key_chain;
 
 /// The outbox database's migrations.
 #[derive(Debug)]
@@ -11,6 +12,6 @@ pub struct OutboxMigrator;
 #[async_trait::async_trait]
 impl MigratorTrait for OutboxMigrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261123_000001_initial::Migration)]
+        vec![Box::new(m20261123_000001_initial::Migration), Box::new(m20261125_000001_key_chain::Migration)]
     }
 }

@@ -9,6 +9,7 @@
 pub mod control;
 pub mod events;
 pub mod inbox;
+pub mod keys;
 pub mod lifecycle;
 pub mod messaging;
 pub mod outbox;
@@ -29,6 +30,7 @@ use super::rest;
 use super::service::Services;
 use super::status::Failure;
 use crate::domain::error_code::ErrorCode;
+use crate::proto::admin::keys_service_server::{KeysServiceServer, SERVICE_NAME as KEYS};
 use crate::proto::admin::lifecycle_service_server::{LifecycleServiceServer, SERVICE_NAME as LIFECYCLE};
 use crate::proto::admin::outbox_service_server::{OutboxServiceServer, SERVICE_NAME as OUTBOX};
 use crate::proto::pb::control_service_server::{ControlServiceServer, SERVICE_NAME as CONTROL};
@@ -41,7 +43,7 @@ use crate::proto::{FILE_DESCRIPTOR_SET, METHODS};
 pub use tonic_health::server::HealthReporter;
 
 /// The services that are served; the empty name stands for the daemon.
-const SERVED: [&str; 8] = ["", MESSAGING, INBOX, EVENTS, PEERS, CONTROL, LIFECYCLE, OUTBOX];
+const SERVED: [&str; 9] = ["", MESSAGING, INBOX, EVENTS, PEERS, CONTROL, LIFECYCLE, OUTBOX, KEYS];
 /// The standard services, which reflection lists too.
 const STANDARD: [&str; 1] = ["grpc.health.v1.Health"];
 
@@ -73,7 +75,8 @@ pub async fn router(services: Services) -> Result<(Router, HealthReporter), toni
         .add_service(limited!(PeerServiceServer))
         .add_service(limited!(ControlServiceServer))
         .add_service(limited!(LifecycleServiceServer))
-        .add_service(limited!(OutboxServiceServer));
+        .add_service(limited!(OutboxServiceServer))
+        .add_service(limited!(KeysServiceServer));
     Ok((routes.prepare().into_axum_router(), health))
 }
 

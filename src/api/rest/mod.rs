@@ -12,6 +12,7 @@ pub mod control;
 pub mod events;
 pub mod inbox;
 pub mod json;
+pub mod keys;
 pub mod messaging;
 pub mod outbox;
 pub mod peers;
@@ -68,6 +69,11 @@ pub fn router(services: Services) -> Router {
         .route("/v1/version", get(control::version))
         .route("/v1/compat", get(control::compat))
         .route("/v1/heartbeat", post(control::heartbeat))
+        .route("/v1/keys/rotate-keypair", post(keys::rotate_keypair))
+        .route("/v1/keys/pinned", get(keys::list_pinned))
+        .route("/v1/keys/verify", post(keys::verify))
+        .route("/v1/keys/accept-key", post(keys::accept_key))
+        .route("/v1/keys/accept-name", post(keys::accept_name))
         .route("/healthz", get(control::alive))
         .route("/readyz", get(control::ready))
         .with_state(services)

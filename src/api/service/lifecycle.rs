@@ -31,6 +31,7 @@ impl Services {
         let age = depth.oldest_pending.map(|oldest| deps.clock.now().since(oldest).as_secs_f64());
         let seen = self.0.link.seen();
         let session = seen.last_session.clone();
+        let archived = deps.identity.archived();
         let mut warnings = facts.warnings.clone();
         if facts.insecure_link {
             warnings.push(warning("insecure_link", format!("the link to {} is not encrypted", facts.broker_url)));
@@ -56,6 +57,9 @@ impl Services {
                 display_name: self.own_name(),
                 mode: admin::IdentityMode::Persistent.into(),
                 host_accepted: true,
+                archived_keys: saturated(archived.len() as u64),
+                next_key_erasure_at: archived.iter().map(|key| key.expires_at).min().map(timestamp),
+                rotation_pending: deps.identity.next().is_some(),
                 ..admin::IdentityStatus::default()
             }),
             process: Some(admin::ProcessStatus {

@@ -11,6 +11,7 @@
 pub mod control;
 pub mod events;
 pub mod inbox;
+pub mod keys;
 pub mod lifecycle;
 pub mod messaging;
 pub mod outbox;

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::Services;
+use super::keys::pin_state;
 use crate::api::convert;
 use crate::api::status::Failure;
 use crate::domain::error_code::ErrorCode;
@@ -58,7 +59,7 @@ impl Services {
     }
 
     fn peer(&self, member: &PinnedMember, presence: &[Presence], sightings: &Sightings) -> pb::Peer {
-        let is_own = |one: &&Presence| one.member_key == member.key || Some(one.member_key) == member.changed_key;
+        let is_own = |one: &&Presence| member.is_known_by(one.member_key);
         let live: Vec<&Presence> = presence.iter().filter(is_own).collect();
         let sessions: Vec<pb::PeerSession> = live.iter().map(|one| session(one)).collect();
         let busiest = [pb::PeerStatus::Working, pb::PeerStatus::Dnd, pb::PeerStatus::Idle];
@@ -76,11 +77,6 @@ impl Services {
                 groups.push(group.clone());
             }
         }
-        let pin_state = match member {
-            PinnedMember { revoked: true, .. } => pb::PinState::Revoked,
-            PinnedMember { changed_key: Some(_), .. } => pb::PinState::KeyChanged,
-            _ => pb::PinState::Pinned,
-        };
         pb::Peer {
             member_id: member.member_id.to_string(),
             pubkey: member.key.to_hex(),
@@ -92,7 +88,7 @@ impl Services {
             hostname: first(|session| &session.hostname),
             sessions,
             capabilities: member.capabilities.clone(),
-            pin_state: pin_state.into(),
+            pin_state: pin_state(member).into(),
             groups,
             visible: live.is_empty() || live.iter().any(|one| one.visible),
             is_self: member.member_id == *self.0.deps.identity.member_id(),

@@ -9,7 +9,7 @@ use super::handshake::{short, short_groups};
 use super::peer::Peer;
 use super::push::Pusher;
 use super::terms::Reply;
-use super::{negotiate, presence};
+use super::{negotiate, presence, rotation};
 use crate::broker::accept::writer::Command;
 use crate::broker::fanout::Audience;
 use crate::broker::roster::Member;
@@ -17,6 +17,7 @@ use crate::broker::shared::Shared;
 use crate::broker::store::{deliveries, members, messages};
 use crate::broker::{accept, admin, departures, expiries, history};
 use crate::db::tx;
+use crate::domain::names;
 use crate::domain::time::UnixMillis;
 use crate::wire::codec::{DecodeError, DecodeErrorKind};
 use crate::wire::delivery::{Ack, MessageStatus, MessageStatusResult, RecipientStatus};
@@ -60,7 +61,13 @@ pub async fn handle(shared: &Arc<Shared>, peer: &Arc<Peer>, pusher: &mut Pusher,
             let outcome = rename_member(shared, peer, rename.display_name).await;
             done(peer, rename.req_id, outcome.err());
         }
-        ClientFrame::MemberRotate(request) => done(peer, request.req_id, Some(Refusal::FeatureUnavailable)),
+        ClientFrame::MemberRotate(request) => {
+            let req_id = request.req_id.clone();
+            match rotation::rotate(shared, peer, request.statement, request.req_id).await {
+                Ok(rotated) => peer.reply(Reply::frame(ServerFrame::MemberRotated(rotated))),
+                Err(refusal) => done(peer, req_id, Some(refusal)),
+            }
+        }
         ClientFrame::MemberLeave(request) => {
             let left = Box::pin(departures::end(shared, &peer.mesh, &peer.member_id, "itself")).await;
             if let Err(error) = &left {
@@ -178,10 +185,9 @@ fn set_profile(peer: &Peer, set: SetProfile) {
 }
 
 async fn rename_member(shared: &Arc<Shared>, peer: &Arc<Peer>, name: String) -> Result<(), Refusal> {
-    let name = name.trim().to_owned();
-    if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
-        return Err(Refusal::Invalid);
-    }
+    // Whether peers call it so is theirs to decide: they keep a name for its
+    // first bearer.
+    let name = names::check(&name).map_err(|_| Refusal::Invalid)?;
     let changing = shared.roster.changing().await;
     let member = peer.mesh.member(&peer.member_id).ok_or(Refusal::Forbidden)?;
     let written = async {

@@ -27,6 +27,7 @@ pub mod negotiate;
 pub mod peer;
 pub mod presence;
 pub mod push;
+pub mod rotation;
 pub mod terms;
 
 use std::collections::{HashMap, VecDeque};

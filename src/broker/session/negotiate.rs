@@ -27,6 +27,7 @@ pub const OWN_FEATURES: &[Feature] = &[
     Feature::ClientMessageIdDedupe,
     Feature::ConcurrentConnectionPolicy,
     Feature::MaxPayload,
+    Feature::MemberKeypairRotatedEvent,
     Feature::DeliveryAck,
     Feature::History,
     Feature::RateLimit,

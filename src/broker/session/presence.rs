@@ -77,7 +77,7 @@ pub fn members_list(mesh: &Mesh, req_id: Option<String>) -> MembersList {
         joined_at: member.joined_at,
         revoked_at: member.revoked_at,
         capabilities: member.capabilities.clone(),
-        rotations: None,
+        rotations: Some(mesh.rotations(&member.id)).filter(|chain| !chain.is_empty()),
     };
     MembersList { members: mesh.all().into_iter().map(row).collect(), req_id }
 }

@@ -371,6 +371,7 @@ pub fn frame(message: &message::Model, delivery_id: String, again: bool) -> Push
         client_message_id: message.client_message_id.clone(),
         request_fingerprint: message.request_fingerprint.clone(),
         target_spec: message.target_spec.starts_with(['*', '@']).then(|| message.target_spec.clone()),
+        recipient_key: (!message.target_spec.starts_with(['*', '@', '#'])).then(|| message.target_spec.clone()),
         reply_to_id: message.reply_to_id.clone(),
         delivery_id: Some(delivery_id),
         history_id: Some(message.id.clone()),

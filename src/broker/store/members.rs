@@ -132,6 +132,29 @@ pub async fn standing(db: &impl ConnectionTrait, ids: &HashSet<&str>) -> Result<
     Ok(standing)
 }
 
+/// Makes `key` the member's key in place of `old`, which is kept as rotated out.
+/// An error if `old` is not the current key: another node was faster.
+pub async fn rotate_key(db: &impl ConnectionTrait, old: &str, key: member_key::Model, now: i64) -> Result<(), DbErr> {
+    let retired = member_key::Entity::update_many()
+        .col_expr(member_key::Column::RotatedOutAt, Expr::value(now))
+        .filter(member_key::Column::MeshId.eq(&key.mesh_id))
+        .filter(member_key::Column::Pubkey.eq(old))
+        .filter(member_key::Column::MemberId.eq(&key.member_id))
+        .filter(member_key::Column::RotatedOutAt.is_null())
+        .exec(db)
+        .await?;
+    if retired.rows_affected != 1 {
+        return Err(DbErr::RecordNotUpdated);
+    }
+    member::Entity::update_many()
+        .col_expr(member::Column::Pubkey, Expr::value(&key.pubkey))
+        .col_expr(member::Column::ChangedAt, Expr::value(now))
+        .filter(member::Column::Id.eq(&key.member_id))
+        .exec(db)
+        .await?;
+    member_key::Entity::insert(key.into_active_model()).exec_without_returning(db).await.map(drop)
+}
+
 /// Stores the member's newest capability statement.
 pub async fn set_capabilities(db: &impl ConnectionTrait, member_id: &str, json: &str, now: i64) -> Result<(), DbErr> {
     member::Entity::update_many()

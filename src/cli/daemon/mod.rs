@@ -20,7 +20,7 @@ use super::client::{Client, answer, call};
 use super::discovery::{DaemonArgs, joined_mesh, named_mesh};
 use super::failure::Failure;
 use super::output::{Output, safe};
-use super::{Context, client_runtime, inbox, ok, running};
+use super::{Context, client_runtime, inbox, key, ok, running};
 use crate::config::paths::Root;
 use crate::domain::error_code::{ErrorCode, exit};
 use crate::membership::config_json::ConfigJson;
@@ -45,6 +45,8 @@ pub(super) enum Verb {
     Inbox(inbox::Args),
     /// Show what waits to be sent and what was given up, and repair it
     Outbox(outbox::Args),
+    /// Make a new key for this member and register it at the broker
+    RotateKeypair(key::Args),
     /// Check the databases of a stopped daemon, and set damaged ones aside
     Recover(recover::Args),
 }
@@ -92,6 +94,7 @@ pub(super) fn run(verb: Verb, context: &Context, output: &mut Output) -> Result<
         Verb::Logs(args) => client_runtime()?.block_on(logs::run(args, context, output)).map(ok),
         Verb::Inbox(args) => client_runtime()?.block_on(Box::pin(inbox::run(args, context, output))).map(ok),
         Verb::Outbox(args) => client_runtime()?.block_on(Box::pin(outbox::run(args, context, output))).map(ok),
+        Verb::RotateKeypair(args) => client_runtime()?.block_on(Box::pin(key::run(args, context, output))).map(ok),
         Verb::Recover(args) => client_runtime()?.block_on(recover::run(args, context, output)),
     }
 }

@@ -10,7 +10,7 @@ fn names(list: &Value) -> Vec<&str> {
     list.as_array().expect("a list").iter().map(|name| name.as_str().expect("a name")).collect()
 }
 
-// Covers: R397, R398, R403
+// Covers: R397-R399, R403
 async fn the_answer_lists_bits_with_their_parameters(backend: Backend) {
     let mesh = RawMesh::start(backend).await;
     let (_, mut raw) = mesh.connected("alice").await;
@@ -18,7 +18,13 @@ async fn the_answer_lists_bits_with_their_parameters(backend: Backend) {
         raw.negotiate(&["client_message_id_dedupe", "concurrent_connection_policy"], &["mesh_skill_share"]).await;
     assert_eq!(answer["missing_required"], json!([]), "{answer}");
     let supported = names(&answer["supported"]);
-    for bit in ["client_message_id_dedupe", "concurrent_connection_policy", "max_payload", "delivery_ack"] {
+    for bit in [
+        "client_message_id_dedupe",
+        "concurrent_connection_policy",
+        "member_keypair_rotated_event",
+        "max_payload",
+        "delivery_ack",
+    ] {
         assert!(supported.contains(&bit), "{bit} in {answer}");
         assert_eq!(answer["params"][bit]["version"], 1, "{bit} in {answer}");
     }

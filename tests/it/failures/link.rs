@@ -52,6 +52,11 @@ impl World {
         heard
     }
 
+    /// As with a broker that never granted anything: one that did is given time.
+    fn forget_features(&self) {
+        let _ = std::fs::remove_file(self.queued.alice.file("broker_features.json"));
+    }
+
     /// The broker closes with this code, and the daemon ends.
     async fn closed(&mut self, code: u16, reason: &str) -> Heard {
         self.queued.spawn();
@@ -317,6 +322,7 @@ fn ends() -> Vec<Case<World>> {
             help: "update the broker, or take the feature out of [features] require in config.toml",
             act: |world| {
                 Box::pin(async move {
+                    world.forget_features();
                     world.queued.spawn();
                     let mut client = world.queued.fake.accept().await;
                     client.welcome().await;
@@ -333,9 +339,20 @@ fn ends() -> Vec<Case<World>> {
             cause: "The broker lacks a feature that the settings require.",
             code: "feature_unavailable",
             end: End::Exit(15),
-            place: &["\"demo\"", "does not offer a required feature"],
+            place: &["\"demo\"", "does not offer the required feature"],
             help: "update the broker, or take the feature out of [features] require in config.toml",
-            act: |world| Box::pin(async move { world.closed(4010, "feature_unavailable").await }),
+            act: |world| {
+                Box::pin(async move {
+                    world.forget_features();
+                    world.queued.spawn();
+                    let mut client = world.queued.fake.accept().await;
+                    client.welcome().await;
+                    client.close(4010, "feature_unavailable").await;
+                    let heard = world.queued.ended().await;
+                    world.queued.kept().await;
+                    heard
+                })
+            },
         },
         Case {
             name: "link_not_encrypted",

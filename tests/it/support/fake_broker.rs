@@ -52,6 +52,13 @@ pub(crate) struct Client {
     pub(crate) headers: Vec<(String, String)>,
     bob: String,
     carol: Option<String>,
+    /// Fields of bob's row in the list of members that are another's than the
+    /// truth.
+    pub(crate) bob_row: Value,
+    /// The same of the member under test.
+    pub(crate) own_row: Value,
+    /// The list of peers.
+    pub(crate) peers: Value,
 }
 
 impl FakeBroker {
@@ -111,6 +118,9 @@ impl FakeBroker {
                     headers,
                     bob: self.bob.public(),
                     carol: self.carol.as_ref().map(Key::public),
+                    bob_row: json!({}),
+                    own_row: json!({}),
+                    peers: json!([]),
                 };
                 if let Some(hello) = client.read().await {
                     client.hello = hello;
@@ -186,16 +196,22 @@ impl Client {
     }
 
     /// A daemon asks who is there before it does anything else.
-    async fn answer_lists(&mut self, frame: &Value) {
+    pub(crate) async fn answer_lists(&mut self, frame: &Value) {
         let row = |id: &Value, key: &Value, name: &str| json!({"memberId": id, "pubkey": key, "displayName": name, "role": "member", "joinedAt": now_ms()});
-        let mut members = vec![
-            row(&self.hello["memberId"], &self.hello["pubkey"], "own"),
-            row(&json!("member-bob"), &json!(self.bob), "bob"),
-        ];
-        members.extend(self.carol.as_ref().map(|key| row(&json!("member-carol"), &json!(key), "carol")));
         let answer = match frame["type"].as_str() {
-            Some("list_peers") => json!({"type": "peers_list", "peers": []}),
-            Some("member_list") => json!({"type": "members_list", "members": members}),
+            Some("list_peers") => json!({"type": "peers_list", "peers": self.peers}),
+            Some("member_list") => {
+                let mut bob = row(&json!("member-bob"), &json!(self.bob), "bob");
+                let mut own = row(&self.hello["memberId"], &self.hello["pubkey"], "own");
+                for (row, fields) in [(&mut bob, &self.bob_row), (&mut own, &self.own_row)] {
+                    for (field, value) in fields.as_object().expect("fields") {
+                        row[field] = value.clone();
+                    }
+                }
+                let mut members = vec![own, bob];
+                members.extend(self.carol.as_ref().map(|key| row(&json!("member-carol"), &json!(key), "carol")));
+                json!({"type": "members_list", "members": members})
+            }
             _ => return,
         };
         let mut answer = answer;
@@ -207,6 +223,43 @@ impl Client {
     pub(crate) async fn roster(&mut self) {
         let asked = self.expect("member_list").await;
         self.answer_lists(&asked).await;
+    }
+
+    /// Lets the daemon ask for the members again, and answers.
+    pub(crate) async fn tell_roster(&mut self) {
+        let news = self.news("something_new");
+        self.send(&news).await;
+        self.roster().await;
+    }
+
+    /// A system event without data.
+    fn news(&self, event: &str) -> Value {
+        json!({
+            "type": "push",
+            "messageId": keys::base64url(&keys::random_bytes(9)),
+            "meshId": self.hello["meshId"],
+            "senderPubkey": "system",
+            "priority": "low",
+            "nonce": "",
+            "ciphertext": "",
+            "createdAt": "2026-01-01T00:00:00.000Z",
+            "subtype": "system",
+            "event": event,
+            "eventData": {},
+        })
+    }
+
+    /// Answers the negotiation with exactly this.
+    pub(crate) async fn answer_features(&mut self, supported: &[&str], params: &Value) {
+        let request = self.expect("feature_negotiation_request").await;
+        let answer = json!({
+            "type": "feature_negotiation_response",
+            "supported": supported,
+            "params": params,
+            "missing_required": [],
+            "_reqId": request["_reqId"],
+        });
+        self.send(&answer).await;
     }
 
     /// Pushes a direct message of bob's, as a legacy client sends it. The

@@ -1,0 +1,172 @@
+//! `KeysService`: this member's keys, and whom this daemon trusts.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+use super::Services;
+use crate::api::convert::{self, timestamp};
+use crate::api::status::Failure;
+use crate::domain::error_code::ErrorCode;
+use crate::domain::ids::{MemberId, MemberKey};
+use crate::domain::message::Destination;
+use crate::domain::names;
+use crate::domain::roster::{self, PinnedMember};
+use crate::peers::Change;
+use crate::proto::{admin, pb};
+
+// === impl Services ===
+
+impl Services {
+    /// A new key for this member (R373).
+    pub async fn rotate_keypair(&self) -> Result<admin::RotateKeypairResponse, Failure> {
+        (self.0.deps.rotate)().await
+    }
+
+    /// A page of pinned members.
+    pub fn list_pinned_members(
+        &self,
+        request: admin::ListPinnedMembersRequest,
+    ) -> Result<admin::ListPinnedMembersResponse, Failure> {
+        let after = match request.page_token.as_str() {
+            "" => None,
+            token => Some(
+                read_token(token)
+                    .ok_or_else(|| Failure::field("page_token", "it is not the next_page_token of a page before"))?,
+            ),
+        };
+        let members = self.0.deps.peers.members();
+        let mut page: Vec<admin::PinnedMember> = members
+            .iter()
+            .map(|member| pinned_member(member, &members))
+            .filter(|member| {
+                !request.pending_only || !member.shown_pubkey.is_empty() || !member.name_bound_to.is_empty()
+            })
+            .filter(|member| after.as_ref().is_none_or(|after| place(member) > *after))
+            .collect();
+        page.sort_by_cached_key(place);
+        let limit = convert::limit(request.limit) as usize;
+        let more = page.len() > limit;
+        page.truncate(limit);
+        let last = page.last().filter(|_| more).map(place);
+        let next_page_token =
+            last.map(|(name, id)| BASE64_URL_SAFE_NO_PAD.encode(format!("{id}\n{name}"))).unwrap_or_default();
+        Ok(admin::ListPinnedMembersResponse { members: page, next_page_token })
+    }
+
+    /// Pins the key that the broker shows.
+    pub async fn accept_member_key(
+        &self,
+        request: admin::AcceptMemberKeyRequest,
+    ) -> Result<admin::AcceptMemberKeyResponse, Failure> {
+        let member_id = self.member("member", &request.member)?.member_id;
+        let key = MemberKey::parse(&request.pubkey).map_err(|error| Failure::field("pubkey", error.to_string()))?;
+        let member = self.change(Change::AcceptKey { member_id, key }).await?;
+        Ok(admin::AcceptMemberKeyResponse { member: Some(member) })
+    }
+
+    /// Gives a name to the member that claims it.
+    pub async fn accept_name_binding(
+        &self,
+        request: admin::AcceptNameBindingRequest,
+    ) -> Result<admin::AcceptNameBindingResponse, Failure> {
+        let member_id =
+            MemberId::parse(request.member_id).map_err(|error| Failure::field("member_id", error.to_string()))?;
+        let member = self.change(Change::AcceptName { member_id, name: request.name }).await?;
+        Ok(admin::AcceptNameBindingResponse { member: Some(member) })
+    }
+
+    /// The safety number of this member and a peer; with the peer's number, a
+    /// mark that they agree.
+    pub async fn verify_peer(&self, request: admin::VerifyPeerRequest) -> Result<admin::VerifyPeerResponse, Failure> {
+        let deps = &self.0.deps;
+        let peer = self.member("peer", &request.peer)?;
+        if peer.member_id == *deps.identity.member_id() {
+            return Err(Failure::field("peer", "it is this member itself"));
+        }
+        let safety_number = deps.identity.safety_number(peer.key);
+        let shown = peer.changed_key.map(|key| deps.identity.safety_number(key)).unwrap_or_default();
+        let members = deps.peers.members();
+        let mut member = pinned_member(&peer, &members);
+        let given: String = request.safety_number.chars().filter(|c| !c.is_whitespace() && *c != '-').collect();
+        if !given.is_empty() {
+            if given != safety_number.replace(' ', "") {
+                let text = format!(
+                    "the safety number is not the one of {} and this member; read both numbers again, and if they \
+                     differ do not trust this key",
+                    peer.display_name
+                );
+                return Err(Failure::new(ErrorCode::SafetyNumberMismatch, text));
+            }
+            member = self.change(Change::Verify { member_id: peer.member_id.clone(), key: peer.key }).await?;
+        }
+        Ok(admin::VerifyPeerResponse { safety_number, member: Some(member), shown_safety_number: shown })
+    }
+
+    async fn change(&self, change: Change) -> Result<admin::PinnedMember, Failure> {
+        let peers = &self.0.deps.peers;
+        let changed = peers.change(change).await?;
+        Ok(pinned_member(&changed, &peers.members()))
+    }
+
+    /// The member that an operator names: by key, name, prefix or id. What was
+    /// removed or is in question is found too.
+    fn member(&self, field: &'static str, text: &str) -> Result<PinnedMember, Failure> {
+        let members = self.0.deps.peers.members();
+        if let Some(member) = members.iter().find(|member| member.member_id.as_str() == text) {
+            return Ok(member.clone());
+        }
+        let destination = Destination::parse(text).map_err(|error| Failure::field(field, error.to_string()))?;
+        if let Destination::Key(key) = &destination
+            && let Some(member) = members.iter().find(|member| member.is_known_by(*key))
+        {
+            return Ok(member.clone());
+        }
+        // The same words and candidates as a send's.
+        let found = roster::find(&destination, &members).map_err(crate::outbox::Error::from)?;
+        Ok(found.clone())
+    }
+}
+
+/// How far a member's key is trusted.
+pub(super) fn pin_state(member: &PinnedMember) -> pb::PinState {
+    match member {
+        PinnedMember { revoked: true, .. } => pb::PinState::Revoked,
+        PinnedMember { changed_key: Some(_), .. } => pb::PinState::KeyChanged,
+        member if member.is_verified() => pb::PinState::Verified,
+        _ => pb::PinState::Pinned,
+    }
+}
+
+fn pinned_member(member: &PinnedMember, members: &[PinnedMember]) -> admin::PinnedMember {
+    let claimed = names::key(&member.display_name);
+    let bound_to = members
+        .iter()
+        .find(|other| other.member_id != member.member_id && other.holds_name(&claimed))
+        .filter(|_| member.bound_name.as_deref() != Some(claimed.as_str()));
+    admin::PinnedMember {
+        member_id: member.member_id.to_string(),
+        pubkey: member.key.to_hex(),
+        display_name: member.display_name.clone(),
+        bound_name: member.bound_name.clone().unwrap_or_default(),
+        pin_state: pin_state(member).into(),
+        shown_pubkey: member.changed_key.map(MemberKey::to_hex).unwrap_or_default(),
+        name_bound_to: bound_to.map(|other| other.member_id.to_string()).unwrap_or_default(),
+        certified: false,
+        capabilities: member.capabilities.clone(),
+        rotated_out_pubkeys: member.previous.iter().map(|old| old.key.to_hex()).collect(),
+        first_seen_at: Some(timestamp(member.first_seen_at)),
+        verified_at: member.verified_at.filter(|_| member.is_verified()).map(timestamp),
+        verified_pubkey: member.verified_key.map(MemberKey::to_hex).unwrap_or_default(),
+    }
+}
+
+fn place(member: &admin::PinnedMember) -> (String, String) {
+    (member.display_name.clone(), member.member_id.clone())
+}
+
+fn read_token(token: &str) -> Option<(String, String)> {
+    let text = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
+    // Ids are visible ASCII, so the first line break ends the id.
+    let (id, name) = text.split_once('\n')?;
+    Some((name.to_owned(), id.to_owned()))
+}

@@ -111,7 +111,7 @@ async fn stream(
 }
 
 /// Not there, or there and not answering yet.
-fn is_absent(failure: &Failure) -> bool {
+pub(super) fn is_absent(failure: &Failure) -> bool {
     [ErrorCode::DaemonNotRunning, ErrorCode::DeadlineExceeded].iter().any(|code| code.name() == failure.code())
 }
 

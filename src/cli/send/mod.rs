@@ -135,12 +135,12 @@ fn request(args: &Args, message: String, context: &Context) -> Result<SendReques
 async fn send(client: &Client, request: &SendRequest) -> Result<SendResponse, Failure> {
     let first = client.messaging().send(call(request.clone())).await;
     let result = match first {
-        Err(status) if status.code() == Code::Unavailable && status.details().is_empty() => {
+        Err(status) if is_broken(status.code()) && status.details().is_empty() => {
             client.messaging().send(call(request.clone())).await
         }
         other => other,
     };
-    let unknown = |code: Code| matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled);
+    let unknown = |code: Code| is_broken(code) || matches!(code, Code::DeadlineExceeded | Code::Cancelled);
     let is_unknown = result.as_ref().is_err_and(|status| unknown(status.code()) && status.details().is_empty());
     answer(result).map_err(|failure| {
         if is_unknown {
@@ -150,6 +150,11 @@ async fn send(client: &Client, request: &SendRequest) -> Result<SendResponse, Fa
             failure
         }
     })
+}
+
+/// Whether the connection broke; the library has several names for that.
+fn is_broken(code: Code) -> bool {
+    matches!(code, Code::Unavailable | Code::Unknown | Code::Internal)
 }
 
 fn report(args: &Args, response: &SendResponse, output: &mut Output) -> Result<(), Failure> {

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tonic::{Request, Streaming};
 
 use super::{Args, receiver, report, send, status, tell_trouble, word};
@@ -51,14 +52,14 @@ pub(super) async fn run(
     client: Client,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let events = subscribe(&client).await?;
-    let answer = send(&client, request).await?;
+    let end = Instant::now() + args.timeout;
+    let (client, events, answer) = begin_to_watch(client, request, context, end).await?;
     if !args.json {
         report(args, &answer, output)?;
         tell_trouble(args, &answer, &client, output).await;
     }
     let mut watch = Watch { until, args, request, client, answer };
-    let reached = tokio::time::timeout(args.timeout, watch.until_reached(events, context, output)).await;
+    let reached = tokio::time::timeout_at(end, watch.until_reached(events, context, output)).await;
     match reached {
         Ok(Ok(())) if args.json => {
             watch.answer.status = status(&watch.answer).into();
@@ -66,6 +67,34 @@ pub(super) async fn run(
         }
         Ok(result) => result,
         Err(_) => Err(watch.timed_out().await),
+    }
+}
+
+/// Subscribes, then queues the message; over an end of the daemon too. One that
+/// was killed before it answered may have queued it, and the id keeps the repeat
+/// from being a second message.
+async fn begin_to_watch(
+    mut client: Client,
+    request: &SendRequest,
+    context: &Context,
+    end: Instant,
+) -> Result<(Client, Streaming<StreamEventsResponse>, SendResponse), Failure> {
+    loop {
+        let begun = async {
+            let events = subscribe(&client).await?;
+            Ok((events, send(&client, request).await?))
+        };
+        let failure = match begun.await {
+            Ok((events, answer)) => return Ok((client, events, answer)),
+            Err(failure) => failure,
+        };
+        if !follow::is_absent(&failure) && failure.code() != ErrorCode::DaemonShuttingDown.name() {
+            return Err(failure);
+        }
+        client = match tokio::time::timeout_at(end, follow::back(context, &client)).await {
+            Ok(back) => back?,
+            Err(_) => return Err(failure),
+        };
     }
 }
 

@@ -71,13 +71,3 @@ pub fn describe() -> String {
         .unwrap_or(0);
     format!("{cores} x {model}, {} GiB, Linux {}", memory >> 20, kernel.trim())
 }
-
-/// Resident memory of a process in MiB.
-pub fn resident_mib(pid: u32) -> Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("the process is gone")?;
-    let kib = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<f64>().ok())
-        .context("VmRSS")?;
-    Ok(kib / 1024.0)
-}

@@ -11,7 +11,6 @@
 
 #![expect(
     clippy::disallowed_methods,
-    clippy::disallowed_types,
     clippy::print_stdout,
     reason = "a load generator measures real time, owns its tasks and prints what it found"
 )]

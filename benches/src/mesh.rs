@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use claudemesh::proto::pb::control_service_client::ControlServiceClient;
 use claudemesh::proto::pb::event_service_client::EventServiceClient;
-use claudemesh::proto::pb::inbox_service_client::InboxServiceClient;
 use claudemesh::proto::pb::messaging_service_client::MessagingServiceClient;
 use claudemesh::proto::pb::peer_service_client::PeerServiceClient;
 use claudemesh::proto::pb::{GetHealthRequest, ListPeersRequest};
@@ -35,8 +34,6 @@ pub struct Member {
     binary: PathBuf,
     /// `CLAUDEMESH_HOME`.
     pub home: PathBuf,
-    /// Its display name.
-    pub name: String,
 }
 
 // === impl Broker ===
@@ -79,11 +76,6 @@ impl Broker {
         self.server.take().map_or(Ok(()), Server::stop)
     }
 
-    /// Its process id.
-    pub fn pid(&self) -> Result<u32> {
-        Ok(self.server.as_ref().context("the broker runs")?.pid())
-    }
-
     /// The URL that members connect to.
     pub fn url(&self) -> String {
         format!("ws://{}/ws", self.address)
@@ -120,7 +112,7 @@ impl Member {
     pub fn at(binary: &Path, folder: &Path, name: &str) -> Result<Self> {
         let home = folder.join(name);
         std::fs::create_dir_all(&home)?;
-        Ok(Self { server: None, binary: binary.to_owned(), home, name: name.to_owned() })
+        Ok(Self { server: None, binary: binary.to_owned(), home })
     }
 
     /// Starts the daemon and waits until it answers.
@@ -152,11 +144,6 @@ impl Member {
         self.server.take().map_or(Ok(()), Server::stop)
     }
 
-    /// The daemon's process id.
-    pub fn pid(&self) -> Result<u32> {
-        Ok(self.server.as_ref().context("the daemon runs")?.pid())
-    }
-
     /// The state directory.
     pub fn dir(&self) -> PathBuf {
         self.home.join("daemon").join(MESH)
@@ -180,11 +167,6 @@ impl Member {
     /// Sends.
     pub async fn messaging(&self) -> Result<MessagingServiceClient<Channel>> {
         Ok(MessagingServiceClient::new(self.channel().await?))
-    }
-
-    /// Reads.
-    pub async fn inbox(&self) -> Result<InboxServiceClient<Channel>> {
-        Ok(InboxServiceClient::new(self.channel().await?).max_decoding_message_size(64 << 20))
     }
 
     /// Follows.

@@ -25,11 +25,6 @@ impl Server {
         Ok(Self { child, name: name.to_owned() })
     }
 
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Waits until `ready` gives a value.
     pub async fn until<T, F>(&mut self, what: &str, mut ready: F) -> Result<T>
     where

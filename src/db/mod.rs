@@ -17,6 +17,7 @@ use std::path::PathBuf;
 pub mod connect;
 pub mod integrity;
 pub mod migrate;
+pub mod script;
 pub mod tx;
 pub mod wal;
 

@@ -5,19 +5,24 @@
 //! stored: a refusal never leaves a dedupe row. An id that is taken already is
 //! looked up in the same transaction. Dedupe rows go in sorted by key, messages
 //! and copies in the order of arrival.
+//!
+//! On SQLite a batch in which nothing of that is in question is written by
+//! `batch_sqlite` instead; what is left over comes here.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use sea_orm::{DatabaseTransaction, DbErr};
 
 use super::fence::Fence;
 use super::queue::QueueSizes;
+use super::rows::{Rows, accepted, concerned, history_row, key, refusals};
 use super::{Accept, Refused};
 use crate::broker::fanout::Fanout;
 use crate::broker::session::terms::Holder;
 use crate::broker::store::deliveries::{Claimed, Ended};
-use crate::broker::store::entity::{dedupe as dedupe_row, delivery, history, message};
+use crate::broker::store::entity::{delivery, message};
+use crate::broker::store::sqlite_batch::OwnWriter;
 use crate::broker::store::{Store, dedupe, deliveries, members, messages};
 use crate::config::broker::BrokerConfig;
 use crate::db::tx;
@@ -28,7 +33,6 @@ use crate::wire::refusal::Refusal;
 
 /// How often a transaction is tried that the engine asks to repeat.
 const ATTEMPTS: u32 = 4;
-const DAY_MS: i64 = 24 * 3_600_000;
 
 /// What becomes of one send.
 #[derive(Debug)]
@@ -111,22 +115,24 @@ pub struct Committed {
     pub replaced: Vec<Arc<Holder>>,
 }
 
-/// The rows of one send, made before the transaction so that a repeated
-/// transaction writes the same ids.
-struct Rows {
-    message: Arc<message::Model>,
-    copies: Vec<delivery::Model>,
-    refusal: Option<Refusal>,
+/// What the writer keeps from batch to batch.
+#[derive(Debug, Default)]
+pub struct Writing {
+    /// What waits for each receiver.
+    pub sizes: QueueSizes,
+    /// Opened at the first batch that can use it.
+    pub connection: Option<OwnWriter>,
 }
 
 /// Runs a batch, again when the engine asks for it.
-pub async fn run(context: Context<'_>, batch: &Batch<'_>, sizes: &mut QueueSizes) -> Result<Committed, DbErr> {
+pub async fn run(context: Context<'_>, batch: &Batch<'_>, writing: &mut Writing) -> Result<Committed, DbErr> {
+    let Writing { sizes, connection } = writing;
     sizes.load(context.store, batch.accepts.iter().flat_map(|accept| &accept.recipients)).await?;
     let now = context.store.now();
     let rows: Vec<Rows> = batch.accepts.iter().map(|accept| context.rows(accept, now, sizes)).collect();
     let mut attempt = 1;
     let result = loop {
-        match context.once(batch, &rows, now).await {
+        match context.once(batch, &rows, now, connection).await {
             Err(error) if (tx::is_retryable(&error) || dedupe::has_vanished(&error)) && attempt < ATTEMPTS => {
                 tokio::time::sleep(std::time::Duration::from_millis(10 << attempt)).await;
                 attempt += 1;
@@ -152,49 +158,16 @@ pub async fn run(context: Context<'_>, batch: &Batch<'_>, sizes: &mut QueueSizes
 // === impl Context ===
 
 impl Context<'_> {
-    /// Gives the message its id and makes the receivers' copies, as far as they
-    /// have room. The room is taken at once, so that two sends of one batch
-    /// cannot share it.
-    fn rows(&self, accept: &Accept, now: UnixMillis, sizes: &mut QueueSizes) -> Rows {
-        let message = message::Model { id: self.ids.ulid(), created_at: now.0, ..accept.message.clone() };
-        let bytes = i64::try_from(message.ciphertext.len() + message.nonce.len()).unwrap_or(i64::MAX);
-        let lease = i64::try_from(self.config.timers.lease.as_millis()).unwrap_or(i64::MAX);
-        let session_key = match &*accept.route {
-            super::Route::Session(key) => Some(key.clone()),
-            _ => None,
-        };
-        let mut copies = Vec::with_capacity(accept.recipients.len());
-        let mut refusal = None;
-        for receiver in &accept.recipients {
-            if !sizes.has_room(receiver, &message.sender_member_id, bytes) {
-                // One full queue among many receivers does not fail the others.
-                refusal = (accept.recipients.len() == 1).then_some(Refusal::RecipientQueueFull);
-                continue;
-            }
-            sizes.add(receiver, &message.sender_member_id, bytes);
-            let taker = self.fanout.taker(&message.mesh_id, receiver, &accept.route);
-            copies.push(delivery::Model {
-                id: self.ids.ulid(),
-                broker_message_id: message.id.clone(),
-                mesh_id: message.mesh_id.clone(),
-                sender_member_id: message.sender_member_id.clone(),
-                recipient_member_id: receiver.clone(),
-                target_session_key: session_key.clone(),
-                client_message_id: message.client_message_id.clone(),
-                bytes,
-                created_at: now.0,
-                claimed_at: taker.is_some().then_some(now.0),
-                claim_expires_at: taker.is_some().then_some(now.0.saturating_add(lease)),
-                claim_id: taker,
-                delivered_at: None,
-                expired_at: None,
-                expiry_told_at: None,
-            });
+    async fn once(
+        &self,
+        batch: &Batch<'_>,
+        rows: &[Rows],
+        now: UnixMillis,
+        connection: &mut Option<OwnWriter>,
+    ) -> Result<Committed, DbErr> {
+        if let Some(committed) = Box::pin(self.in_two_trips(batch, rows, now, connection)).await? {
+            return Ok(committed);
         }
-        Rows { message: Arc::new(message), copies, refusal }
-    }
-
-    async fn once(&self, batch: &Batch<'_>, rows: &[Rows], now: UnixMillis) -> Result<Committed, DbErr> {
         let transaction = tx::begin(self.store.writer()).await?;
         match Box::pin(self.work(&transaction, batch, rows, now)).await {
             Ok(committed) => {
@@ -231,9 +204,8 @@ impl Context<'_> {
         settled.sort_unstable();
         settled.dedup();
         let ended = deliveries::settle(db, &settled, now.0).await?;
-        let lease = i64::try_from(self.config.timers.lease.as_millis()).unwrap_or(i64::MAX);
         for claim in batch.claims.iter().filter(|claim| fence.admits(claim.holder.as_ref())) {
-            deliveries::claim(db, &claim.ids, &claim.presence_id, now.0, now.0.saturating_add(lease)).await?;
+            deliveries::claim(db, &claim.ids, &claim.presence_id, now.0, self.lease_end(now)).await?;
         }
         Ok(Committed { outcomes, ended, replaced: fence.replaced() })
     }
@@ -245,41 +217,10 @@ impl Context<'_> {
         rows: &[Rows],
         now: UnixMillis,
     ) -> Result<Vec<Outcome>, DbErr> {
-        let mut concerned: HashSet<&str> = HashSet::new();
-        for rows in rows {
-            concerned.insert(&rows.message.sender_member_id);
-            concerned.extend(rows.copies.iter().map(|copy| copy.recipient_member_id.as_str()));
-        }
-        let standing = members::standing(db, &concerned).await?;
-        let refusals: Vec<Option<Refusal>> = accepts
-            .iter()
-            .zip(rows)
-            .map(|(accept, rows)| {
-                let gone = |id: &String| !standing.contains(id);
-                if gone(&rows.message.sender_member_id) {
-                    Some(Refusal::Forbidden)
-                } else if rows.refusal.is_none() && accept.kind == "dm" && accept.recipients.iter().any(gone) {
-                    Some(Refusal::RecipientRevoked)
-                } else {
-                    rows.refusal
-                }
-            })
-            .collect();
-
-        let mut taken: Vec<dedupe_row::Model> = Vec::new();
-        for ((accept, rows), refusal) in accepts.iter().zip(rows).zip(&refusals) {
-            if refusal.is_none() {
-                taken.extend(self.dedupe_row(accept, rows, now));
-            }
-        }
-        taken.sort_unstable_by(|a, b| {
-            (&a.mesh_id, &a.sender_member_id, &a.client_message_id, &a.broker_message_id).cmp(&(
-                &b.mesh_id,
-                &b.sender_member_id,
-                &b.client_message_id,
-                &b.broker_message_id,
-            ))
-        });
+        let standing = members::standing(db, &concerned(rows)).await?;
+        let refusals = refusals(accepts, rows, &standing);
+        let admitted = accepts.iter().zip(rows).zip(&refusals).filter(|(_, refusal)| refusal.is_none());
+        let taken = self.dedupe_rows(admitted.map(|(send, _)| send), now);
         let won = dedupe::take(db, taken).await?;
         let is_new = |rows: &Rows| rows.message.client_message_id.is_none() || won.contains(&rows.message.id);
 
@@ -307,8 +248,7 @@ impl Context<'_> {
                 histories.push(history_row(accept, rows));
                 let mine = rows.copies.iter().filter(|copy| standing.contains(&copy.recipient_member_id));
                 let mine: Vec<delivery::Model> = mine.cloned().collect();
-                let named = mine.iter().map(|copy| (copy.id.clone(), copy.recipient_member_id.clone())).collect();
-                outcomes.push(Outcome::Accepted(Accepted { message: Arc::clone(&rows.message), copies: named }));
+                outcomes.push(accepted(rows, mine.iter()));
                 copies.extend(mine);
                 continue;
             }
@@ -322,39 +262,5 @@ impl Context<'_> {
         messages::insert(db, stored, histories).await?;
         deliveries::insert(db, copies).await?;
         Ok(outcomes)
-    }
-
-    fn dedupe_row(&self, accept: &Accept, rows: &Rows, now: UnixMillis) -> Option<dedupe_row::Model> {
-        let (mesh_id, sender_member_id, client_message_id) = key(&rows.message)?;
-        let retention = i64::from(self.config.dedupe_retention_days).saturating_mul(DAY_MS);
-        Some(dedupe_row::Model {
-            mesh_id,
-            sender_member_id,
-            client_message_id,
-            broker_message_id: rows.message.id.clone(),
-            history_id: rows.message.id.clone(),
-            request_fingerprint: accept.fingerprint.clone(),
-            destination_kind: accept.kind.to_owned(),
-            destination_ref: rows.message.target_spec.clone(),
-            first_seen_at: now.0,
-            expires_at: accept.forgets_id.then_some(now.0.saturating_add(retention)),
-            history_available: true,
-        })
-    }
-}
-
-fn key(message: &message::Model) -> Option<dedupe::Key> {
-    let id = message.client_message_id.clone()?;
-    Some((message.mesh_id.clone(), message.sender_member_id.clone(), id))
-}
-
-fn history_row(accept: &Accept, rows: &Rows) -> history::Model {
-    history::Model {
-        id: rows.message.id.clone(),
-        mesh_id: rows.message.mesh_id.clone(),
-        sender_member_id: rows.message.sender_member_id.clone(),
-        destination_kind: accept.kind.to_owned(),
-        destination_ref: rows.message.target_spec.clone(),
-        created_at: rows.message.created_at,
     }
 }

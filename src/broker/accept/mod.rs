@@ -17,11 +17,15 @@
 //! What it must not do: look into a ciphertext, or let one member learn of
 //! another's ids. The dedupe key holds the sender.
 
+mod batch_sqlite;
+#[cfg(test)]
+mod batch_tests;
 pub mod commit;
 pub mod fast_path;
 pub mod fence;
 pub mod limiter;
 pub mod queue;
+mod rows;
 pub mod validate;
 pub mod writer;
 

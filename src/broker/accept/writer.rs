@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
-use super::commit::{self, Batch, Claim, Committed, Context, Outcome, Settle};
+use super::commit::{self, Batch, Claim, Committed, Context, Outcome, Settle, Writing};
 use super::queue::QueueSizes;
 use super::{Accept, Refused};
 use crate::broker::fanout::{Audience, Outbound};
@@ -95,7 +95,7 @@ impl Handle {
 
 /// Runs until `stop` is cancelled and everything queued before is committed.
 pub async fn run(shared: Arc<Shared>, Queue(mut queue): Queue, stop: CancellationToken) {
-    let mut sizes = QueueSizes::default();
+    let mut writing = Writing::default();
     let mut waiting = Vec::with_capacity(MAX_BATCH);
     loop {
         let taken = tokio::select! {
@@ -106,9 +106,13 @@ pub async fn run(shared: Arc<Shared>, Queue(mut queue): Queue, stop: Cancellatio
             }
         };
         if taken == 0 {
-            return;
+            break;
         }
-        Box::pin(shared.commit(sort(&mut waiting), &mut sizes)).await;
+        Box::pin(shared.commit(sort(&mut waiting), &mut writing)).await;
+    }
+    // Before the database is closed, whose last connection tidies up.
+    if let Some(connection) = writing.connection {
+        connection.close().await;
     }
 }
 
@@ -130,16 +134,16 @@ fn sort(commands: &mut Vec<Command>) -> Sorted {
 // === impl Shared ===
 
 impl Shared {
-    async fn commit(&self, sorted: Sorted, sizes: &mut QueueSizes) {
+    async fn commit(&self, sorted: Sorted, writing: &mut Writing) {
         let Sorted { accepts, settles, claims, forgets, given_up, expire } = sorted;
-        sizes.forget_after(self.store.is_shared().then_some(SHARED_SIZES), self.clock.monotonic());
+        writing.sizes.forget_after(self.store.is_shared().then_some(SHARED_SIZES), self.clock.monotonic());
         let context =
             Context { store: &self.store, config: &self.config, ids: &self.ids, fanout: self.fanout.as_ref() };
         let count = accepts.len() + settles.len() + claims.len();
         if count > 0 {
             let started = self.clock.monotonic();
             let batch = Batch { accepts: &accepts, settles: &settles, claims: &claims };
-            match commit::run(context, &batch, sizes).await {
+            match commit::run(context, &batch, writing).await {
                 Ok(done) => {
                     self.metrics.batches.inc();
                     self.metrics.batch_size.observe(count as f64);
@@ -148,31 +152,31 @@ impl Shared {
                 }
                 Err(error) if tx::is_unreachable(&error) => {
                     // Each command alone would wait for the server as long.
-                    sizes.forget();
+                    writing.sizes.forget();
                     tracing::error!(error = %error, "The database does not answer: {error}");
                     self.metrics.refused.inc_by(accepts.len() as u64);
                     accepts.iter().for_each(|accept| accept.answer.refused(&Refused::from(Refusal::Busy)));
                 }
                 Err(error) => {
-                    sizes.forget();
+                    writing.sizes.forget();
                     tracing::error!(batch.size = count, error = %error, "A batch of {count} could not be committed: {error}");
                     self.metrics.batches_split.inc();
-                    self.one_by_one(context, &accepts, &settles, &claims, sizes).await;
+                    self.one_by_one(context, &accepts, &settles, &claims, writing).await;
                 }
             }
         }
         if !forgets.is_empty() {
             let forgotten = self.give_up(|db, now| Box::pin(deliveries::forget(db, forgets.clone(), now))).await;
-            sizes.ended(&forgotten);
+            writing.sizes.ended(&forgotten);
         }
         for member_id in given_up {
             let member_id = member_id.as_str();
             let ended = self.give_up(|db, now| Box::pin(deliveries::give_up(db, member_id.to_owned(), now))).await;
-            self.expired(&ended, sizes).await;
+            self.expired(&ended, &mut writing.sizes).await;
         }
         if let Some((before, more)) = expire {
             // Whoever asked may be gone at a stop.
-            let _ = more.send(self.expire(before, sizes).await);
+            let _ = more.send(self.expire(before, &mut writing.sizes).await);
         }
     }
 
@@ -182,7 +186,7 @@ impl Shared {
         accepts: &[Accept],
         settles: &[Settle],
         claims: &[Claim],
-        sizes: &mut QueueSizes,
+        writing: &mut Writing,
     ) {
         let (no_accepts, no_settles, no_claims): (&[Accept], &[Settle], &[Claim]) = (&[], &[], &[]);
         let singles = accepts
@@ -191,10 +195,10 @@ impl Shared {
             .chain(settles.chunks(1).map(|settles| Batch { accepts: no_accepts, settles, claims: no_claims }))
             .chain(claims.chunks(1).map(|claims| Batch { accepts: no_accepts, settles: no_settles, claims }));
         for batch in singles {
-            match commit::run(context, &batch, sizes).await {
+            match commit::run(context, &batch, writing).await {
                 Ok(done) => self.tell(batch.accepts, done),
                 Err(error) => {
-                    sizes.forget();
+                    writing.sizes.forget();
                     let later = tx::is_retryable(&error) || tx::is_full(&error) || tx::is_unreachable(&error);
                     let refusal = if later { Refusal::Busy } else { Refusal::Internal };
                     tracing::error!(error = %error, "A command could not be committed: {error}");

@@ -2,6 +2,7 @@
 
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbErr, Statement};
 
+use super::sqlite_batch::OwnWriter;
 use crate::config::broker::Database;
 use crate::db::{self, CheckpointMode, Sqlite};
 
@@ -64,6 +65,16 @@ impl Engine {
             Self::Sqlite(file) => file.writer(),
             #[cfg(feature = "postgres")]
             Self::Postgres { pool, .. } => pool,
+        }
+    }
+
+    /// The connection whose batches take few trips to SQLite's thread. A server
+    /// has no such thread.
+    pub(super) async fn own_writer(&self) -> Result<Option<OwnWriter>, DbErr> {
+        match self {
+            Self::Sqlite(file) => file.own_writer().await.map(|connection| Some(OwnWriter::new(connection))),
+            #[cfg(feature = "postgres")]
+            Self::Postgres { .. } => Ok(None),
         }
     }
 

@@ -3,9 +3,11 @@
 //! What it is for: one place that knows the schema, for SQLite and PostgreSQL.
 //! What runs here: nothing on its own.
 //! What it guarantees: writes go through [`Store::writer`] inside a transaction
-//! of [`crate::db::tx`]; reads never wait for a writer on SQLite.
+//! of [`crate::db::tx`], or through [`Store::own_writer`] where there is one;
+//! reads never wait for a writer on SQLite.
 //! What it must not do: decide. Statements in, rows out; what differs between
-//! the engines is in [`dialect`] alone.
+//! the engines is in [`dialect`] alone, and in [`sqlite_batch`], which dialect
+//! gives out for SQLite only.
 
 pub mod api_keys;
 pub mod checks;
@@ -18,6 +20,7 @@ pub mod members;
 pub mod messages;
 pub mod nodes;
 pub mod presence;
+pub mod sqlite_batch;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -25,6 +28,7 @@ use claudemesh_migrations::BrokerMigrator;
 use sea_orm::{DatabaseConnection, DbErr};
 
 use self::dialect::Engine;
+use self::sqlite_batch::OwnWriter;
 use crate::config::broker::Database;
 use crate::db;
 use crate::domain::time::UnixMillis;
@@ -67,6 +71,12 @@ impl Store {
     /// Where transactions begin.
     pub fn writer(&self) -> &DatabaseConnection {
         self.engine.writer()
+    }
+
+    /// A further connection for the writer task, which commits a batch in fewer
+    /// trips; `None` where the engine has no such way.
+    pub async fn own_writer(&self) -> Result<Option<OwnWriter>, DbErr> {
+        self.engine.own_writer().await
     }
 
     /// Where single reads go.

@@ -1,0 +1,361 @@
+//! A batch of the writer in two trips to SQLite's thread.
+//!
+//! The same rows as [`super::dedupe`], [`super::messages`] and
+//! [`super::deliveries`] write, as scripts of [`crate::db::script`]. What varies
+//! in number goes in as rows of a power of two or as one JSON value, so that the
+//! texts are few and stay prepared.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use sea_orm::sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sea_orm::sqlx::{Connection as _, Decode, Row as _, Sqlite, Type};
+use sea_orm::{DbErr, RuntimeErr};
+use serde_json::Value;
+
+use super::deliveries::Ended;
+use super::entity::{dedupe, delivery, history, message};
+use crate::db::script::{BEGIN, COMMIT, MAX_ROWS, Script};
+
+/// Messages, and copies, that one batch may hold.
+pub const MOST_ROWS: usize = MAX_ROWS;
+
+const STANDING: &str = "SELECT id FROM member WHERE id IN (SELECT value FROM json_each(?)) AND revoked_at IS NULL";
+const DEDUPE: &str = "client_message_dedupe (mesh_id, sender_member_id, client_message_id, broker_message_id, \
+     history_id, request_fingerprint, destination_kind, destination_ref, first_seen_at, expires_at, \
+     history_available)";
+const DEDUPE_COLUMNS: usize = 11;
+const TAKE: &str = "ON CONFLICT DO NOTHING RETURNING broker_message_id";
+const MESSAGE: &str = "message_queue (id, mesh_id, sender_member_id, sender_pubkey, sender_member_pubkey, \
+     sender_name, target_spec, priority, nonce, ciphertext, client_message_id, request_fingerprint, reply_to_id, \
+     created_at)";
+const MESSAGE_COLUMNS: usize = 14;
+const HISTORY: &str = "message_history (id, mesh_id, sender_member_id, destination_kind, destination_ref, created_at)";
+const HISTORY_COLUMNS: usize = 6;
+const DELIVERY: &str = "delivery (id, broker_message_id, mesh_id, sender_member_id, recipient_member_id, \
+     target_session_key, client_message_id, bytes, created_at, claimed_at, claim_id, claim_expires_at, delivered_at, \
+     expired_at, expiry_told_at)";
+const DELIVERY_COLUMNS: usize = 15;
+const SETTLE: &str = "UPDATE delivery SET delivered_at = ? WHERE id IN (SELECT value FROM json_each(?)) \
+     AND delivered_at IS NULL AND expired_at IS NULL \
+     RETURNING id, mesh_id, sender_member_id, recipient_member_id, client_message_id, bytes";
+const CLAIM: &str = "UPDATE delivery SET claimed_at = ?, claim_id = v.value, claim_expires_at = ? \
+     FROM json_each(?) AS v WHERE delivery.id = v.key \
+     AND delivery.delivered_at IS NULL AND delivery.expired_at IS NULL";
+const ROLLBACK: &str = "ROLLBACK";
+
+/// A connection that one task owns. After an error it is of no further use but
+/// to be closed.
+#[derive(Debug)]
+pub struct OwnWriter {
+    connection: SqliteConnection,
+    /// Within a transaction.
+    begun: bool,
+}
+
+/// What the first trip found.
+#[derive(Debug, Default)]
+pub struct Begun {
+    /// The members asked for that are there and not revoked.
+    pub standing: HashSet<String>,
+    /// The broker message ids of the dedupe rows that were written.
+    pub won: HashSet<String>,
+}
+
+/// What the second trip writes.
+#[derive(Debug, Default)]
+pub struct Writes<'a> {
+    /// Messages, at most [`MOST_ROWS`].
+    pub messages: Vec<&'a message::Model>,
+    /// Their history rows.
+    pub histories: Vec<history::Model>,
+    /// Their copies, at most [`MOST_ROWS`].
+    pub copies: Vec<&'a delivery::Model>,
+    /// Copies that were acknowledged.
+    pub settled: BTreeSet<&'a str>,
+    /// Copies that were pushed, each with the connection.
+    pub claims: BTreeMap<&'a str, &'a str>,
+    /// The time of all of it.
+    pub now: i64,
+    /// Until when the pushes count.
+    pub claimed_until: i64,
+}
+
+// === impl OwnWriter ===
+
+impl OwnWriter {
+    pub(super) fn new(connection: SqliteConnection) -> Self {
+        Self { connection, begun: false }
+    }
+
+    /// Begins a transaction, reads which of these members stand, and takes the
+    /// ids that are free. At most [`MOST_ROWS`] rows.
+    pub async fn begin(&mut self, concerned: &HashSet<&str>, taken: &[dedupe::Model]) -> Result<Begun, DbErr> {
+        let mut script = Script::default();
+        script.add(BEGIN).add(STANDING).bind(concerned.iter().copied().collect::<Value>().to_string());
+        if !taken.is_empty() {
+            script.insert(DEDUPE, DEDUPE_COLUMNS, taken.len(), TAKE, |script| {
+                taken.iter().for_each(|row| bind_dedupe(script, row));
+            });
+        }
+        self.begun = true;
+        let mut done = script.run(&mut self.connection).await?.into_iter().skip(1);
+        let mut first_column = || -> Result<HashSet<String>, DbErr> {
+            done.next().unwrap_or_default().rows.iter().map(|row| column(row, 0)).collect()
+        };
+        Ok(Begun { standing: first_column()?, won: first_column()? })
+    }
+
+    /// Writes the rest of the transaction, or all of one, and commits. Returns
+    /// the copies that were acknowledged for the first time.
+    pub async fn finish(&mut self, writes: &Writes<'_>) -> Result<Vec<Ended>, DbErr> {
+        let mut script = Script::default();
+        if !self.begun {
+            script.add(BEGIN);
+        }
+        writes.add_to(&mut script);
+        script.add(COMMIT);
+        self.begun = true;
+        let done = script.run(&mut self.connection).await?;
+        self.begun = false;
+        // Of these statements only the settling one gives rows.
+        done.iter().flat_map(|done| &done.rows).map(ended).collect()
+    }
+
+    /// Takes back what [`Self::begin`] did.
+    pub async fn roll_back(&mut self) -> Result<(), DbErr> {
+        let mut script = Script::default();
+        script.add(ROLLBACK);
+        script.run(&mut self.connection).await?;
+        self.begun = false;
+        Ok(())
+    }
+
+    /// Closes it, and with it a transaction that is open: when this returns, no
+    /// lock of it is left.
+    pub async fn close(self) {
+        // Whatever fails here, the engine's thread ends and with it the
+        // connection.
+        let _ = self.connection.close().await;
+    }
+}
+
+// === impl Writes ===
+
+impl Writes<'_> {
+    fn add_to(&self, script: &mut Script) {
+        if !self.messages.is_empty() {
+            script.insert(MESSAGE, MESSAGE_COLUMNS, self.messages.len(), "", |script| {
+                self.messages.iter().for_each(|row| bind_message(script, row));
+            });
+        }
+        if !self.histories.is_empty() {
+            script.insert(HISTORY, HISTORY_COLUMNS, self.histories.len(), "", |script| {
+                self.histories.iter().for_each(|row| bind_history(script, row));
+            });
+        }
+        if !self.copies.is_empty() {
+            script.insert(DELIVERY, DELIVERY_COLUMNS, self.copies.len(), "", |script| {
+                self.copies.iter().for_each(|row| bind_copy(script, row));
+            });
+        }
+        if !self.settled.is_empty() {
+            let ids: Value = self.settled.iter().copied().collect();
+            script.add(SETTLE).bind(self.now).bind(ids.to_string());
+        }
+        if !self.claims.is_empty() {
+            let by_id: Value = self.claims.iter().map(|(id, claim_id)| (*id, *claim_id)).collect();
+            script.add(CLAIM).bind(self.now).bind(self.claimed_until).bind(by_id.to_string());
+        }
+    }
+}
+
+fn bind_dedupe(script: &mut Script, row: &dedupe::Model) {
+    script
+        .bind(&row.mesh_id)
+        .bind(&row.sender_member_id)
+        .bind(&row.client_message_id)
+        .bind(&row.broker_message_id)
+        .bind(&row.history_id)
+        .bind(&row.request_fingerprint)
+        .bind(&row.destination_kind)
+        .bind(&row.destination_ref)
+        .bind(row.first_seen_at)
+        .bind(row.expires_at)
+        .bind(row.history_available);
+}
+
+fn bind_message(script: &mut Script, row: &message::Model) {
+    script
+        .bind(&row.id)
+        .bind(&row.mesh_id)
+        .bind(&row.sender_member_id)
+        .bind(&row.sender_pubkey)
+        .bind(&row.sender_member_pubkey)
+        .bind(&row.sender_name)
+        .bind(&row.target_spec)
+        .bind(&row.priority)
+        .bind(&row.nonce)
+        .bind(&row.ciphertext)
+        .bind(&row.client_message_id)
+        .bind(&row.request_fingerprint)
+        .bind(&row.reply_to_id)
+        .bind(row.created_at);
+}
+
+fn bind_history(script: &mut Script, row: &history::Model) {
+    script
+        .bind(&row.id)
+        .bind(&row.mesh_id)
+        .bind(&row.sender_member_id)
+        .bind(&row.destination_kind)
+        .bind(&row.destination_ref)
+        .bind(row.created_at);
+}
+
+fn bind_copy(script: &mut Script, row: &delivery::Model) {
+    script
+        .bind(&row.id)
+        .bind(&row.broker_message_id)
+        .bind(&row.mesh_id)
+        .bind(&row.sender_member_id)
+        .bind(&row.recipient_member_id)
+        .bind(&row.target_session_key)
+        .bind(&row.client_message_id)
+        .bind(row.bytes)
+        .bind(row.created_at)
+        .bind(row.claimed_at)
+        .bind(&row.claim_id)
+        .bind(row.claim_expires_at)
+        .bind(row.delivered_at)
+        .bind(row.expired_at)
+        .bind(row.expiry_told_at);
+}
+
+fn ended(row: &SqliteRow) -> Result<Ended, DbErr> {
+    Ok(Ended {
+        id: column(row, 0)?,
+        mesh_id: column(row, 1)?,
+        sender_member_id: column(row, 2)?,
+        recipient_member_id: column(row, 3)?,
+        client_message_id: column(row, 4)?,
+        bytes: column(row, 5)?,
+    })
+}
+
+fn column<'r, T: Decode<'r, Sqlite> + Type<Sqlite>>(row: &'r SqliteRow, index: usize) -> Result<T, DbErr> {
+    row.try_get(index).map_err(|error| DbErr::Query(RuntimeErr::SqlxError(error.into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::EntityTrait as _;
+
+    use super::*;
+    use crate::broker::store::Store;
+    use crate::config::broker::Database;
+    use crate::runtime::clock::Clock;
+
+    fn text(value: &str) -> String {
+        value.to_owned()
+    }
+
+    #[test]
+    fn every_column_has_its_place() {
+        for (into, width) in [
+            (DEDUPE, DEDUPE_COLUMNS),
+            (MESSAGE, MESSAGE_COLUMNS),
+            (HISTORY, HISTORY_COLUMNS),
+            (DELIVERY, DELIVERY_COLUMNS),
+        ] {
+            assert_eq!(into.split(", ").count(), width, "{into}");
+        }
+    }
+
+    // No two columns of a row are alike, so that none can stand in another's place.
+    #[tokio::test]
+    async fn rows_are_read_back_as_they_were_written() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(&Database::Sqlite(dir.path().join("b.db")), Clock::system()).await.expect("a store");
+        let mut writer = store.own_writer().await.expect("it opens").expect("it is SQLite");
+        let ids: Vec<dedupe::Model> = (1..=3)
+            .map(|n| dedupe::Model {
+                mesh_id: text("mesh"),
+                sender_member_id: text("sender"),
+                client_message_id: format!("client-{n}"),
+                broker_message_id: format!("message-{n}"),
+                history_id: format!("history-{n}"),
+                request_fingerprint: text("fingerprint"),
+                destination_kind: text("dm"),
+                destination_ref: text("target"),
+                first_seen_at: 10 + n,
+                expires_at: (n > 1).then_some(20 + n),
+                history_available: n != 2,
+            })
+            .collect();
+        let begun = writer.begin(&HashSet::from(["nobody"]), &ids).await.expect("it begins");
+        assert!(begun.standing.is_empty());
+        assert_eq!(begun.won.len(), 3, "{begun:?}");
+        let message = message::Model {
+            id: text("message-1"),
+            mesh_id: text("mesh"),
+            sender_member_id: text("sender"),
+            sender_pubkey: text("key"),
+            sender_member_pubkey: text("member key"),
+            sender_name: text("name"),
+            target_spec: text("target"),
+            priority: text("now"),
+            nonce: vec![0, 1],
+            ciphertext: vec![2, 0, 255],
+            client_message_id: Some(text("client-1")),
+            request_fingerprint: None,
+            reply_to_id: Some(text("reply")),
+            created_at: 30,
+        };
+        let history = history::Model {
+            id: text("message-1"),
+            mesh_id: text("mesh"),
+            sender_member_id: text("sender"),
+            destination_kind: text("dm"),
+            destination_ref: text("target"),
+            created_at: 31,
+        };
+        let copy = delivery::Model {
+            id: text("copy-1"),
+            broker_message_id: text("message-1"),
+            mesh_id: text("mesh"),
+            sender_member_id: text("sender"),
+            recipient_member_id: text("receiver"),
+            target_session_key: Some(text("session")),
+            client_message_id: Some(text("client-1")),
+            bytes: 32,
+            created_at: 33,
+            claimed_at: Some(34),
+            claim_id: Some(text("claim")),
+            claim_expires_at: Some(35),
+            delivered_at: None,
+            expired_at: None,
+            expiry_told_at: Some(36),
+        };
+        let gone = delivery::Model { id: text("copy-2"), expired_at: Some(37), expiry_told_at: None, ..copy.clone() };
+        let writes = Writes {
+            messages: vec![&message],
+            histories: vec![history.clone()],
+            copies: vec![&copy, &gone],
+            ..Writes::default()
+        };
+        assert!(writer.finish(&writes).await.expect("it commits").is_empty());
+
+        let claims = BTreeMap::from([("copy-1", "other"), ("copy-2", "other")]);
+        let claim = Writes { claims, now: 40, claimed_until: 41, ..Writes::default() };
+        assert!(writer.finish(&claim).await.expect("it commits").is_empty());
+        writer.close().await;
+
+        let db = store.readers();
+        assert_eq!(dedupe::Entity::find().all(db).await.expect("it reads"), ids);
+        assert_eq!(message::Entity::find().all(db).await.expect("it reads"), [message]);
+        assert_eq!(history::Entity::find().all(db).await.expect("it reads"), [history]);
+        let claimed =
+            delivery::Model { claimed_at: Some(40), claim_id: Some(text("other")), claim_expires_at: Some(41), ..copy };
+        assert_eq!(delivery::Entity::find().all(db).await.expect("it reads"), [claimed, gone]);
+    }
+}

@@ -16,12 +16,18 @@ use futures_util::poll;
 use super::Error;
 use super::connect::{CheckpointMode, Checkpointed, Sqlite};
 
-/// Bytes in the log at which they are moved.
-const MOVE_AT: u64 = 16 << 20;
-/// Bytes in the log that are few enough to be moved while the writer waits.
-const FEW: u64 = 4 << 20;
+/// Bytes of rows at which they are moved: few enough that nobody waits long, many
+/// enough that a page which every commit changes is moved once for many of them.
+const MOVE_AT: u64 = 4 << 20;
+/// Bytes in the log at which they are moved, however few rows they hold.
+const LOG_AT: u64 = 16 << 20;
+/// Bytes of rows that are few enough to be moved while the writer waits.
+const FEW: u64 = 1 << 20;
 /// Bytes in the log at which the writer waits in any case.
-const TOO_MUCH: u64 = 64 << 20;
+const TOO_MUCH: u64 = 48 << 20;
+/// Pages that a commit changes beside those of its rows, roughly. The next commit
+/// changes the same ones again.
+const PAGES_A_COMMIT: u64 = 8;
 const PAGE: u64 = 4096;
 
 type Moving = Pin<Box<dyn Future<Output = Result<Checkpointed, Error>> + Send>>;
@@ -29,11 +35,30 @@ type Moving = Pin<Box<dyn Future<Output = Result<Checkpointed, Error>> + Send>>;
 /// Belongs to the task that writes; it tells what it wrote.
 pub struct WalKeeper {
     db: Sqlite,
-    /// Bytes in the log, estimated from what was written.
-    waiting: u64,
-    /// Those of them that came after the move began.
-    later: u64,
+    /// What is in the log, estimated from what was written.
+    waiting: Amount,
+    /// The part of it that came after the move began.
+    later: Amount,
     moving: Option<Moving>,
+}
+
+/// Bytes in the log.
+#[derive(Clone, Copy, Debug, Default)]
+struct Amount {
+    /// All of them.
+    log: u64,
+    /// Those of pages that only one commit changed.
+    rows: u64,
+}
+
+// === impl Amount ===
+
+impl Amount {
+    fn add(&mut self, row_pages: u64) {
+        let rows = row_pages.saturating_mul(PAGE);
+        self.rows = self.rows.saturating_add(rows);
+        self.log = self.log.saturating_add(rows).saturating_add(PAGES_A_COMMIT * PAGE);
+    }
 }
 
 // === impl WalKeeper ===
@@ -42,26 +67,25 @@ impl WalKeeper {
     /// For the writer of `db`.
     pub fn new(db: Sqlite) -> Self {
         // What an earlier process has left is moved with the first share.
-        let waiting = db.wal_bytes();
-        Self { db, waiting, later: 0, moving: None }
+        let bytes = db.wal_bytes();
+        Self { db, waiting: Amount { log: bytes, rows: bytes }, later: Amount::default(), moving: None }
     }
 
-    /// To be called after each commit, with the pages that it changed, roughly.
+    /// To be called after each commit, with the pages that its rows fill, roughly.
     /// Waits only when little is left to move, or far too much.
-    pub async fn wrote(&mut self, pages: u64) {
-        let bytes = pages.saturating_mul(PAGE);
-        self.waiting = self.waiting.saturating_add(bytes);
-        self.later = self.later.saturating_add(bytes);
-        if self.waiting > TOO_MUCH {
+    pub async fn wrote(&mut self, row_pages: u64) {
+        self.waiting.add(row_pages);
+        self.later.add(row_pages);
+        if self.waiting.log > TOO_MUCH {
             self.moving = None;
             self.finish().await;
         } else if let Some(moving) = &mut self.moving {
             if let Poll::Ready(result) = poll!(moving.as_mut()) {
                 self.moved(result).await;
             }
-        } else if self.waiting > MOVE_AT {
+        } else if self.waiting.rows > MOVE_AT || self.waiting.log > LOG_AT {
             let db = self.db.clone();
-            self.later = 0;
+            self.later = Amount::default();
             let moving = self.moving.insert(Box::pin(async move { db.checkpoint(CheckpointMode::Passive).await }));
             // The first poll hands it to the engine's own thread.
             if let Poll::Ready(result) = poll!(moving.as_mut()) {
@@ -74,7 +98,7 @@ impl WalKeeper {
     async fn moved(&mut self, result: Result<Checkpointed, Error>) {
         self.moving = None;
         self.note(result, self.later);
-        if self.waiting <= FEW {
+        if self.waiting.rows <= FEW {
             self.finish().await;
         }
     }
@@ -82,10 +106,10 @@ impl WalKeeper {
     /// Moves everything; nobody writes meanwhile.
     async fn finish(&mut self) {
         let result = self.db.checkpoint(CheckpointMode::Passive).await;
-        self.note(result, 0);
+        self.note(result, Amount::default());
     }
 
-    fn note(&mut self, result: Result<Checkpointed, Error>, later: u64) {
+    fn note(&mut self, result: Result<Checkpointed, Error>, later: Amount) {
         let left = match result {
             Ok(done) => u64::try_from(done.wal_pages - done.moved_pages).unwrap_or(0).saturating_mul(PAGE),
             Err(error) => {
@@ -93,7 +117,7 @@ impl WalKeeper {
                 0
             }
         };
-        self.waiting = left + later;
+        self.waiting = Amount { log: left + later.log, rows: left + later.rows };
     }
 }
 

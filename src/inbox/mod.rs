@@ -2,7 +2,8 @@
 //!
 //! What it is for: what a peer sent is opened, checked, stored once and told.
 //! What runs here: the pipeline (`pipeline.rs`), the only writer of the
-//! database; it also removes what is too old (`upkeep.rs`).
+//! database, with a short way for the usual batch (`fast_store.rs`); it also
+//! removes what is too old (`upkeep.rs`).
 //! What it guarantees: a delivery is acknowledged after the commit of its row,
 //! duplicates too; a message is stored once per sender and id, also after its
 //! row was pruned; an event follows its commit. Places in the inbox grow and
@@ -13,6 +14,7 @@
 
 pub mod entity;
 mod error;
+mod fast_store;
 mod open;
 mod pipeline;
 mod repo;
@@ -168,7 +170,8 @@ pub async fn prepare(config: &InboxConfig, db: Sqlite, deps: Deps, supervisor: &
     let handle = Handle { db: db.clone(), hub: deps.hub.clone(), shared: Arc::clone(&shared) };
     let wal = Mutex::new(WalKeeper::new(db.clone()));
     let stop = supervisor.token(Phase::Workers);
-    let pipeline = Pipeline { db, wal, deps, shared, retention: config.retention(), stop };
+    let connection = Mutex::new(None);
+    let pipeline = Pipeline { db, connection, wal, deps, shared, retention: config.retention(), stop };
     Ok(Parts { pipeline, handle })
 }
 

@@ -3,6 +3,8 @@
 //! What it is for: deliveries become rows, many of them in one commit.
 //! What runs here: one task. While one commit is synced the next deliveries
 //! collect in the link's queue; when that is full the socket is left unread.
+//! A batch of new messages goes the short way (`fast_store.rs`), any other the
+//! long one below; never both at the same time.
 //! What it guarantees: acknowledgement after commit and event after commit, in
 //! the order of the deliveries. When the database does not take a batch nothing
 //! of it is acknowledged, and the broker pushes it again.
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use sea_orm::sqlx::sqlite::SqliteConnection;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +24,7 @@ use super::entity::Model;
 use super::open::{Opened, Opener, Refused, STALE_KEY};
 use super::repo::{self, Quarantined, SeenHash, Waiting};
 use super::upkeep::{Upkeep, is_full};
-use super::{Deps, Error, Shared, row};
+use super::{Deps, Error, Shared, fast_store, row};
 use crate::broker_client::Delivery;
 use crate::db::connect::Sqlite;
 use crate::db::tx;
@@ -39,8 +42,6 @@ const GRACE: Duration = Duration::from_secs(7 * 86_400);
 const MAX_WAITING: u64 = 10_000;
 /// Sealed bytes that quarantine keeps of one message.
 const MAX_SEALED: usize = 65_536;
-/// Pages that a commit changes beside its rows, roughly.
-const PAGES_A_COMMIT: u64 = 8;
 /// Pause after a failed write.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Pause between two looks for what is to be removed.
@@ -50,6 +51,9 @@ const KEEP_UP_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Pipeline {
     pub(super) db: Sqlite,
+    /// For batches of which all is new; opened on first use. Locked by this task
+    /// alone.
+    pub(super) connection: Mutex<Option<SqliteConnection>>,
     /// Locked by this task alone.
     pub(super) wal: Mutex<WalKeeper>,
     pub(super) deps: Deps,
@@ -59,11 +63,23 @@ pub(super) struct Pipeline {
 }
 
 /// One delivery on its way through the batch.
-struct Work {
-    push: Box<Push>,
-    result: Result<Opened, Refused>,
+pub(super) struct Work {
+    pub(super) push: Box<Push>,
+    pub(super) result: Result<Opened, Refused>,
     /// The row of `inbox_waiting` that it came from.
-    waited: Option<String>,
+    pub(super) waited: Option<String>,
+}
+
+/// What has become of a batch; it is committed.
+pub(super) struct Stored {
+    /// The new ones, in the order of their deliveries.
+    pub(super) rows: Vec<Model>,
+    /// The greatest place that is taken now.
+    pub(super) last_seq: u64,
+    /// What the broker is to keep, by its index in the batch.
+    pub(super) unacknowledged: HashSet<usize>,
+    /// Pages that the commit changed, roughly.
+    pub(super) pages: u64,
 }
 
 // === impl Pipeline ===
@@ -78,19 +94,22 @@ impl Pipeline {
         loop {
             batch.clear();
             tokio::select! {
-                () = self.stop.cancelled() => return,
+                () = self.stop.cancelled() => break,
                 _ = look.tick() => self.keep_up(&mut upkeep).await,
                 changed = roster.changed() => {
-                    if changed.is_err() { return }
+                    if changed.is_err() { break }
                     roster.mark_unchanged();
                     self.try_waiting().await;
                 }
                 count = deliveries.recv_many(&mut batch, MAX_BATCH) => {
-                    if count == 0 { return }
+                    if count == 0 { break }
                     upkeep.active = self.deps.clock.monotonic();
                     self.receive(std::mem::take(&mut batch)).await;
                 }
             }
+        }
+        if let Some(connection) = self.connection.into_inner() {
+            fast_store::close(connection).await;
         }
     }
 
@@ -137,6 +156,27 @@ impl Pipeline {
     /// Writes a batch in one transaction; then acknowledges, then tells.
     async fn store(&self, work: &[Work]) -> Result<(), Error> {
         let now = self.deps.clock.now();
+        let stored = match self.store_all_new(work, now).await? {
+            Some(stored) => stored,
+            None => self.store_any(work, now).await?,
+        };
+        self.shared.last_seq.store(stored.last_seq, Ordering::Release);
+        self.count(work, &stored.rows);
+        for (index, one) in work.iter().enumerate().filter(|(_, one)| one.waited.is_none()) {
+            if !stored.unacknowledged.contains(&index) {
+                self.deps.link.acknowledge(receipt(one)).await;
+            }
+        }
+        for row in stored.rows {
+            let message: StoredMessage = row::stored(row, &self.shared.generation);
+            self.deps.hub.publish(now, MeshEvent::Message(Arc::new(message)));
+        }
+        self.wal.lock().await.wrote(stored.pages).await;
+        Ok(())
+    }
+
+    /// The long way: looks up what is new, keeps aside what cannot be opened.
+    async fn store_any(&self, work: &[Work], now: UnixMillis) -> Result<Stored, Error> {
         let transaction = tx::begin(self.db.writer()).await?;
         let hashes: Vec<SeenHash> =
             work.iter().filter_map(|one| one.result.as_ref().ok()).map(|opened| hash(&opened.unique)).collect();
@@ -169,43 +209,32 @@ impl Pipeline {
                 repo::stop_waiting(&transaction, id).await?;
             }
         }
-        let pages = PAGES_A_COMMIT + rows.iter().map(pages_of).sum::<u64>();
+        let pages = pages_of_commit(&rows);
         let new = repo::insert(&transaction, rows.clone()).await?;
         transaction.commit().await.map_err(Error::from)?;
-
-        self.shared.last_seq.store(seq, Ordering::Release);
-        self.count(work, &rows, &new);
-        for (index, one) in work.iter().enumerate().filter(|(_, one)| one.waited.is_none()) {
-            if !unacknowledged.contains(&index) {
-                self.deps.link.acknowledge(receipt(one)).await;
-            }
-        }
-        for row in rows.into_iter().filter(|row| new.contains(&row.id)) {
-            let message: StoredMessage = row::stored(row, &self.shared.generation);
-            self.deps.hub.publish(now, MeshEvent::Message(Arc::new(message)));
-        }
-        self.wal.lock().await.wrote(pages).await;
-        Ok(())
+        rows.retain(|row| new.contains(&row.id));
+        Ok(Stored { rows, last_seq: seq, unacknowledged, pages })
     }
 
-    fn count(&self, work: &[Work], rows: &[Model], new: &HashSet<String>) {
+    /// `rows` are the new ones.
+    fn count(&self, work: &[Work], rows: &[Model]) {
         let metrics = &self.deps.metrics;
-        for row in rows.iter().filter(|row| new.contains(&row.id)) {
+        for row in rows {
             let kind = MessageKind::from_name(&row.kind).unwrap_or(MessageKind::Direct);
             metrics.received(kind.name(), "peer");
         }
         let opened = work.iter().filter(|one| one.result.is_ok()).count();
-        (new.len()..opened).for_each(|_| metrics.duplicate_received());
+        (rows.len()..opened).for_each(|_| metrics.duplicate_received());
         let refused = work.iter().filter(|one| matches!(one.result, Err(Refused::Quarantine(_)))).count();
         (0..refused).for_each(|_| metrics.invalid_received());
         let archived = work.iter().filter(|one| one.result.as_ref().is_ok_and(|opened| opened.by_archived_key)).count();
         (0..archived).for_each(|_| metrics.decrypted_archived());
         let stale = work.iter().filter(|one| one.result == Err(Refused::Quarantine(STALE_KEY))).count();
         (0..stale).for_each(|_| metrics.decrypt_stale());
-        self.shared.rows.fetch_add(new.len() as u64, Ordering::Relaxed);
+        self.shared.rows.fetch_add(rows.len() as u64, Ordering::Relaxed);
     }
 
-    fn row(&self, push: &Push, opened: &Opened, seq: u64, now: UnixMillis) -> Model {
+    pub(super) fn row(&self, push: &Push, opened: &Opened, seq: u64, now: UnixMillis) -> Model {
         let horizon = now.minus(self.memory());
         Model {
             id: self.deps.ids.ulid(),
@@ -314,6 +343,11 @@ fn receipt(work: &Work) -> ClientAck {
         broker_message_id: Some(push.message_id.clone()),
         state: push.delivery_id.is_some().then_some(state),
     }
+}
+
+/// Pages that a commit of rows changes, roughly.
+pub(super) fn pages_of_commit(rows: &[Model]) -> u64 {
+    rows.iter().map(pages_of).sum::<u64>()
 }
 
 /// Pages that a row fills, roughly.

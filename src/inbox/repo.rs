@@ -1,4 +1,7 @@
-//! Every statement on the inbox database.
+//! Every statement on the inbox database; the one under most batches is in
+//! `all_new`.
+
+mod all_new;
 
 use std::collections::HashSet;
 
@@ -8,6 +11,7 @@ use sea_orm::{
     PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Statement, Value,
 };
 
+pub(super) use self::all_new::insert_all_new;
 use super::entity::{ActiveModel, Column, Entity, Model};
 use crate::domain::time::UnixMillis;
 

@@ -33,6 +33,11 @@ impl Flow {
         Self { pace: Pace::unlimited(), holds: Holds::default(), caution: None }
     }
 
+    /// Whether nothing of what was learned stands against new rows.
+    pub(super) fn is_free(&self) -> bool {
+        self.holds.is_empty() && self.caution.is_none()
+    }
+
     /// Sends that may await their answer at once.
     pub(super) fn window(&mut self, configured: u32, now: Duration) -> u32 {
         if self.caution.as_ref().is_some_and(|caution| caution.until < now) {

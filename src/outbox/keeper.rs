@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::operator::Task;
 use super::upkeep::Upkeep;
-use super::{Handle, LAST_TICK};
+use super::{Handle, LAST_TICK, repo};
 use crate::broker_client::LinkState;
 use crate::config::disk::Disk;
 use crate::db::connect::Sqlite;
@@ -46,6 +46,8 @@ pub(super) struct Keeper {
     /// The other database that `[disk] reserved_bytes` counts.
     pub(super) inbox: Sqlite,
     pub(super) upkeep: Upkeep,
+    /// No open row's age counts from before this; not known at first.
+    pub(super) oldest: Option<UnixMillis>,
     pub(super) stop: CancellationToken,
 }
 
@@ -110,8 +112,8 @@ impl Keeper {
     }
 
     /// Corrects what a wrong clock has written, once the right time is known.
-    async fn look_at_clock(&self, before: Option<Doubt>) -> Option<Doubt> {
-        let guard = &self.handle.guard;
+    async fn look_at_clock(&mut self, before: Option<Doubt>) -> Option<Doubt> {
+        let guard = self.handle.guard.clone();
         let doubt = guard.doubt();
         if doubt == Some(Doubt::Jumped) && before != doubt {
             // After a jump backwards rows would wait for a time far ahead.
@@ -129,7 +131,8 @@ impl Keeper {
         doubt
     }
 
-    async fn correct(&self, task: Task) -> bool {
+    async fn correct(&mut self, task: Task) -> bool {
+        self.oldest = None;
         match self.handle.task(task).await {
             Ok(_) => true,
             Err(error) => {
@@ -146,8 +149,24 @@ impl Keeper {
         }
     }
 
-    async fn give_up_old(&self) {
-        let before = self.clock.now().minus(self.handle.terms().max_age);
+    /// Looks through the table only when a row may have become too old: that is
+    /// long work for a long backlog, and sends would wait for it.
+    async fn give_up_old(&mut self) {
+        let now = self.clock.now();
+        let before = now.minus(self.handle.terms().max_age);
+        if self.oldest.is_none_or(|oldest| oldest < before) {
+            match repo::oldest(self.handle.db.readers()).await {
+                // Every later row counts from a later time.
+                Ok(oldest) => self.oldest = Some(oldest.map_or(now, |oldest| oldest.min(now))),
+                Err(error) => {
+                    tracing::warn!(error = %error, "The age of sends could not be checked: {error}");
+                    return;
+                }
+            }
+        }
+        if self.oldest.is_none_or(|oldest| oldest >= before) {
+            return;
+        }
         match self.handle.expire(before).await {
             Some(Ok(ids)) if !ids.is_empty() => {
                 tracing::warn!(sends = ids.len(), "{} sends were not accepted in time and are dead", ids.len());

@@ -3,8 +3,9 @@
 //! What it is for: a send is on disk before it is answered, and it goes out
 //! until the broker has it, the age limit ends it or the operator does.
 //! What runs here: the writer (`writer.rs`), the only one to change the table;
-//! the sender (`sender.rs`), which claims due rows and transmits them in the
-//! order of accept; the keeper (`keeper.rs`), which gives up what is too old,
+//! the sender (`sender.rs`), which transmits due rows in the order of accept, new
+//! ones without a claim (`handover.rs`), and has their outcomes written
+//! (`reporter.rs`); the keeper (`keeper.rs`), which gives up what is too old,
 //! measures how full it is and tidies up.
 //! What it guarantees: one row per client message id; an answer only after the
 //! commit is synced (R136); at most one transmit of a row at a time (R140). The
@@ -15,12 +16,13 @@ mod answer;
 pub mod entity;
 mod error;
 mod flow;
+mod handover;
 mod keeper;
 mod measure;
-mod news;
 pub mod operator;
 mod prepare;
 pub mod repo;
+mod reporter;
 mod seal;
 mod sender;
 mod upkeep;
@@ -134,6 +136,7 @@ pub struct Setup {
 struct Shared {
     /// Rows were added or became due.
     wake: Notify,
+    handover: handover::Handover,
     /// Waiting rows, for the limit; corrected by the keeper.
     pending: AtomicU64,
     max_queue_size: u64,
@@ -144,7 +147,8 @@ struct Shared {
     recount: Notify,
     pressure: watch::Sender<Pressure>,
     database_bytes: AtomicU64,
-    disk_full: Arc<AtomicBool>,
+    /// Whether the last write found the disk full.
+    disk_full: AtomicBool,
     /// Monotonic ms of the last send.
     active_ms: AtomicU64,
     /// `[outbox] max_age_hours` and `accept_redelivery_risk`.
@@ -160,6 +164,7 @@ struct Shared {
 pub struct Parts {
     writer: Writer,
     handle: Handle,
+    arriving: mpsc::Receiver<entity::Model>,
     window: u32,
     disk: Disk,
     inbox: Sqlite,
@@ -183,9 +188,10 @@ pub async fn prepare(setup: Setup, supervisor: &Supervisor) -> Result<Parts, Err
     let window = stored.map_or(DedupeWindow::Unknown, |text| DedupeWindow::from_text(&text));
     let hours = age_hours(&config, window)?;
     let (commands, queue) = mpsc::channel(QUEUE);
-    let disk_full = Arc::new(AtomicBool::new(false));
+    let (handover, arriving) = handover::Handover::new(config.window);
     let shared = Arc::new(Shared {
         wake: Notify::new(),
+        handover,
         pending: AtomicU64::new(depth.pending + depth.inflight),
         max_queue_size: config.max_queue_size,
         duplicates: AtomicU64::new(0),
@@ -193,7 +199,7 @@ pub async fn prepare(setup: Setup, supervisor: &Supervisor) -> Result<Parts, Err
         recount: Notify::new(),
         pressure: watch::Sender::new(Pressure::default()),
         database_bytes: AtomicU64::new(0),
-        disk_full: Arc::clone(&disk_full),
+        disk_full: AtomicBool::new(false),
         active_ms: AtomicU64::new(0),
         configured_age: (config.max_age_hours, config.accept_redelivery_risk),
         done_retention: config.done_retention(),
@@ -201,7 +207,7 @@ pub async fn prepare(setup: Setup, supervisor: &Supervisor) -> Result<Parts, Err
     });
     shared.set_terms(window, hours);
     let vacuumed_at = stored_time(&db, LAST_VACUUM).await?;
-    let handle = Handle { commands, db: db.clone(), prepare, guard, shared };
+    let handle = Handle { commands, db: db.clone(), prepare, guard, shared: Arc::clone(&shared) };
     let writer = Writer {
         wal: WalKeeper::new(db.clone()),
         connection: None,
@@ -209,10 +215,11 @@ pub async fn prepare(setup: Setup, supervisor: &Supervisor) -> Result<Parts, Err
         clock: clock.clone(),
         commands: queue,
         fsync_mode: config.fsync_mode,
-        disk_full,
+        shared,
+        orphans: Vec::new(),
         stop: supervisor.token(Phase::Storage),
     };
-    Ok(Parts { writer, handle, window: config.window, disk, inbox, vacuumed_at, clock })
+    Ok(Parts { writer, handle, arriving, window: config.window, disk, inbox, vacuumed_at, clock })
 }
 
 /// The age limit of this start in hours.
@@ -273,16 +280,30 @@ impl Parts {
             disk: self.disk,
             inbox: self.inbox,
             upkeep: upkeep::Upkeep { round: None, vacuumed_at: self.vacuumed_at },
+            oldest: None,
             stop: supervisor.token(Phase::Workers),
         };
         supervisor.spawn(TaskKind::Maintenance, "outbox keeper", keeper.run());
+        let stop = supervisor.token(Phase::Workers);
+        let reporter = reporter::Reporter {
+            handle: self.handle.clone(),
+            ids: deps.ids.clone(),
+            hub: deps.hub.clone(),
+            metrics: deps.metrics.clone(),
+            backoff: deps.backoff,
+            clock: self.clock.clone(),
+            stop: stop.clone(),
+        };
         let sender = sender::Sender {
             handle: self.handle,
             deps,
+            arriving: self.arriving,
+            reporter,
             clock: self.clock,
             window: self.window,
             flow: flow::Flow::new(),
-            stop: supervisor.token(Phase::Workers),
+            due: None,
+            stop,
         };
         supervisor.spawn(TaskKind::OutboxSender, "outbox sender", sender.run());
     }
@@ -310,7 +331,6 @@ impl Handle {
         if accepted.state == AcceptedState::Queued {
             self.row_added();
             self.shared.note_activity(self.prepare.clock.monotonic());
-            self.shared.wake.notify_one();
         }
         self.count_duplicate(accepted)
     }
@@ -330,10 +350,14 @@ impl Handle {
         self.shared.duplicates.load(Ordering::Relaxed)
     }
 
-    /// Notes that receivers have stored messages, by the broker's word.
-    pub async fn note_delivered(&self, client_message_ids: Vec<String>, at: UnixMillis) {
+    /// Notes that receivers have stored messages, by the broker's word. Returns
+    /// when that is written or could not be.
+    async fn note_delivered(&self, stored: Vec<(Vec<String>, UnixMillis)>) {
+        let (reply, written) = oneshot::channel();
         // Only information: when the writer is gone the daemon is stopping.
-        let _ = self.commands.send(Command::Delivered { client_message_ids, at }).await;
+        if self.commands.send(Command::Delivered { stored, reply }).await.is_ok() {
+            let _ = written.await;
+        }
     }
 
     fn count_duplicate(&self, accepted: Accepted) -> Result<Accepted, Error> {

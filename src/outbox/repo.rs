@@ -2,14 +2,14 @@
 
 pub mod operator;
 
-mod insert;
+mod batch;
 
 use sea_orm::{
-    ColumnTrait as _, Condition, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, FromQueryResult,
-    PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Statement, Value,
+    ColumnTrait as _, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, FromQueryResult, PaginatorTrait as _,
+    QueryFilter as _, QueryOrder as _, QuerySelect as _, Statement, Value,
 };
 
-pub(super) use self::insert::insert_new;
+pub(super) use self::batch::{Batch, write};
 use super::entity::{Column, Entity, Model};
 use crate::domain::outbox::OutboxState;
 use crate::domain::time::UnixMillis;
@@ -165,96 +165,6 @@ pub async fn claim_due(
     Ok(rows)
 }
 
-/// Writes the outcomes of transmits, all of one kind with one statement. Rows
-/// that the operator has retired meanwhile stay as they are.
-pub async fn apply(db: &impl ConnectionTrait, outcomes: &[(String, Outcome)], now: UnixMillis) -> Result<(), DbErr> {
-    let mut accepted: Vec<Value> = vec![now.0.into()];
-    let mut retried: Vec<Value> = Vec::new();
-    let mut deferred: Vec<Value> = Vec::new();
-    let mut dead: Vec<Value> = vec![now.0.into()];
-    for (id, outcome) in outcomes {
-        match outcome {
-            Outcome::Accepted { broker_message_id, history_id, degraded } => accepted.extend([
-                id.clone().into(),
-                broker_message_id.clone().into(),
-                history_id.clone().into(),
-                degraded.clone().into(),
-            ]),
-            Outcome::Retry { at, error } => retried.extend([id.clone().into(), at.0.into(), error.clone().into()]),
-            Outcome::Deferred { at, error } => deferred.extend([id.clone().into(), at.0.into(), error.clone().into()]),
-            Outcome::Dead { error } => dead.extend([id.clone().into(), error.clone().into()]),
-        }
-    }
-    // The states from which each outcome may leave are those of
-    // `domain::outbox::next`; a test holds the two together.
-    run(
-        db,
-        &accepted,
-        1,
-        4,
-        "UPDATE outbox SET status = 'done', delivered_at = ?1, accepted_at = ?1, last_error = NULL, \
-         broker_message_id = v.column2, history_id = v.column3, degraded = v.column4",
-        "status IN ('pending', 'inflight')",
-    )
-    .await?;
-    run(
-        db,
-        &retried,
-        0,
-        3,
-        "UPDATE outbox SET status = 'pending', next_attempt_at = v.column2, last_error = v.column3",
-        "status = 'inflight'",
-    )
-    .await?;
-    run(
-        db,
-        &deferred,
-        0,
-        3,
-        "UPDATE outbox SET status = 'pending', attempts = MAX(attempts - 1, 0), next_attempt_at = v.column2, \
-         last_error = v.column3",
-        "status = 'inflight'",
-    )
-    .await?;
-    run(
-        db,
-        &dead,
-        1,
-        2,
-        "UPDATE outbox SET status = 'dead', dead_at = ?1, dead_reason = v.column2, last_error = v.column2",
-        "status IN ('pending', 'inflight')",
-    )
-    .await
-}
-
-/// Runs `update` joined with a list of values, `width` a row, of which the
-/// first is the row's id. The first `fixed` values belong to the statement.
-async fn run(
-    db: &impl ConnectionTrait,
-    values: &[Value],
-    fixed: usize,
-    width: usize,
-    update: &str,
-    from_states: &str,
-) -> Result<(), DbErr> {
-    let rows = (values.len() - fixed) / width;
-    if rows == 0 {
-        return Ok(());
-    }
-    let mut list = String::new();
-    for row in 0..rows {
-        list.push_str(if row == 0 { "(" } else { ", (" });
-        for column in 0..width {
-            let number = fixed + row * width + column + 1;
-            list.push_str(&format!("{}?{number}", if column == 0 { "" } else { ", " }));
-        }
-        list.push(')');
-    }
-    let sql = format!("{update} FROM (VALUES {list}) AS v WHERE outbox.id = v.column1 AND outbox.{from_states}");
-    let statement = Statement::from_sql_and_values(DbBackend::Sqlite, sql, values.iter().cloned());
-    db.execute_raw(statement).await.map(drop)
-}
-
 /// Puts every `inflight` row back: the process that awaited the answer is gone
 /// (R184). Stored times that lie too far ahead are brought near.
 pub async fn recover(db: &impl ConnectionTrait, now: UnixMillis, pause_ms: i64) -> Result<u64, DbErr> {
@@ -291,19 +201,23 @@ pub async fn expire(
     rows.iter().map(|row| row.try_get_by_index(0)).collect()
 }
 
-/// Notes what the broker says of the receiver: it has stored the message.
-pub async fn note_delivered(
-    db: &impl ConnectionTrait,
-    client_message_ids: &[String],
-    at: UnixMillis,
-) -> Result<(), DbErr> {
+/// The time that the age of the oldest open row counts from.
+pub async fn oldest(db: &impl ConnectionTrait) -> Result<Option<UnixMillis>, DbErr> {
+    let statement = Statement::from_string(
+        DbBackend::Sqlite,
+        "SELECT MIN(COALESCE(requeued_at, enqueued_at)) FROM outbox WHERE status IN ('pending', 'inflight')",
+    );
+    let row = db.query_one_raw(statement).await?;
+    row.map_or(Ok(None), |row| row.try_get_by_index::<Option<i64>>(0)).map(|at| at.map(UnixMillis))
+}
+
+/// Puts rows that were to leave at once, but did not, back among those that wait.
+pub async fn put_back(db: &impl ConnectionTrait, ids: &[String]) -> Result<(), DbErr> {
     Entity::update_many()
-        .col_expr(Column::ReceiverStoredAt, at.0.into())
-        .filter(
-            Condition::all()
-                .add(Column::ClientMessageId.is_in(client_message_ids))
-                .add(Column::ReceiverStoredAt.is_null()),
-        )
+        .col_expr(Column::Status, OutboxState::Pending.name().into())
+        .col_expr(Column::Attempts, 0.into())
+        .filter(Column::Id.is_in(ids))
+        .filter(Column::Status.eq(OutboxState::Inflight.name()))
         .exec(db)
         .await
         .map(drop)

@@ -3,17 +3,17 @@
 //! What it is for: what waits goes out over the one link, in the order of
 //! accept, with a bounded number of answers awaited.
 //! What runs here: one task.
-//! What it guarantees: nothing is claimed while there is no link (a row is
-//! `inflight` only when it was really handed to a connection); a row has at most
-//! one transmit in flight (R140); each outcome is written before its place in
-//! the window is free again. No more leaves than the broker's advertised rate;
-//! a receiver without room holds up nobody else.
+//! What it guarantees: nothing is claimed, and room for new rows is offered to the
+//! writer (`handover.rs`), only while there is a link: a row is `inflight` only
+//! when it was really handed to a connection, but for one that is lost in that
+//! moment. A row has at most one transmit in flight (R140); each outcome is
+//! written before its place in the window is free again. No more leaves than the
+//! broker's advertised rate; a receiver without room holds up nobody else.
 //! What it must not do: decide from the text of an error.
 
 use std::pin::Pin;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
@@ -21,12 +21,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::entity::Model;
 use super::flow::Flow;
-use super::repo::{Only, Outcome};
+use super::repo::Only;
+use super::reporter::Reporter;
 use super::seal::{SealError, seal};
 use super::verdict::Verdict;
-use super::{Handle, Report, repo};
+use super::{Handle, repo};
 use crate::broker_client::{self, LinkState, Transmit};
-use crate::domain::event::SendState;
 use crate::domain::retry::{Backoff, is_too_old};
 use crate::domain::roster::PinnedMember;
 use crate::domain::time::UnixMillis;
@@ -36,7 +36,7 @@ use crate::peers;
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
 use crate::telemetry::metrics::Metrics;
-use crate::wire::delivery::{Ack, DeliveryStatus as StatusFrame};
+use crate::wire::delivery::DeliveryStatus as StatusFrame;
 
 /// Rows that one claim takes at most.
 const CLAIM: u32 = 128;
@@ -46,10 +46,8 @@ const STATUSES: usize = 256;
 const IDLE: Duration = Duration::from_secs(30);
 /// How often rows are looked for while some receiver is held.
 const HELD: Duration = Duration::from_millis(250);
-/// Pause after a limiter that names none.
-const LIMITER_PAUSE: Duration = Duration::from_secs(1);
-/// Pause after an outcome that could not be written.
-const WRITE_PAUSE: Duration = Duration::from_millis(500);
+/// Pause after a read that failed.
+const READ_PAUSE: Duration = Duration::from_secs(1);
 /// How long a stop waits for answers that are on their way.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -79,9 +77,14 @@ pub struct SenderDeps {
 pub(super) struct Sender {
     pub(super) handle: Handle,
     pub(super) deps: SenderDeps,
+    /// New rows that leave without being claimed.
+    pub(super) arriving: mpsc::Receiver<Model>,
+    pub(super) reporter: Reporter,
     pub(super) clock: Clock,
     pub(super) window: u32,
     pub(super) flow: Flow,
+    /// When the next row that waits is due, as far as it is known.
+    pub(super) due: Option<UnixMillis>,
     pub(super) stop: CancellationToken,
 }
 
@@ -89,28 +92,39 @@ pub(super) struct Sender {
 /// broker's answer.
 type Ended = (Model, Option<String>, Transmit);
 
-type Answers = FuturesUnordered<Pin<Box<dyn Future<Output = Ended> + std::marker::Send>>>;
+/// What is awaited.
+#[derive(Default)]
+struct Awaited {
+    /// The broker's answers.
+    answers: FuturesUnordered<Pin<Box<dyn Future<Output = Ended> + Send>>>,
+    /// Outcomes that are being written; each gives when its row is due again.
+    reports: FuturesUnordered<Pin<Box<dyn Future<Output = Option<UnixMillis>> + Send>>>,
+    /// What receivers have stored, being written; one at a time.
+    news: FuturesUnordered<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
 
 // === impl Sender ===
 
 impl Sender {
     pub(super) async fn run(mut self) {
         let mut link = self.deps.link.state();
-        let mut answers: Answers = FuturesUnordered::new();
+        let mut awaited = Awaited::default();
         let mut statuses = Vec::new();
+        let mut arrived = Vec::new();
         let mut look = true;
         loop {
             let up = self.note_link(&link.borrow_and_update());
-            let ready = up && look && self.free(&answers) > 0;
-            if ready {
+            if up && look && self.free(&awaited) > 0 {
                 // A full claim means that there is more.
-                look = self.claim_and_transmit(&mut answers).await;
+                look = self.claim_and_transmit(&mut awaited).await;
                 if look {
                     tokio::task::yield_now().await;
                 }
             }
-            let more = up && look && self.free(&answers) > 0;
-            let pause = if up && !look { self.pause().await } else { IDLE };
+            let free = self.free(&awaited);
+            let more = up && look && free > 0;
+            self.offer(up && !look, free);
+            let pause = if up && !look { self.pause() } else { IDLE };
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 () = self.handle.shared.wake.notified() => look = true,
@@ -118,23 +132,36 @@ impl Sender {
                     if changed.is_err() { break }
                     look = true;
                 }
-                Some(first) = answers.next(), if !answers.is_empty() => {
-                    self.finish_all(first, &mut answers).await;
-                    look = true;
+                1.. = self.arriving.recv_many(&mut arrived, CLAIM as usize) => {
+                    self.transmit_arrived(&mut arrived, &mut awaited).await;
                 }
-                1.. = self.deps.statuses.recv_many(&mut statuses, STATUSES) => {
-                    self.note_statuses(std::mem::take(&mut statuses)).await;
+                Some(first) = awaited.answers.next(), if !awaited.answers.is_empty() => {
+                    // Rows of a receiver who is held no more may wait.
+                    look |= !self.flow.holds.is_empty();
+                    self.finish_all(first, &mut awaited);
                 }
+                Some(due) = awaited.reports.next(), if !awaited.reports.is_empty() => {
+                    self.note_due(due);
+                }
+                // Whether or not there is room for more sends: the link waits until
+                // these are taken, and brings no answers meanwhile.
+                1.. = self.deps.statuses.recv_many(&mut statuses, STATUSES), if awaited.news.is_empty() => {
+                    let news = self.reporter.clone().statuses(std::mem::take(&mut statuses));
+                    awaited.news.push(Box::pin(news));
+                }
+                Some(()) = awaited.news.next(), if !awaited.news.is_empty() => {}
                 () = tokio::time::sleep(pause), if !more => look = true,
                 () = std::future::ready(()), if more => {}
             }
         }
+        self.handle.shared.handover.close();
         // What is on its way may still be answered; the rest is found at the
         // next start.
         let drain = async {
-            while let Some(first) = answers.next().await {
-                self.finish_all(first, &mut answers).await;
+            while let Some(first) = awaited.answers.next().await {
+                self.finish_all(first, &mut awaited);
             }
+            while awaited.reports.next().await.is_some() {}
         };
         if tokio::time::timeout(DRAIN, drain).await.is_err() {
             tracing::info!("Some sends were still unanswered at the stop; the next start sends them again");
@@ -148,13 +175,33 @@ impl Sender {
         true
     }
 
-    fn free(&mut self, answers: &Answers) -> u32 {
+    /// Places of the window that are free.
+    fn free(&mut self, awaited: &Awaited) -> u32 {
         let window = self.flow.window(self.window, self.clock.monotonic());
-        window.saturating_sub(u32::try_from(answers.len()).unwrap_or(u32::MAX))
+        let used = u32::try_from(awaited.answers.len() + awaited.reports.len()).unwrap_or(u32::MAX);
+        window.saturating_sub(used).saturating_sub(self.handle.shared.handover.under_way())
+    }
+
+    /// Says for how many new rows there is room, if nothing else is to leave first.
+    fn offer(&mut self, caught_up: bool, free: u32) {
+        let handover = &self.handle.shared.handover;
+        if !caught_up || !self.flow.is_free() || self.handle.guard.wrong_times().is_some() {
+            return handover.close();
+        }
+        // What is under way has its place in the window already.
+        let room = free.min(self.flow.pace.available(self.clock.monotonic()));
+        handover.offer(room.saturating_add(handover.under_way()));
+    }
+
+    fn note_due(&mut self, due: Option<UnixMillis>) {
+        self.due = match (self.due, due) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
     }
 
     /// Claims due rows and hands them to the link. True when there may be more.
-    async fn claim_and_transmit(&mut self, answers: &mut Answers) -> bool {
+    async fn claim_and_transmit(&mut self, awaited: &mut Awaited) -> bool {
         if self.handle.guard.wrong_times().is_some() {
             // The keeper corrects what a wrong clock has dated, and wakes this task:
             // until then nobody knows what is too old.
@@ -162,10 +209,19 @@ impl Sender {
             return false;
         }
         let now = self.clock.monotonic();
-        let limit = self.free(answers).min(CLAIM).min(self.flow.pace.available(now));
+        let limit = self.free(awaited).min(CLAIM).min(self.flow.pace.available(now));
         if limit == 0 {
+            // Looked for again when the broker's rate allows it.
+            self.due = Some(self.clock.now());
             return false;
         }
+        self.handle.shared.handover.catch_up();
+        // They were accepted before what is claimed now.
+        let mut arrived = Vec::new();
+        while let Ok(row) = self.arriving.try_recv() {
+            arrived.push(row);
+        }
+        self.transmit_arrived(&mut arrived, awaited).await;
         let mut rows = Vec::new();
         for target in self.flow.holds.due(now).into_iter().take(limit as usize) {
             let Some(probe) = self.claim(1, Only::Target(target.clone())).await else { return false };
@@ -188,12 +244,15 @@ impl Sender {
         self.flow.pace.spend(u32::try_from(rows.len()).unwrap_or(u32::MAX));
         let members = self.deps.peers.members();
         for row in rows {
-            self.transmit(row, &members, answers).await;
+            self.transmit(row, &members, awaited).await;
+        }
+        if !full {
+            self.due = self.next_due().await;
         }
         full
     }
 
-    async fn claim(&self, limit: u32, only: Only) -> Option<Vec<Model>> {
+    async fn claim(&mut self, limit: u32, only: Only) -> Option<Vec<Model>> {
         match self.handle.claim(limit, only).await? {
             Ok(rows) => {
                 if !rows.is_empty() {
@@ -203,41 +262,73 @@ impl Sender {
             }
             Err(error) => {
                 tracing::error!(error = %error, "Due sends could not be read: {error}");
+                self.due = Some(self.clock.now().plus(READ_PAUSE));
                 None
             }
         }
     }
 
-    async fn transmit(&mut self, row: Model, members: &[PinnedMember], answers: &mut Answers) {
+    /// Transmits new rows that the writer has handed over.
+    async fn transmit_arrived(&mut self, rows: &mut Vec<Model>, awaited: &mut Awaited) {
+        let count = rows.len();
+        if count == 0 {
+            return;
+        }
+        self.flow.pace.spend(u32::try_from(count).unwrap_or(u32::MAX));
+        let members = self.deps.peers.members();
+        let up = self.deps.link.session().is_some();
+        for row in rows.drain(..) {
+            if up {
+                self.transmit(row, &members, awaited).await;
+            } else {
+                let (reporter, now) = (self.reporter.clone(), self.clock.now());
+                let why = "the link was lost before it left".to_owned();
+                awaited.reports.push(Box::pin(async move { reporter.deferred(&row, now, why).await }));
+            }
+        }
+        self.handle.shared.handover.arrived(count);
+    }
+
+    async fn transmit(&mut self, row: Model, members: &[PinnedMember], awaited: &mut Awaited) {
         if self.is_too_old(&row) {
             // The keeper gives up what waits; this one has waited for a link.
             self.flow.holds.probe_again(&row.target_id, self.clock.monotonic());
-            self.give_up(&row, "max_age".to_owned()).await;
+            self.give_up(row, "max_age".to_owned(), awaited);
             return;
         }
         let nonce = match self.deps.ids.random() {
             Ok(random) => self.deps.identity.own_nonce(random),
             Err(error) => {
-                self.again(&row, error.to_string(), None).await;
+                self.again(row, error.to_string(), awaited);
                 return;
             }
         };
         match seal(&row, members, &self.deps.identity, nonce) {
             Ok(sealed) => {
                 let answer = self.deps.link.transmit(sealed.frame).await;
-                answers.push(Box::pin(async move {
+                awaited.answers.push(Box::pin(async move {
                     (row, sealed.degraded, answer.await.unwrap_or(Transmit::LinkLost { too_large: false }))
                 }));
             }
             Err(SealError::ForNow(why)) => {
                 self.flow.holds.probe_again(&row.target_id, self.clock.monotonic());
-                self.again(&row, why, None).await;
+                self.again(row, why, awaited);
             }
             Err(SealError::ForGood(why)) => {
                 self.flow.holds.probe_again(&row.target_id, self.clock.monotonic());
-                self.give_up(&row, why).await;
+                self.give_up(row, why, awaited);
             }
         }
+    }
+
+    fn again(&self, row: Model, why: String, awaited: &mut Awaited) {
+        let reporter = self.reporter.clone();
+        awaited.reports.push(Box::pin(async move { reporter.again(&row, why, None).await }));
+    }
+
+    fn give_up(&self, row: Model, why: String, awaited: &mut Awaited) {
+        let reporter = self.reporter.clone();
+        awaited.reports.push(Box::pin(async move { reporter.give_up(&row, why).await }));
     }
 
     /// Whether a retry could leave the time in which the broker recognises it.
@@ -248,129 +339,28 @@ impl Sender {
             && is_too_old(self.clock.now(), UnixMillis(row.enqueued_at), requeued_at, max_age)
     }
 
-    /// Writes the outcomes of everything that has been answered by now, so that
-    /// they share a commit: while one is synced the next answers arrive.
-    async fn finish_all(&mut self, first: Ended, answers: &mut Answers) {
+    /// Begins to write the outcomes of everything that has been answered by now,
+    /// so that they share a commit.
+    fn finish_all(&mut self, first: Ended, awaited: &mut Awaited) {
         let mut ended = vec![first];
-        while let Some(Some(next)) = answers.next().now_or_never() {
+        while let Some(Some(next)) = awaited.answers.next().now_or_never() {
             ended.push(next);
         }
-        let alone = ended.len() == 1 && answers.is_empty();
-        let mut outcomes = Vec::with_capacity(ended.len());
+        let alone = ended.len() == 1 && awaited.answers.is_empty();
         for (row, degraded, answer) in ended {
             let verdict = self.learn(&row, Verdict::of(answer), alone);
-            outcomes.push((row, degraded, verdict));
-        }
-        let this = &*self;
-        join_all(outcomes.into_iter().map(|(row, degraded, verdict)| this.finish(row, degraded, verdict))).await;
-    }
-
-    /// Notes what an answer says of the broker and of receivers. Gives the
-    /// verdict that counts.
-    fn learn(&mut self, row: &Model, verdict: Verdict, alone: bool) -> Verdict {
-        let now = self.clock.monotonic();
-        let target = row.target_id.as_str();
-        match &verdict {
-            Verdict::Accepted(_) => {
-                self.flow.holds.release(target);
-                self.flow.settled(&row.id);
-            }
-            Verdict::TooMany { after, .. } => {
-                self.flow.pace.refused(now, after.unwrap_or(LIMITER_PAUSE));
-                self.flow.holds.probe_again(target, now);
-            }
-            Verdict::ReceiverFull { after, .. } => {
-                let failures = self.flow.holds.failures(target);
-                let pause = after.unwrap_or_else(|| self.deps.backoff.pause(failures, self.deps.ids.jitter(1000)));
-                self.flow.holds.refused(target, now, pause);
-                self.flow.settled(&row.id);
-            }
-            Verdict::Again { .. } | Verdict::LinkLost { too_large: false } => {
-                self.flow.holds.probe_again(target, now);
-            }
-            Verdict::Final { .. } => {
-                self.flow.holds.probe_again(target, now);
-                self.flow.settled(&row.id);
-            }
-            Verdict::LinkLost { too_large: true } => {
-                self.flow.holds.probe_again(target, now);
-                if self.flow.too_large(&row.id, alone, now) {
-                    let text = "payload_too_large: the broker closed the link twice because of it (1009)".to_owned();
-                    return Verdict::Final { text };
-                }
-            }
-        }
-        verdict
-    }
-
-    async fn finish(&self, row: Model, degraded: Option<String>, verdict: Verdict) {
-        let now = self.clock.now();
-        match verdict {
-            Verdict::Accepted(ack) => self.accepted(&row, *ack, degraded).await,
-            Verdict::TooMany { after, text } => {
-                let at = now.plus(after.unwrap_or(LIMITER_PAUSE));
-                self.report(&row, Outcome::Deferred { at, error: text }).await;
-            }
-            // Due at once: the hold decides when, in the order of accept.
-            Verdict::ReceiverFull { text, .. } => {
-                self.report(&row, Outcome::Retry { at: now, error: text }).await;
-            }
-            Verdict::Again { after, text } => self.again(&row, text, after).await,
-            Verdict::LinkLost { .. } => {
-                self.again(&row, "the link was lost before the broker answered".to_owned(), None).await;
-            }
-            Verdict::Final { text } => self.give_up(&row, text).await,
-        }
-    }
-
-    async fn accepted(&self, row: &Model, ack: Ack, degraded: Option<String>) {
-        let outcome =
-            Outcome::Accepted { broker_message_id: ack.message_id.clone(), history_id: ack.history_id, degraded };
-        if self.report(row, outcome).await {
-            self.tell(row, SendState::Accepted, Some(ack.message_id), None);
-        }
-    }
-
-    async fn again(&self, row: &Model, error: String, after: Option<Duration>) {
-        let attempts = u32::try_from(row.attempts).unwrap_or(u32::MAX);
-        let pause = after.unwrap_or_else(|| self.deps.backoff.pause(attempts, self.deps.ids.jitter(1000)));
-        let at = self.clock.now().plus(pause);
-        tracing::debug!(id = row.client_message_id, error, "A send is tried again later");
-        self.report(row, Outcome::Retry { at, error }).await;
-    }
-
-    async fn give_up(&self, row: &Model, error: String) {
-        tracing::warn!(id = row.client_message_id, error, "A send is dead: {error}");
-        if self.report(row, Outcome::Dead { error: error.clone() }).await {
-            self.tell(row, SendState::Dead, None, Some(error));
-        }
-    }
-
-    /// Writes an outcome, as often as it takes: a row whose outcome is not written
-    /// stays in flight. False when the daemon stops first; the next start sends it
-    /// again, and the broker recognises it.
-    async fn report(&self, row: &Model, outcome: Outcome) -> bool {
-        loop {
-            match self.handle.report(row.id.clone(), outcome.clone()).await {
-                Report::Written => return true,
-                Report::Stopping => return false,
-                Report::Failed => {}
-            }
-            tokio::select! {
-                () = self.stop.cancelled() => return false,
-                () = tokio::time::sleep(WRITE_PAUSE) => {}
-            }
+            awaited.reports.push(Box::pin(self.reporter.clone().finish(row, degraded, verdict)));
         }
     }
 
     /// The pause until something may leave.
-    async fn pause(&self) -> Duration {
+    fn pause(&self) -> Duration {
         let now = self.clock.monotonic();
         let paced = self.flow.pace.wait(now);
         if paced > Duration::ZERO {
             return paced.clamp(Duration::from_millis(5), IDLE);
         }
-        let due = self.next_due().await;
+        let due = self.due.map_or(IDLE, |at| at.since(self.clock.now()).clamp(Duration::from_millis(5), IDLE));
         match self.flow.holds.wait(now) {
             None if self.flow.holds.is_empty() => due,
             // Rows of held receivers are due all the time.
@@ -378,12 +368,11 @@ impl Sender {
         }
     }
 
-    /// The pause until the next row is due.
-    async fn next_due(&self) -> Duration {
+    /// When the next row that waits is due.
+    async fn next_due(&self) -> Option<UnixMillis> {
         match repo::next_due(self.handle.db.readers()).await {
-            Ok(Some(at)) => at.since(self.clock.now()).clamp(Duration::from_millis(5), IDLE),
-            Ok(None) => IDLE,
-            Err(_) => Duration::from_secs(1),
+            Ok(due) => due,
+            Err(_) => Some(self.clock.now().plus(READ_PAUSE)),
         }
     }
 }

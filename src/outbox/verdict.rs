@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use super::entity::Model;
+use super::reporter::LIMITER_PAUSE;
+use super::sender::Sender;
 use crate::broker_client::Transmit;
 use crate::wire::delivery::Ack;
 use crate::wire::refusal::Refusal;
@@ -63,6 +66,48 @@ impl Verdict {
             _ if failure.retryable => Self::Again { after, text },
             _ => Self::Final { text },
         }
+    }
+}
+
+// === impl Sender ===
+
+impl Sender {
+    /// Notes what an answer says of the broker and of receivers. Gives the
+    /// verdict that counts.
+    pub(super) fn learn(&mut self, row: &Model, verdict: Verdict, alone: bool) -> Verdict {
+        let now = self.clock.monotonic();
+        let target = row.target_id.as_str();
+        match &verdict {
+            Verdict::Accepted(_) => {
+                self.flow.holds.release(target);
+                self.flow.settled(&row.id);
+            }
+            Verdict::TooMany { after, .. } => {
+                self.flow.pace.refused(now, after.unwrap_or(LIMITER_PAUSE));
+                self.flow.holds.probe_again(target, now);
+            }
+            Verdict::ReceiverFull { after, .. } => {
+                let failures = self.flow.holds.failures(target);
+                let pause = after.unwrap_or_else(|| self.deps.backoff.pause(failures, self.deps.ids.jitter(1000)));
+                self.flow.holds.refused(target, now, pause);
+                self.flow.settled(&row.id);
+            }
+            Verdict::Again { .. } | Verdict::LinkLost { too_large: false } => {
+                self.flow.holds.probe_again(target, now);
+            }
+            Verdict::Final { .. } => {
+                self.flow.holds.probe_again(target, now);
+                self.flow.settled(&row.id);
+            }
+            Verdict::LinkLost { too_large: true } => {
+                self.flow.holds.probe_again(target, now);
+                if self.flow.too_large(&row.id, alone, now) {
+                    let text = "payload_too_large: the broker closed the link twice because of it (1009)".to_owned();
+                    return Verdict::Final { text };
+                }
+            }
+        }
+        verdict
     }
 }
 

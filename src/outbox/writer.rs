@@ -11,9 +11,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use sea_orm::sqlx::Connection as _;
 use sea_orm::sqlx::sqlite::SqliteConnection;
 use sea_orm::{DatabaseConnection, DbErr};
 use tokio::sync::{mpsc, oneshot};
@@ -21,20 +22,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::entity::Model;
 use super::operator::{self, Done, Task, Terms};
-use super::repo::{self, Existing, Only, Outcome};
-use super::{Accepted, answer};
+use super::repo::{self, Batch, Existing, Only, Outcome};
+use super::{Accepted, AcceptedState, Shared, answer};
 use crate::config::outbox::FsyncMode;
 use crate::db::connect::Sqlite;
 use crate::db::tx;
 use crate::db::wal::WalKeeper;
 use crate::domain::fingerprint::LocalFingerprint;
+use crate::domain::outbox::OutboxState;
 use crate::domain::time::UnixMillis;
 use crate::runtime::clock::Clock;
 
 /// Commands that one commit covers at most.
 const MAX_BATCH: usize = 256;
-/// Pages that a commit changes beside its rows, roughly.
-const PAGES_A_COMMIT: u64 = 8;
 
 /// What the writer is asked to do.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(super) enum Command {
     /// Write what became of a transmit.
     Outcome { id: String, outcome: Outcome, reply: oneshot::Sender<()> },
     /// Note that receivers have stored messages.
-    Delivered { client_message_ids: Vec<String>, at: UnixMillis },
+    Delivered { stored: Vec<(Vec<String>, UnixMillis)>, reply: oneshot::Sender<()> },
     /// Give up what is too old.
     Expire { accepted_before: UnixMillis, reply: oneshot::Sender<Result<Vec<String>, DbErr>> },
     /// Do what an operator or the keeper asks.
@@ -57,25 +57,31 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) db: Sqlite,
-    /// For new rows alone; opened on first use.
+    /// For new rows and outcomes; opened on first use.
     pub(super) connection: Option<SqliteConnection>,
     pub(super) wal: WalKeeper,
     pub(super) clock: Clock,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) fsync_mode: FsyncMode,
-    /// Whether the last write found the disk full.
-    pub(super) disk_full: Arc<AtomicBool>,
+    pub(super) shared: Arc<Shared>,
+    /// Rows that were to leave at once; whether they are there is not known.
+    pub(super) orphans: Vec<String>,
     /// Cancelled in the storage phase; what waits then is still written.
     pub(super) stop: CancellationToken,
 }
 
-/// What the broker made of rows; one transaction.
+/// A caller that waits for its row.
+type Waiting = oneshot::Sender<Result<Accepted, super::Error>>;
+
+/// What shares one commit.
 #[derive(Default)]
-struct Reports {
+struct Together {
+    rows: Vec<Model>,
+    callers: Vec<Waiting>,
     outcomes: Vec<(String, Outcome)>,
-    /// Answers to `outcomes`, in their order.
+    stored: Vec<(Vec<String>, UnixMillis)>,
+    /// Who waits for outcomes and for what receivers have stored.
     replies: Vec<oneshot::Sender<()>>,
-    delivered: Vec<(Vec<String>, UnixMillis)>,
 }
 
 // === impl Writer ===
@@ -125,32 +131,37 @@ impl Writer {
         }
     }
 
-    /// Writes a batch with one commit for each kind, however the kinds are mixed
-    /// in the queue: all of its commands were given before any was answered, so
-    /// no caller relies on an order between them. New rows come first, so that a
-    /// claim of the same batch finds them.
+    /// Writes new rows and outcomes with one commit, however they are mixed in the
+    /// queue: all of a batch's commands were given before any was answered, so no
+    /// caller relies on an order between them. Claims come after, so that they find
+    /// the rows of the same batch.
     async fn write(&mut self, batch: Vec<Command>) {
-        let mut accepts = Vec::new();
-        let mut reports = Reports::default();
+        let mut together = Together::default();
         let mut claims = Vec::new();
         let mut expiries = Vec::new();
         let mut tasks = Vec::new();
         for command in batch {
             match command {
-                Command::Accept { row, reply } => accepts.push((*row, reply)),
-                Command::Outcome { id, outcome, reply } => {
-                    reports.outcomes.push((id, outcome));
-                    reports.replies.push(reply);
+                Command::Accept { row, reply } => {
+                    together.rows.push(*row);
+                    together.callers.push(reply);
                 }
-                Command::Delivered { client_message_ids, at } => reports.delivered.push((client_message_ids, at)),
+                Command::Outcome { id, outcome, reply } => {
+                    together.outcomes.push((id, outcome));
+                    together.replies.push(reply);
+                }
+                Command::Delivered { stored, reply } => {
+                    together.stored.extend(stored);
+                    together.replies.push(reply);
+                }
                 Command::Claim { limit, only, reply } => claims.push((limit, only, reply)),
                 Command::Expire { accepted_before, reply } => expiries.push((accepted_before, reply)),
                 Command::Task { task, terms, reply } => tasks.push((task, terms, reply)),
             }
         }
-        let pages = PAGES_A_COMMIT + accepts.iter().map(|(row, _)| pages_of(row)).sum::<u64>();
-        self.write_accepts(accepts).await;
-        self.write_reports(reports).await;
+        self.put_back_orphans().await;
+        let pages = together.rows.iter().map(pages_of).sum::<u64>();
+        self.write_together(together).await;
         for (limit, only, reply) in claims {
             let claimed = repo::claim_due(self.writer(), self.clock.now(), limit, &only).await;
             self.after(claimed.as_ref().err()).await;
@@ -172,52 +183,116 @@ impl Writer {
         self.wal.wrote(pages).await;
     }
 
-    async fn write_accepts(&mut self, waiting: Vec<(Model, oneshot::Sender<Result<Accepted, super::Error>>)>) {
-        if waiting.is_empty() {
+    async fn write_together(&mut self, together: Together) {
+        let Together { mut rows, callers, outcomes, stored, replies } = together;
+        if callers.is_empty() && replies.is_empty() {
             return;
         }
-        let (rows, replies): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
-        let inserted = self.insert(&rows).await;
-        let failure = inserted.as_ref().err().map(ToString::to_string);
-        let is_full = inserted.as_ref().err().is_some_and(tx::is_full);
-        self.after(inserted.as_ref().err()).await;
+        let now = self.clock.now();
+        let at_once = !rows.is_empty() && self.shared.handover.take(rows.len());
+        if at_once {
+            for row in &mut rows {
+                row.status = OutboxState::Inflight.name().to_owned();
+                row.attempts = 1;
+                row.first_transmit_at = Some(now.0);
+            }
+        }
+        let written = self.commit(Batch { rows: &rows, outcomes: &outcomes, stored: &stored }, now).await;
+        self.after(written.as_ref().err()).await;
+        match &written {
+            Ok(_) => {
+                for reply in replies {
+                    let _ = reply.send(());
+                }
+            }
+            // Rows stay `inflight`; the replies are dropped, by which the sender
+            // learns it and asks again. The broker recognises the ids.
+            Err(error) => tracing::error!(
+                sends = rows.len(), outcomes = outcomes.len(), error = %error, "A batch was not written: {error}"
+            ),
+        }
+        if !rows.is_empty() {
+            self.answer(rows, callers, written, at_once).await;
+        }
+    }
+
+    /// Answers the callers, and hands rows over that are to leave at once.
+    async fn answer(&mut self, rows: Vec<Model>, callers: Vec<Waiting>, written: Result<u64, DbErr>, at_once: bool) {
+        let failure = written.as_ref().err().map(ToString::to_string);
+        let is_full = written.as_ref().err().is_some_and(tx::is_full);
         // Where not all are new, some ids are held by older rows; where the
         // statement failed, only the table knows. Rows are never deleted, so the
         // look-up after the statement sees what the statement saw.
-        let all_new = inserted.is_ok_and(|count| count == rows.len() as u64);
+        let all_new = written.is_ok_and(|count| count == rows.len() as u64);
         let ids: Vec<&str> =
             if all_new { Vec::new() } else { rows.iter().map(|row| row.client_message_id.as_str()).collect() };
         let existing = self.look_up(&ids).await;
-        for (row, reply) in rows.iter().zip(replies) {
-            let answer = if all_new {
-                Ok(answer::queued(row))
-            } else {
-                match (&existing, existing.as_ref().ok().and_then(|found| found.get(&row.client_message_id))) {
-                    (_, Some(found)) if found.id == row.id => Ok(answer::queued(row)),
-                    (_, Some(found)) => answer::from_existing(found, &fingerprint(&row.request_fingerprint)),
-                    (Err(error), None) => Err(answer::storage(row, error)),
-                    (Ok(_), None) if is_full => Err(answer::disk_full(row, self.db.path())),
-                    (Ok(_), None) => Err(answer::storage(row, failure.as_deref().unwrap_or("the row is not there"))),
-                }
+        for (row, reply) in rows.into_iter().zip(callers) {
+            let found = existing.as_ref().map(|found| found.get(&row.client_message_id));
+            let answer = match found {
+                _ if all_new => Ok(answer::queued(&row)),
+                Ok(Some(found)) if found.id == row.id => Ok(answer::queued(&row)),
+                Ok(Some(found)) => answer::from_existing(found, &fingerprint(&row.request_fingerprint)),
+                Err(error) => Err(answer::storage(&row, error)),
+                Ok(None) if is_full => Err(answer::disk_full(&row, self.db.path())),
+                Ok(None) => Err(answer::storage(&row, failure.as_deref().unwrap_or("the row is not there"))),
             };
+            if at_once {
+                let is_there = answer.as_ref().is_ok_and(|answer| answer.state == AcceptedState::Queued);
+                self.hand_over(row, is_there, existing.is_err());
+            }
             // The caller may have gone; its row stays and a retry finds it.
             let _ = reply.send(answer);
         }
-        if let Some(error) = failure {
-            tracing::error!(sends = rows.len(), error, "A batch of sends was not written: {error}");
+        if !at_once {
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Hands a row over that was inserted for that. One that is not there, or may
+    /// not be, has no place in the window any more.
+    fn hand_over(&mut self, row: Model, is_there: bool, is_unknown: bool) {
+        let left = if is_there { self.shared.handover.give(row).err() } else { Some(Box::new(row)) };
+        let Some(row) = left else { return };
+        self.shared.handover.arrived(1);
+        if is_there || is_unknown {
+            // If it is there it has to wait like others.
+            self.orphans.push(row.id);
+        }
+    }
+
+    /// Lets rows wait like others that were to leave at once and did not.
+    async fn put_back_orphans(&mut self) {
+        if self.orphans.is_empty() {
+            return;
+        }
+        let done = repo::put_back(self.writer(), &self.orphans).await;
+        self.after(done.as_ref().err()).await;
+        if done.is_ok() {
+            self.orphans.clear();
+            self.shared.wake.notify_one();
         }
     }
 
     /// On a connection of its own, which is opened again after an error: what the
     /// engine has kept of a failed statement is unknown.
-    async fn insert(&mut self, rows: &[Model]) -> Result<u64, DbErr> {
+    async fn commit(&mut self, batch: Batch<'_>, now: UnixMillis) -> Result<u64, DbErr> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.db.own_writer().await?,
         };
-        let inserted = repo::insert_new(&mut connection, rows).await?;
-        self.connection = Some(connection);
-        Ok(inserted)
+        match repo::write(&mut connection, batch, now).await {
+            Ok(new) => {
+                self.connection = Some(connection);
+                Ok(new)
+            }
+            Err(error) => {
+                // It may hold the write lock until it is closed. How that ends
+                // changes nothing: it is not used again.
+                let _ = connection.close().await;
+                Err(error)
+            }
+        }
     }
 
     async fn look_up(&mut self, ids: &[&str]) -> Result<HashMap<String, Existing>, String> {
@@ -228,45 +303,12 @@ impl Writer {
         Ok(found.into_iter().map(|row| (row.client_message_id.clone(), row)).collect())
     }
 
-    async fn write_reports(&mut self, reports: Reports) {
-        if reports.outcomes.is_empty() && reports.delivered.is_empty() {
-            return;
-        }
-        if let Err(error) = self.apply(&reports, self.clock.now()).await {
-            // The rows stay `inflight`; the replies are dropped, by which the
-            // sender learns it and asks again. The broker recognises the ids. A
-            // delivery report is for information, and may be lost.
-            tracing::error!(rows = reports.outcomes.len(), error = %error, "Outcomes were not written: {error}");
-            self.after(Some(&error)).await;
-            return;
-        }
-        for reply in reports.replies {
-            let _ = reply.send(());
-        }
-    }
-
-    async fn apply(&mut self, reports: &Reports, now: UnixMillis) -> Result<(), DbErr> {
-        let is_one = |outcomes: &[(String, Outcome)]| {
-            outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Accepted { .. }))
-        };
-        if reports.delivered.is_empty() && is_one(&reports.outcomes) {
-            // One statement is atomic by itself, and two trips to the engine less.
-            return repo::apply(self.db.writer(), &reports.outcomes, now).await;
-        }
-        let transaction = tx::begin(self.writer()).await?;
-        repo::apply(&transaction, &reports.outcomes, now).await?;
-        for (ids, at) in &reports.delivered {
-            repo::note_delivered(&transaction, ids, *at).await?;
-        }
-        transaction.commit().await
-    }
-
     /// After an error it is unknown what the engine has kept of the statement and
     /// of a transaction around it: SQLite may have rolled back on its own. No
     /// further statement goes over that connection; a new one begins outside of
     /// any transaction.
     async fn after(&mut self, error: Option<&DbErr>) {
-        self.disk_full.store(error.is_some_and(tx::is_full), Ordering::Relaxed);
+        self.shared.disk_full.store(error.is_some_and(tx::is_full), Ordering::Relaxed);
         if error.is_some_and(|error| !tx::is_unique_violation(error)) {
             self.reopen().await;
         }

@@ -1,0 +1,160 @@
+//! What became of a transmit: written first, then told to subscribers and metrics.
+//!
+//! Each report runs beside the sender, so that what is new leaves while outcomes
+//! are synced; its place in the window is free when it has ended.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::entity::Model;
+use super::repo::Outcome;
+use super::verdict::Verdict;
+use super::{Handle, Report};
+use crate::domain::event::{DeliveryStatus, MeshEvent, SendState};
+use crate::domain::retry::Backoff;
+use crate::domain::time::UnixMillis;
+use crate::events::Hub;
+use crate::runtime::clock::Clock;
+use crate::runtime::ids::IdSource;
+use crate::telemetry::metrics::Metrics;
+use crate::wire::delivery::{Ack, DeliveryState, DeliveryStatus as StatusFrame};
+
+/// Pause after a limiter that names none.
+pub(super) const LIMITER_PAUSE: Duration = Duration::from_secs(1);
+/// Pause after an outcome that could not be written.
+const WRITE_PAUSE: Duration = Duration::from_millis(500);
+
+/// What reporting needs. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Reporter {
+    pub(super) handle: Handle,
+    pub(super) ids: IdSource,
+    pub(super) hub: Hub,
+    pub(super) metrics: Metrics,
+    pub(super) backoff: Backoff,
+    pub(super) clock: Clock,
+    pub(super) stop: CancellationToken,
+}
+
+// === impl Reporter ===
+
+impl Reporter {
+    /// Writes and tells what an answer means for a row. Gives the time at which
+    /// the row is due again, if it is.
+    pub(super) async fn finish(self, row: Model, degraded: Option<String>, verdict: Verdict) -> Option<UnixMillis> {
+        let now = self.clock.now();
+        match verdict {
+            Verdict::Accepted(ack) => self.accepted(&row, *ack, degraded).await,
+            Verdict::TooMany { after, text } => {
+                self.deferred(&row, now.plus(after.unwrap_or(LIMITER_PAUSE)), text).await
+            }
+            // Due at once: the hold decides when, in the order of accept.
+            Verdict::ReceiverFull { text, .. } => self.retried(&row, now, text).await,
+            Verdict::Again { after, text } => self.again(&row, text, after).await,
+            Verdict::LinkLost { .. } => {
+                self.again(&row, "the link was lost before the broker answered".to_owned(), None).await
+            }
+            Verdict::Final { text } => self.give_up(&row, text).await,
+        }
+    }
+
+    async fn accepted(&self, row: &Model, ack: Ack, degraded: Option<String>) -> Option<UnixMillis> {
+        let outcome =
+            Outcome::Accepted { broker_message_id: ack.message_id.clone(), history_id: ack.history_id, degraded };
+        if self.report(row, outcome).await {
+            self.tell(row, SendState::Accepted, Some(ack.message_id), None);
+        }
+        None
+    }
+
+    /// Tries a row again after a pause.
+    pub(super) async fn again(&self, row: &Model, error: String, after: Option<Duration>) -> Option<UnixMillis> {
+        let attempts = u32::try_from(row.attempts).unwrap_or(u32::MAX);
+        let pause = after.unwrap_or_else(|| self.backoff.pause(attempts, self.ids.jitter(1000)));
+        tracing::debug!(id = row.client_message_id, error, "A send is tried again later");
+        self.retried(row, self.clock.now().plus(pause), error).await
+    }
+
+    async fn retried(&self, row: &Model, at: UnixMillis, error: String) -> Option<UnixMillis> {
+        self.report(row, Outcome::Retry { at, error }).await.then_some(at)
+    }
+
+    /// Tries a row again; what was done so far does not count as an attempt.
+    pub(super) async fn deferred(&self, row: &Model, at: UnixMillis, error: String) -> Option<UnixMillis> {
+        self.report(row, Outcome::Deferred { at, error }).await.then_some(at)
+    }
+
+    /// Gives a row up for good.
+    pub(super) async fn give_up(&self, row: &Model, error: String) -> Option<UnixMillis> {
+        tracing::warn!(id = row.client_message_id, error, "A send is dead: {error}");
+        if self.report(row, Outcome::Dead { error: error.clone() }).await {
+            self.tell(row, SendState::Dead, None, Some(error));
+        }
+        None
+    }
+
+    /// Writes an outcome, as often as it takes: a row whose outcome is not written
+    /// stays in flight. False when the daemon stops first; the next start sends it
+    /// again, and the broker recognises it.
+    async fn report(&self, row: &Model, outcome: Outcome) -> bool {
+        loop {
+            match self.handle.report(row.id.clone(), outcome.clone()).await {
+                Report::Written => return true,
+                Report::Stopping => return false,
+                Report::Failed => {}
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return false,
+                () = tokio::time::sleep(WRITE_PAUSE) => {}
+            }
+        }
+    }
+
+    /// Notes and tells what the broker reports of receivers. What could not be
+    /// noted is told all the same: it is for information.
+    pub(super) async fn statuses(self, statuses: Vec<StatusFrame>) {
+        let mut delivered: BTreeMap<UnixMillis, Vec<String>> = BTreeMap::new();
+        for status in statuses.iter().filter(|status| status.state == DeliveryState::Delivered) {
+            delivered.entry(UnixMillis(status.at)).or_default().push(status.client_message_id.clone());
+        }
+        if !delivered.is_empty() {
+            self.handle.note_delivered(delivered.into_iter().map(|(at, ids)| (ids, at)).collect()).await;
+        }
+        for status in statuses {
+            let at = UnixMillis(status.at);
+            let state = match status.state {
+                DeliveryState::Delivered => SendState::Delivered,
+                DeliveryState::Expired => SendState::Expired,
+            };
+            let event = DeliveryStatus {
+                client_message_id: status.client_message_id,
+                state,
+                broker_message_id: None,
+                at,
+                detail: None,
+            };
+            self.hub.publish(self.clock.now(), MeshEvent::DeliveryStatus(event));
+        }
+    }
+
+    /// Tells how far a row has come.
+    fn tell(&self, row: &Model, state: SendState, broker_message_id: Option<String>, detail: Option<String>) {
+        self.metrics.sent(kind(&row.destination_kind), state.name());
+        let at = self.clock.now();
+        let client_message_id = row.client_message_id.clone();
+        let event = DeliveryStatus { client_message_id, state, broker_message_id, at, detail };
+        self.hub.publish(at, MeshEvent::DeliveryStatus(event));
+    }
+}
+
+/// The kind of a row as a metric's label.
+fn kind(stored: &str) -> &'static str {
+    match stored {
+        "topic" => "topic",
+        "broadcast" => "broadcast",
+        "group" => "group",
+        _ => "dm",
+    }
+}

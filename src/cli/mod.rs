@@ -226,12 +226,12 @@ fn answer_line(error: &clap::Error, output: &mut Output) -> u8 {
 
 fn dispatch(verb: Verb, context: &Context, output: &mut Output) -> Result<u8, Failure> {
     match verb {
-        Verb::Send(args) => client_runtime()?.block_on(Box::pin(send::run(*args, context, output))).map(ok),
-        Verb::Inbox(args) => client_runtime()?.block_on(Box::pin(inbox::run(args, context, output))).map(ok),
-        Verb::Outbox(args) => client_runtime()?.block_on(Box::pin(daemon::outbox::run(args, context, output))).map(ok),
-        Verb::Events(args) => client_runtime()?.block_on(Box::pin(events::run(args, context, output))).map(ok),
-        Verb::Peer(verb) => client_runtime()?.block_on(peer::run(verb, context, output)).map(ok),
-        Verb::Verify(args) => client_runtime()?.block_on(verify::run(args, context, output)).map(ok),
+        Verb::Send(args) => one_thread()?.block_on(Box::pin(send::run(*args, context, output))).map(ok),
+        Verb::Inbox(args) => one_thread()?.block_on(Box::pin(inbox::run(args, context, output))).map(ok),
+        Verb::Outbox(args) => one_thread()?.block_on(Box::pin(daemon::outbox::run(args, context, output))).map(ok),
+        Verb::Events(args) => one_thread()?.block_on(Box::pin(events::run(args, context, output))).map(ok),
+        Verb::Peer(verb) => one_thread()?.block_on(peer::run(verb, context, output)).map(ok),
+        Verb::Verify(args) => one_thread()?.block_on(verify::run(args, context, output)).map(ok),
         Verb::Join(args) => join::run(args, context, output).map(ok),
         Verb::Member(verb) => member::run(verb, context, output).map(ok),
         Verb::Mesh(verb) => mesh::run(verb, context, output).map(ok),
@@ -265,7 +265,7 @@ pub fn report_panic() -> u8 {
     exit::PANIC
 }
 
-/// For what runs until it is stopped.
+/// For the broker, whose connections are many.
 fn server_runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -273,8 +273,11 @@ fn server_runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::new(ErrorCode::InternalError, format!("cannot start: {error}")))
 }
 
-/// One thread is enough for a command that waits for answers.
-fn client_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+/// One thread is enough for a command that waits for answers, and for a daemon: its
+/// work is a few tasks that hand small things to each other, and waking another
+/// thread for that costs more than the work. The databases have threads of their
+/// own.
+fn one_thread() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -1,15 +1,15 @@
 //! `claudemesh daemon up --foreground`: this process is the daemon.
 
 use crate::cli::failure::Failure;
+use crate::cli::one_thread;
 use crate::cli::output::Output;
-use crate::cli::server_runtime;
 use crate::config::paths::Root;
 use crate::daemon::{self, Options};
 use crate::domain::error_code::ErrorCode;
 
 /// Runs the daemon until it ends; its exit code tells why.
 pub(super) fn run(root: Root, mesh: String, name: Option<String>, output: &mut Output) -> Result<u8, Failure> {
-    let runtime = server_runtime()?;
+    let runtime = one_thread()?;
     let options = Options { root, mesh: mesh.clone(), display_name: name };
     let daemon = daemon::run(options, |prepared| {
         let version = env!("CARGO_PKG_VERSION");

@@ -20,7 +20,7 @@ use super::client::{Client, answer, call};
 use super::discovery::{DaemonArgs, joined_mesh, named_mesh};
 use super::failure::Failure;
 use super::output::{Output, safe};
-use super::{Context, client_runtime, inbox, key, ok, running};
+use super::{Context, inbox, key, ok, one_thread, running};
 use crate::config::paths::Root;
 use crate::domain::error_code::{ErrorCode, exit};
 use crate::membership::config_json::ConfigJson;
@@ -87,15 +87,15 @@ pub(super) struct ReloadArgs {
 pub(super) fn run(verb: Verb, context: &Context, output: &mut Output) -> Result<u8, Failure> {
     match verb {
         Verb::Up(args) => up::run(args, context, output),
-        Verb::Down(args) => client_runtime()?.block_on(down::run(args, context, output)),
-        Verb::Restart(args) => client_runtime()?.block_on(restart(args, context, output)).map(ok),
-        Verb::Status(args) => client_runtime()?.block_on(status::run(args, context, output)),
-        Verb::Reload(args) => client_runtime()?.block_on(reload(args, context, output)).map(ok),
-        Verb::Logs(args) => client_runtime()?.block_on(logs::run(args, context, output)).map(ok),
-        Verb::Inbox(args) => client_runtime()?.block_on(Box::pin(inbox::run(args, context, output))).map(ok),
-        Verb::Outbox(args) => client_runtime()?.block_on(Box::pin(outbox::run(args, context, output))).map(ok),
-        Verb::RotateKeypair(args) => client_runtime()?.block_on(Box::pin(key::run(args, context, output))).map(ok),
-        Verb::Recover(args) => client_runtime()?.block_on(recover::run(args, context, output)),
+        Verb::Down(args) => one_thread()?.block_on(down::run(args, context, output)),
+        Verb::Restart(args) => one_thread()?.block_on(restart(args, context, output)).map(ok),
+        Verb::Status(args) => one_thread()?.block_on(status::run(args, context, output)),
+        Verb::Reload(args) => one_thread()?.block_on(reload(args, context, output)).map(ok),
+        Verb::Logs(args) => one_thread()?.block_on(logs::run(args, context, output)).map(ok),
+        Verb::Inbox(args) => one_thread()?.block_on(Box::pin(inbox::run(args, context, output))).map(ok),
+        Verb::Outbox(args) => one_thread()?.block_on(Box::pin(outbox::run(args, context, output))).map(ok),
+        Verb::RotateKeypair(args) => one_thread()?.block_on(Box::pin(key::run(args, context, output))).map(ok),
+        Verb::Recover(args) => one_thread()?.block_on(recover::run(args, context, output)),
     }
 }
 

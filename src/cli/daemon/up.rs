@@ -13,7 +13,7 @@ use crate::cli::discovery::joined_mesh;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, safe_lines};
 use crate::cli::style::state;
-use crate::cli::{Context, client_runtime, process, running};
+use crate::cli::{Context, one_thread, process, running};
 use crate::config::fleet::Fleet;
 use crate::config::paths::Root;
 use crate::domain::error_code::{ErrorCode, exit};
@@ -66,7 +66,7 @@ pub(super) struct Started {
 pub(super) fn run(args: Args, context: &Context, output: &mut Output) -> Result<u8, Failure> {
     let root = context.root()?;
     if args.all {
-        return client_runtime()?.block_on(all(&args, context, &root, output));
+        return one_thread()?.block_on(all(&args, context, &root, output));
     }
     let mesh = joined_mesh(&root, args.mesh.as_deref(), context.source.as_ref(), &context.cwd)?;
     if args.foreground {
@@ -75,7 +75,7 @@ pub(super) fn run(args: Args, context: &Context, output: &mut Output) -> Result<
         }
         return super::foreground::run(root, mesh, args.name, output);
     }
-    let started = client_runtime()?.block_on(start(context, &root, &mesh, args.name.as_deref()))?;
+    let started = one_thread()?.block_on(start(context, &root, &mesh, args.name.as_deref()))?;
     report(&started, args.json, output)?;
     Ok(exit::OK)
 }

@@ -58,10 +58,14 @@ pub(super) fn failure(error: &clap::Error) -> Option<Failure> {
         failure = failure.next(tip);
     }
     if let Some(usage) = error.get(ContextKind::Usage) {
-        let usage = one_line(&usage.to_string().replace("Usage:", ""));
+        let usage = usage.to_string().replace("Usage:", "");
         let is_word = |word: &&str| !word.starts_with(['<', '[', '-']);
-        let verb = usage.split(' ').take_while(is_word).collect::<Vec<_>>().join(" ");
-        failure = failure.next(format!("usage: {usage}")).next(format!("help: {verb} --help"));
+        let verb = usage.split_whitespace().take_while(is_word).collect::<Vec<_>>().join(" ");
+        // A verb that does something by itself and has verbs below it has two.
+        for usage in usage.lines().map(one_line).filter(|usage| !usage.is_empty()) {
+            failure = failure.next(format!("usage: {usage}"));
+        }
+        failure = failure.next(format!("help: {verb} --help"));
     }
     Some(failure)
 }
@@ -90,6 +94,9 @@ mod tests {
         let expected = "error: unrecognized subcommand 'snd' (usage_error)\n  a similar subcommand exists: 'send'\n  \
                         usage: claudemesh [OPTIONS] <COMMAND>\n  help: claudemesh --help";
         assert_eq!(text, expected);
+        let text = told("claudemesh outbox lsit");
+        let usages = "\n  usage: claudemesh outbox [OPTIONS]\n  usage: claudemesh outbox <COMMAND>\n  help: claudemesh outbox --help";
+        assert!(text.ends_with(usages), "{text}");
         let text = told("claudemesh daemon status --jso");
         assert!(text.starts_with("error: unexpected argument '--jso' found (usage_error)\n"), "{text}");
         assert!(text.contains("'--json'") && text.ends_with("help: claudemesh daemon status --help"), "{text}");

@@ -177,6 +177,10 @@ fn ended(child: &mut Child, mesh: &str, printed: &std::path::Path) -> Result<Opt
     let Some(status) = status else { return Ok(None) };
     let code = status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != exit::OK);
     let words = process::written(printed);
+    if words.is_empty() {
+        // Perhaps it had no room for its words; then there is none for these either.
+        private_file::write_atomic(printed, b"(nothing)\n", private_file::PRIVATE)?;
+    }
     let (known, what) = match last_code(&words) {
         Some(known) => (known, format!("the daemon of mesh {mesh:?} did not start")),
         None => (ErrorCode::InternalError, format!("the daemon of mesh {mesh:?} did not start ({status})")),

@@ -89,6 +89,24 @@ fn directories() -> Vec<Case<World>> {
             },
         },
         Case {
+            name: "disk_full_at_start_in_background",
+            cause: "The disk is full when the daemon starts.",
+            code: "state_dir_unusable",
+            end: End::Exit(10),
+            place: &["<home>/daemon/demo/", "No space left on device"],
+            help: "free some space there and try again",
+            act: |world| {
+                Box::pin(async move {
+                    let ballast = world.disk.fill();
+                    // Its words have no room in the file that they go to.
+                    let ran = world.queued.run(&["daemon", "up", "--mesh", "demo"]).await;
+                    std::fs::remove_file(ballast).expect("the ballast");
+                    world.queued.kept().await;
+                    Heard::command(&ran)
+                })
+            },
+        },
+        Case {
             name: "socket_path_too_long",
             cause: "The path of the state directory is too long for a Unix socket.",
             code: "socket_path_too_long",

@@ -4,10 +4,10 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use sea_orm::sqlx::sqlite::SqlitePoolOptions;
+use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sea_orm::{ConnectionTrait as _, DbErr, SqlxSqliteConnector, Statement};
 
-use super::connect::{connect_error, options, side_file};
+use super::connect::{connect_error, side_file};
 use super::{Error, tx};
 use crate::domain::time::UnixMillis;
 
@@ -48,7 +48,10 @@ pub async fn integrity_check(path: &Path, depth: Depth) -> Result<Integrity, Err
 }
 
 async fn first_complaint(path: &Path, depth: Depth) -> Result<String, DbErr> {
-    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options(path)).await.map_err(connect_error)?;
+    // With no setting that reads the file: a connection that fails while it is
+    // opened closes later, on its own thread, and takes the log with it.
+    let bare = SqliteConnectOptions::new().filename(path);
+    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(bare).await.map_err(connect_error)?;
     let connection = SqlxSqliteConnector::from_sqlx_sqlite_pool(pool);
     let sql = match depth {
         Depth::Quick => "PRAGMA quick_check(1)",

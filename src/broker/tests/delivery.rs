@@ -83,7 +83,8 @@ async fn a_backlog_larger_than_the_window_is_drained_as_it_is_acknowledged(backe
 
 async fn what_is_not_acknowledged_comes_again_but_only_to_those_who_acknowledge(backend: Backend) {
     let broker = TestBroker::start_with(backend, |config| {
-        config.timers.lease = Duration::from_millis(40);
+        // Longer than any pause between a commit and its push.
+        config.timers.lease = Duration::from_millis(400);
         config.timers.scan = Duration::from_millis(20);
     });
     let broker = broker.await;
@@ -100,9 +101,14 @@ async fn what_is_not_acknowledged_comes_again_but_only_to_those_who_acknowledge(
     a.expect("delivery_status").await;
 
     a.message(&members[2], "m2", "f").await;
+    a.message(&members[1], "m3", "f").await;
     let push = old.expect("push").await;
     assert_eq!((&push["client_message_id"], &push["redelivery"]), (&json!("m2"), &json!(false)));
-    assert!(old.is_quiet().await, "once per connection");
+    for again in [false, true, true] {
+        let push = b.expect("push").await;
+        assert_eq!((&push["client_message_id"], &push["redelivery"]), (&json!("m3"), &json!(again)));
+    }
+    assert!(old.is_quiet().await, "once per connection, while others are asked again");
     cut(old).await;
     let mut old = broker.legacy(&members[2], "old2").await;
     let push = old.expect("push").await;

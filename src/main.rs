@@ -2,11 +2,6 @@
 
 use claudemesh::cli;
 
-/// The system's allocator gives and takes back memory for every message; this one
-/// keeps what a thread uses again at once.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() {
     // What panics on the main thread ends the process with its own code; a task
     // that panics is the supervisor's business.

@@ -273,10 +273,9 @@ fn server_runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::new(ErrorCode::InternalError, format!("cannot start: {error}")))
 }
 
-/// One thread is enough for a command that waits for answers, and for a daemon: its
-/// work is a few tasks that hand small things to each other, and waking another
-/// thread for that costs more than the work. The databases have threads of their
-/// own.
+/// One thread is enough for a command that waits for answers, and for a daemon,
+/// whose tasks hand small things to each other; the databases have threads of their
+/// own. `docs/PERFORMANCE.md` has both beside each other.
 fn one_thread() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

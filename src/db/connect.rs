@@ -12,7 +12,7 @@ use sea_orm::sqlx::sqlite::{
 };
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, SqlxSqliteConnector, Statement};
 
-use super::Error;
+use super::{Error, OwnWriter};
 
 /// How long a connection waits for another process's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,7 +48,8 @@ pub struct Checkpointed {
 ///
 /// A single writer, because SQLite has one write lock: further connections
 /// would only wait for it, and a transaction that reads first and writes later
-/// would fail when another connection commits in between.
+/// would fail when another connection commits in between. The one further writer
+/// ([`Sqlite::own_writer`]) takes the lock with the first statement of a script.
 #[derive(Clone, Debug)]
 pub struct Sqlite {
     path: PathBuf,
@@ -91,10 +92,12 @@ impl Sqlite {
         &self.readers
     }
 
-    /// A further connection that may write, for the one task whose statements
-    /// are too many for the pool's bookkeeping. It waits for the lock like any
-    /// other.
-    pub async fn own_writer(&self) -> Result<SqliteConnection, sea_orm::DbErr> {
+    /// A further connection that may write, for the one task that runs scripts.
+    pub fn own_writer(&self) -> OwnWriter {
+        OwnWriter::new(self.clone())
+    }
+
+    pub(super) async fn connect(&self) -> Result<SqliteConnection, sea_orm::DbErr> {
         SqliteConnection::connect_with(&options(&self.path)).await.map_err(connect_error)
     }
 

@@ -1,10 +1,11 @@
 //! Connections to the databases, and their schemas. No feature's SQL.
 //!
 //! What it is for: outbox, inbox and broker open their databases here, with the
-//! same care. SQLite: one writer connection, a separate pool of read-only
-//! connections, WAL, `synchronous=FULL`, so that a commit which returned
-//! survives a power cut. PostgreSQL (broker only): refused where the server is
-//! configured to lose commits.
+//! same care. SQLite: one writer connection, another one for the task that
+//! writes in batches (`own_writer.rs`), a separate pool of read-only connections,
+//! WAL, `synchronous=FULL`, so that a commit which returned survives a power cut.
+//! PostgreSQL (broker only): refused where the server is configured to lose
+//! commits.
 //! What runs here: nothing on its own; each caller owns its pools.
 //! What it guarantees: database files are private (0600) before SQLite opens
 //! them; a schema this binary does not know is refused before any write; every
@@ -17,11 +18,13 @@ use std::path::PathBuf;
 pub mod connect;
 pub mod integrity;
 pub mod migrate;
+pub mod own_writer;
 pub mod script;
 pub mod tx;
 pub mod wal;
 
 pub use connect::{CheckpointMode, Sqlite};
+pub use own_writer::OwnWriter;
 
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]

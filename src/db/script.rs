@@ -8,7 +8,7 @@
 //! two: few texts, which stay prepared. That a text may hold several statements
 //! with parameters is a trait of the SQLite driver alone; the tests below hold it.
 //! What it must not do: go on after an error. A connection whose script failed may
-//! be within a transaction; whoever ran it closes it and opens another.
+//! be within a transaction; `own_writer.rs`, which runs them, opens another.
 
 use futures_util::TryStreamExt as _;
 use sea_orm::sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
@@ -93,7 +93,7 @@ impl Script {
     }
 
     /// Runs it. Gives one result for each statement.
-    pub async fn run(self, connection: &mut SqliteConnection) -> Result<Vec<Done>, DbErr> {
+    pub(super) async fn run(self, connection: &mut SqliteConnection) -> Result<Vec<Done>, DbErr> {
         if let Some(failure) = self.failure {
             return Err(DbErr::Type(failure));
         }

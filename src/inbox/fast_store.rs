@@ -8,9 +8,6 @@
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
-use sea_orm::sqlx::Connection as _;
-use sea_orm::sqlx::sqlite::SqliteConnection;
-
 use super::Error;
 use super::entity::Model;
 use super::pipeline::{Pipeline, Stored, Work, hash, pages_of_commit};
@@ -31,32 +28,18 @@ impl Pipeline {
         let rows: Vec<Model> =
             opened.zip(before + 1..).map(|((push, opened), seq)| self.row(push, opened, seq, now)).collect();
 
-        let mut kept = self.connection.lock().await;
-        let mut connection = match kept.take() {
-            Some(connection) => connection,
-            None => self.db.own_writer().await?,
-        };
-        let inserted = repo::insert_all_new(&mut connection, &hashes, &rows, now).await;
-        if let Err(error) = inserted {
-            close(connection).await;
+        match repo::insert_all_new(&mut *self.own.lock().await, &hashes, &rows, now).await {
+            Ok(()) => Ok(Some(Stored {
+                last_seq: before + rows.len() as u64,
+                pages: pages_of_commit(&rows),
+                rows,
+                unacknowledged: HashSet::new(),
+            })),
             // Which of them are new is found out on the long way.
-            return if tx::is_unique_violation(&error) { Ok(None) } else { Err(error.into()) };
+            Err(error) if tx::is_unique_violation(&error) => Ok(None),
+            Err(error) => Err(error.into()),
         }
-        *kept = Some(connection);
-        Ok(Some(Stored {
-            last_seq: before + rows.len() as u64,
-            pages: pages_of_commit(&rows),
-            rows,
-            unacknowledged: HashSet::new(),
-        }))
     }
-}
-
-/// Waits until a connection is gone, and with it its transaction and the write
-/// lock: one that is only dropped ends later, on its own thread.
-pub(super) async fn close(connection: SqliteConnection) {
-    // An error means that its thread has ended before; the connection went with it.
-    let _ = connection.close().await;
 }
 
 /// What stands for each message of a batch. `None` when one could not be opened,

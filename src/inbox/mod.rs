@@ -170,8 +170,8 @@ pub async fn prepare(config: &InboxConfig, db: Sqlite, deps: Deps, supervisor: &
     let handle = Handle { db: db.clone(), hub: deps.hub.clone(), shared: Arc::clone(&shared) };
     let wal = Mutex::new(WalKeeper::new(db.clone()));
     let stop = supervisor.token(Phase::Workers);
-    let connection = Mutex::new(None);
-    let pipeline = Pipeline { db, connection, wal, deps, shared, retention: config.retention(), stop };
+    let own = Mutex::new(db.own_writer());
+    let pipeline = Pipeline { db, own, wal, deps, shared, retention: config.retention(), stop };
     Ok(Parts { pipeline, handle })
 }
 

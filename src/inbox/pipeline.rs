@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use sea_orm::sqlx::sqlite::SqliteConnection;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -24,8 +23,9 @@ use super::entity::Model;
 use super::open::{Opened, Opener, Refused, STALE_KEY};
 use super::repo::{self, Quarantined, SeenHash, Waiting};
 use super::upkeep::{Upkeep, is_full};
-use super::{Deps, Error, Shared, fast_store, row};
+use super::{Deps, Error, Shared, row};
 use crate::broker_client::Delivery;
+use crate::db::OwnWriter;
 use crate::db::connect::Sqlite;
 use crate::db::tx;
 use crate::db::wal::WalKeeper;
@@ -51,9 +51,8 @@ const KEEP_UP_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Pipeline {
     pub(super) db: Sqlite,
-    /// For batches of which all is new; opened on first use. Locked by this task
-    /// alone.
-    pub(super) connection: Mutex<Option<SqliteConnection>>,
+    /// For batches of which all is new. Locked by this task alone.
+    pub(super) own: Mutex<OwnWriter>,
     /// Locked by this task alone.
     pub(super) wal: Mutex<WalKeeper>,
     pub(super) deps: Deps,
@@ -108,9 +107,7 @@ impl Pipeline {
                 }
             }
         }
-        if let Some(connection) = self.connection.into_inner() {
-            fast_store::close(connection).await;
-        }
+        self.own.into_inner().close().await;
     }
 
     async fn receive(&self, batch: Vec<Delivery>) {

@@ -66,8 +66,8 @@ impl Handover {
         state.under_way = state.under_way.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
     }
 
-    /// The sender has room for so many rows and nothing that waits, as far as it
-    /// knows.
+    /// The sender has room for so many rows, those under way among them, and
+    /// nothing that waits as far as it knows.
     pub(super) fn offer(&self, room: u32) {
         let mut state = self.lock();
         state.room = room.saturating_sub(state.under_way);
@@ -78,11 +78,6 @@ impl Handover {
         let mut state = self.lock();
         state.room = 0;
         state.caught_up = true;
-    }
-
-    /// The sender takes nothing.
-    pub(super) fn close(&self) {
-        self.offer(0);
     }
 
     /// Rows that were taken and have not arrived.
@@ -118,8 +113,8 @@ mod tests {
         handover.arrived(3);
         handover.offer(8);
         assert!(handover.take(8));
-        handover.close();
+        handover.offer(0);
         handover.arrived(8);
-        assert!(!handover.take(1), "closed");
+        assert!(!handover.take(1), "no room");
     }
 }

@@ -25,19 +25,20 @@ pub mod repo;
 mod reporter;
 mod seal;
 mod sender;
+mod shared;
 mod upkeep;
 mod verdict;
 mod writer;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::error::Error;
 pub use self::prepare::Prepare;
 pub use self::sender::SenderDeps;
+use self::shared::Shared;
 use self::writer::{Command, Writer};
 use crate::config::disk::Disk;
 use crate::config::outbox::Outbox as OutboxConfig;
@@ -45,7 +46,6 @@ use crate::db::connect::Sqlite;
 use crate::db::wal::WalKeeper;
 use crate::domain::age_limit::{AgeLimit, DedupeWindow, age_limit};
 use crate::domain::message::SendRequest;
-use crate::domain::pressure::Pressure;
 use crate::domain::time::UnixMillis;
 use crate::runtime::clock::Clock;
 use crate::runtime::supervisor::Supervisor;
@@ -131,34 +131,6 @@ pub struct Setup {
     pub prepare: Prepare,
 }
 
-/// What the tasks of this folder tell each other.
-#[derive(Debug)]
-struct Shared {
-    /// Rows were added or became due.
-    wake: Notify,
-    handover: handover::Handover,
-    /// Waiting rows, for the limit; corrected by the keeper.
-    pending: AtomicU64,
-    max_queue_size: u64,
-    /// Sends that were answered as duplicates, for the metrics.
-    duplicates: AtomicU64,
-    depth: watch::Sender<repo::Depth>,
-    /// The keeper should look at once.
-    recount: Notify,
-    pressure: watch::Sender<Pressure>,
-    database_bytes: AtomicU64,
-    /// Whether the last write found the disk full.
-    disk_full: AtomicBool,
-    /// Monotonic ms of the last send.
-    active_ms: AtomicU64,
-    /// `[outbox] max_age_hours` and `accept_redelivery_risk`.
-    configured_age: (u32, bool),
-    done_retention: Duration,
-    /// What the broker remembers, and the age limit that is in force. A std
-    /// mutex: held for a copy, never across an await.
-    terms: Mutex<(DedupeWindow, Duration)>,
-}
-
 /// The tasks of the outbox, built but not started.
 #[derive(Debug)]
 pub struct Parts {
@@ -188,29 +160,13 @@ pub async fn prepare(setup: Setup, supervisor: &Supervisor) -> Result<Parts, Err
     let window = stored.map_or(DedupeWindow::Unknown, |text| DedupeWindow::from_text(&text));
     let hours = age_hours(&config, window)?;
     let (commands, queue) = mpsc::channel(QUEUE);
-    let (handover, arriving) = handover::Handover::new(config.window);
-    let shared = Arc::new(Shared {
-        wake: Notify::new(),
-        handover,
-        pending: AtomicU64::new(depth.pending + depth.inflight),
-        max_queue_size: config.max_queue_size,
-        duplicates: AtomicU64::new(0),
-        depth: watch::Sender::new(depth),
-        recount: Notify::new(),
-        pressure: watch::Sender::new(Pressure::default()),
-        database_bytes: AtomicU64::new(0),
-        disk_full: AtomicBool::new(false),
-        active_ms: AtomicU64::new(0),
-        configured_age: (config.max_age_hours, config.accept_redelivery_risk),
-        done_retention: config.done_retention(),
-        terms: Mutex::new((DedupeWindow::Unknown, Duration::ZERO)),
-    });
+    let (shared, arriving) = Shared::new(&config, depth);
     shared.set_terms(window, hours);
     let vacuumed_at = stored_time(&db, LAST_VACUUM).await?;
     let handle = Handle { commands, db: db.clone(), prepare, guard, shared: Arc::clone(&shared) };
     let writer = Writer {
         wal: WalKeeper::new(db.clone()),
-        connection: None,
+        own: db.own_writer(),
         db,
         clock: clock.clone(),
         commands: queue,
@@ -246,19 +202,6 @@ fn age_hours(config: &OutboxConfig, window: DedupeWindow) -> Result<u32, Error> 
 async fn stored_time(db: &Sqlite, key: &str) -> Result<Option<UnixMillis>, Error> {
     let stored = repo::operator::meta(db.writer(), key).await.map_err(|error| Error::Read(error.to_string()))?;
     Ok(stored.and_then(|text| text.parse().ok()).map(UnixMillis))
-}
-
-// === impl Shared ===
-
-impl Shared {
-    fn set_terms(&self, window: DedupeWindow, hours: u32) {
-        let terms = (window, Duration::from_secs(u64::from(hours) * 3600));
-        *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = terms;
-    }
-
-    fn note_activity(&self, now: Duration) {
-        self.active_ms.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
 }
 
 // === impl Parts ===
@@ -369,7 +312,7 @@ impl Handle {
 
     /// What the broker remembers, the age limit in force, and now.
     fn terms(&self) -> operator::Terms {
-        let (window, max_age) = *self.shared.terms.lock().unwrap_or_else(PoisonError::into_inner);
+        let (window, max_age) = self.shared.terms();
         operator::Terms { now: self.prepare.clock.now(), window, max_age }
     }
 

@@ -9,6 +9,8 @@ use sea_orm::{
     QueryFilter as _, QueryOrder as _, QuerySelect as _, Statement, Value,
 };
 
+#[cfg(test)]
+pub(super) use self::batch::tests::{database, row};
 pub(super) use self::batch::{Batch, write};
 use super::entity::{Column, Entity, Model};
 use crate::domain::outbox::OutboxState;
@@ -216,6 +218,7 @@ pub async fn put_back(db: &impl ConnectionTrait, ids: &[String]) -> Result<(), D
     Entity::update_many()
         .col_expr(Column::Status, OutboxState::Pending.name().into())
         .col_expr(Column::Attempts, 0.into())
+        .col_expr(Column::FirstTransmitAt, Option::<i64>::None.into())
         .filter(Column::Id.is_in(ids))
         .filter(Column::Status.eq(OutboxState::Inflight.name()))
         .exec(db)

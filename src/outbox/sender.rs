@@ -121,9 +121,8 @@ impl Sender {
                     tokio::task::yield_now().await;
                 }
             }
-            let free = self.free(&awaited);
-            let more = up && look && free > 0;
-            self.offer(up && !look, free);
+            let more = up && look && self.free(&awaited) > 0;
+            self.offer(up && !look, &awaited);
             let pause = if up && !look { self.pause() } else { IDLE };
             tokio::select! {
                 () = self.stop.cancelled() => break,
@@ -154,7 +153,7 @@ impl Sender {
                 () = std::future::ready(()), if more => {}
             }
         }
-        self.handle.shared.handover.close();
+        self.handle.shared.handover.offer(0);
         // What is on its way may still be answered; the rest is found at the
         // next start.
         let drain = async {
@@ -162,6 +161,7 @@ impl Sender {
                 self.finish_all(first, &mut awaited);
             }
             while awaited.reports.next().await.is_some() {}
+            while awaited.news.next().await.is_some() {}
         };
         if tokio::time::timeout(DRAIN, drain).await.is_err() {
             tracing::info!("Some sends were still unanswered at the stop; the next start sends them again");
@@ -175,22 +175,26 @@ impl Sender {
         true
     }
 
-    /// Places of the window that are free.
-    fn free(&mut self, awaited: &Awaited) -> u32 {
+    /// Places of the window that neither an answer nor its report holds.
+    fn places(&mut self, awaited: &Awaited) -> u32 {
         let window = self.flow.window(self.window, self.clock.monotonic());
         let used = u32::try_from(awaited.answers.len() + awaited.reports.len()).unwrap_or(u32::MAX);
-        window.saturating_sub(used).saturating_sub(self.handle.shared.handover.under_way())
+        window.saturating_sub(used)
+    }
+
+    /// Places for rows that wait.
+    fn free(&mut self, awaited: &Awaited) -> u32 {
+        self.places(awaited).saturating_sub(self.handle.shared.handover.under_way())
     }
 
     /// Says for how many new rows there is room, if nothing else is to leave first.
-    fn offer(&mut self, caught_up: bool, free: u32) {
-        let handover = &self.handle.shared.handover;
-        if !caught_up || !self.flow.is_free() || self.handle.guard.wrong_times().is_some() {
-            return handover.close();
-        }
-        // What is under way has its place in the window already.
-        let room = free.min(self.flow.pace.available(self.clock.monotonic()));
-        handover.offer(room.saturating_add(handover.under_way()));
+    fn offer(&mut self, caught_up: bool, awaited: &Awaited) {
+        let room = if caught_up && self.flow.is_free() && self.handle.guard.wrong_times().is_none() {
+            self.places(awaited).min(self.flow.pace.available(self.clock.monotonic()))
+        } else {
+            0
+        };
+        self.handle.shared.handover.offer(room);
     }
 
     fn note_due(&mut self, due: Option<UnixMillis>) {

@@ -14,8 +14,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use sea_orm::sqlx::Connection as _;
-use sea_orm::sqlx::sqlite::SqliteConnection;
 use sea_orm::{DatabaseConnection, DbErr};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -23,9 +21,11 @@ use tokio_util::sync::CancellationToken;
 use super::entity::Model;
 use super::operator::{self, Done, Task, Terms};
 use super::repo::{self, Batch, Existing, Only, Outcome};
-use super::{Accepted, AcceptedState, Shared, answer};
+use super::{Accepted, Shared, answer};
 use crate::config::outbox::FsyncMode;
+use crate::db::OwnWriter;
 use crate::db::connect::Sqlite;
+use crate::db::script::MAX_ROWS;
 use crate::db::tx;
 use crate::db::wal::WalKeeper;
 use crate::domain::fingerprint::LocalFingerprint;
@@ -34,7 +34,7 @@ use crate::domain::time::UnixMillis;
 use crate::runtime::clock::Clock;
 
 /// Commands that one commit covers at most.
-const MAX_BATCH: usize = 256;
+const MAX_BATCH: usize = MAX_ROWS;
 
 /// What the writer is asked to do.
 #[derive(Debug)]
@@ -57,8 +57,8 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) db: Sqlite,
-    /// For new rows and outcomes; opened on first use.
-    pub(super) connection: Option<SqliteConnection>,
+    /// For new rows and outcomes.
+    pub(super) own: OwnWriter,
     pub(super) wal: WalKeeper,
     pub(super) clock: Clock,
     pub(super) commands: mpsc::Receiver<Command>,
@@ -111,10 +111,11 @@ impl Writer {
         loop {
             batch.clear();
             if self.commands.recv_many(&mut batch, MAX_BATCH).await == 0 {
-                return;
+                break;
             }
             self.write(std::mem::take(&mut batch)).await;
         }
+        self.own.close().await;
     }
 
     async fn collect_more(&mut self, batch: &mut Vec<Command>) {
@@ -197,7 +198,8 @@ impl Writer {
                 row.first_transmit_at = Some(now.0);
             }
         }
-        let written = self.commit(Batch { rows: &rows, outcomes: &outcomes, stored: &stored }, now).await;
+        let written =
+            repo::write(&mut self.own, Batch { rows: &rows, outcomes: &outcomes, stored: &stored }, now).await;
         self.after(written.as_ref().err()).await;
         match &written {
             Ok(_) => {
@@ -229,16 +231,16 @@ impl Writer {
         let existing = self.look_up(&ids).await;
         for (row, reply) in rows.into_iter().zip(callers) {
             let found = existing.as_ref().map(|found| found.get(&row.client_message_id));
+            // Not every row that holds the id is this one.
+            let is_there = all_new || matches!(found, Ok(Some(found)) if found.id == row.id);
             let answer = match found {
-                _ if all_new => Ok(answer::queued(&row)),
-                Ok(Some(found)) if found.id == row.id => Ok(answer::queued(&row)),
+                _ if is_there => Ok(answer::queued(&row)),
                 Ok(Some(found)) => answer::from_existing(found, &fingerprint(&row.request_fingerprint)),
                 Err(error) => Err(answer::storage(&row, error)),
                 Ok(None) if is_full => Err(answer::disk_full(&row, self.db.path())),
                 Ok(None) => Err(answer::storage(&row, failure.as_deref().unwrap_or("the row is not there"))),
             };
             if at_once {
-                let is_there = answer.as_ref().is_ok_and(|answer| answer.state == AcceptedState::Queued);
                 self.hand_over(row, is_there, existing.is_err());
             }
             // The caller may have gone; its row stays and a retry finds it.
@@ -271,27 +273,6 @@ impl Writer {
         if done.is_ok() {
             self.orphans.clear();
             self.shared.wake.notify_one();
-        }
-    }
-
-    /// On a connection of its own, which is opened again after an error: what the
-    /// engine has kept of a failed statement is unknown.
-    async fn commit(&mut self, batch: Batch<'_>, now: UnixMillis) -> Result<u64, DbErr> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.db.own_writer().await?,
-        };
-        match repo::write(&mut connection, batch, now).await {
-            Ok(new) => {
-                self.connection = Some(connection);
-                Ok(new)
-            }
-            Err(error) => {
-                // It may hold the write lock until it is closed. How that ends
-                // changes nothing: it is not used again.
-                let _ = connection.close().await;
-                Err(error)
-            }
         }
     }
 
@@ -333,3 +314,6 @@ fn pages_of(row: &Model) -> u64 {
 fn fingerprint(bytes: &[u8]) -> LocalFingerprint {
     LocalFingerprint(bytes.try_into().unwrap_or([0; 32]))
 }
+
+#[cfg(test)]
+mod tests;

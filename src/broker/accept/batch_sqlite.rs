@@ -15,7 +15,7 @@ use sea_orm::DbErr;
 
 use super::commit::{Batch, Committed, Context};
 use super::rows::{Rows, accepted, concerned, history_row, refusals};
-use crate::broker::store::sqlite_batch::{MOST_ROWS, OwnWriter, Writes};
+use crate::broker::store::sqlite_batch::{BatchWriter, MOST_ROWS, Writes};
 use crate::domain::time::UnixMillis;
 
 // === impl Context ===
@@ -28,42 +28,22 @@ impl Context<'_> {
         batch: &Batch<'_>,
         rows: &[Rows],
         now: UnixMillis,
-        own: &mut Option<OwnWriter>,
+        writer: &mut BatchWriter,
     ) -> Result<Option<Committed>, DbErr> {
         if !fits(batch, rows) {
             return Ok(None);
         }
-        // Taken out, so that nothing but success puts it back.
-        let mut writer = match own.take() {
-            Some(writer) => writer,
-            None => match self.store.own_writer().await {
-                Ok(Some(writer)) => writer,
-                Ok(None) => return Ok(None),
-                Err(error) => {
-                    tracing::warn!(error = %error, "Cannot open a connection for the writer: {error}");
-                    return Ok(None);
-                }
-            },
-        };
-        let result = self.trips(&mut writer, batch, rows, now).await;
-        let is_usable = match &result {
-            Ok(Some(_)) => true,
-            Ok(None) => writer.roll_back().await.is_ok(),
-            Err(_) => false,
-        };
-        if is_usable {
-            *own = Some(writer);
-        } else {
-            // It may hold the write lock, for which everybody else would wait.
-            writer.close().await;
+        let committed = self.trips(writer, batch, rows, now).await?;
+        if committed.is_none() {
+            writer.roll_back().await;
         }
-        result
+        Ok(committed)
     }
 
     /// `None` leaves a transaction to be taken back.
     async fn trips(
         &self,
-        writer: &mut OwnWriter,
+        writer: &mut BatchWriter,
         batch: &Batch<'_>,
         rows: &[Rows],
         now: UnixMillis,

@@ -8,6 +8,7 @@ use sea_orm::EntityTrait as _;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::commit::{self, Batch, Claim, Committed, Context, Outcome, Settle, Writing};
+use super::queue::QueueSizes;
 use super::{Accept, Answer};
 use crate::broker::fanout::{Audience, Fanout, Outbound, Route};
 use crate::broker::roster::Roster;
@@ -15,6 +16,7 @@ use crate::broker::session::peer::Peer;
 use crate::broker::session::terms::{Facts, Identity, Kind, Profile};
 use crate::broker::store::deliveries::Claimed;
 use crate::broker::store::entity::{dedupe, delivery, history, member, mesh, message};
+use crate::broker::store::sqlite_batch::BatchWriter;
 use crate::broker::store::{Store, members};
 use crate::config::broker::BrokerConfig;
 use crate::runtime::clock::Clock;
@@ -92,7 +94,8 @@ impl Base {
             profile: Profile::default(),
         };
         let (peer, _queues) = Peer::new(identity, Duration::ZERO);
-        Self { store, config, ids: IdSource::new(clock), peer, writing: Writing::default(), _dir: dir }
+        let writing = Writing { sizes: QueueSizes::default(), batches: store.batch_writer() };
+        Self { store, config, ids: IdSource::new(clock), peer, writing, _dir: dir }
     }
 
     fn send(&self, to: &str, id: Option<&str>, fingerprint: &str) -> Accept {
@@ -124,29 +127,24 @@ impl Base {
         }
     }
 
-    fn context(&self) -> Context<'_> {
-        Context { store: &self.store, config: &self.config, ids: &self.ids, fanout: &Nobody }
+    fn parts(&mut self) -> (Context<'_>, &mut Writing) {
+        (Context { store: &self.store, config: &self.config, ids: &self.ids, fanout: &Nobody }, &mut self.writing)
     }
 
     async fn run(&mut self, accepts: &[Accept], settles: &[Settle], claims: &[Claim]) -> Committed {
-        let mut writing = std::mem::take(&mut self.writing);
+        let (context, writing) = self.parts();
         let batch = Batch { accepts, settles, claims };
-        let done = Box::pin(commit::run(self.context(), &batch, &mut writing)).await.expect("it commits");
-        self.writing = writing;
-        done
+        Box::pin(commit::run(context, &batch, writing)).await.expect("it commits")
     }
 
     /// Whether the batch went the short way, which is then committed.
     async fn is_plain(&mut self, accepts: &[Accept], settles: &[Settle]) -> bool {
-        let mut writing = std::mem::take(&mut self.writing);
+        let (context, writing) = self.parts();
         let batch = Batch { accepts, settles, claims: &[] };
-        let now = self.store.now();
-        let context = self.context();
+        let now = context.store.now();
         let rows: Vec<_> = accepts.iter().map(|accept| context.rows(accept, now, &mut writing.sizes)).collect();
-        let done = Box::pin(context.in_two_trips(&batch, &rows, now, &mut writing.connection)).await;
-        let is_plain = done.expect("no error").is_some();
-        self.writing = writing;
-        is_plain
+        let batches = writing.batches.as_mut().expect("it is SQLite");
+        Box::pin(context.in_two_trips(&batch, &rows, now, batches)).await.expect("no error").is_some()
     }
 
     /// Rows of messages, places in the history, ids and copies.
@@ -187,7 +185,7 @@ async fn only_what_is_plain_goes_the_short_way() {
     let named = Settle { named: vec![Claimed::Message("x".to_owned())], ..settle(&[]) };
     assert!(!base.is_plain(&[], &[named]).await, "a name to look up");
     assert_eq!(base.counts().await, [2, 2, 1, 2], "nothing of these is left");
-    assert!(base.writing.connection.is_some(), "taken back, not closed");
+    assert!(base.writing.batches.as_ref().is_some_and(BatchWriter::is_open), "taken back, not closed");
     assert!(base.is_plain(&[], &[settle(&["x"])]).await, "no sends");
 }
 

@@ -22,7 +22,7 @@ use crate::broker::fanout::Fanout;
 use crate::broker::session::terms::Holder;
 use crate::broker::store::deliveries::{Claimed, Ended};
 use crate::broker::store::entity::{delivery, message};
-use crate::broker::store::sqlite_batch::OwnWriter;
+use crate::broker::store::sqlite_batch::BatchWriter;
 use crate::broker::store::{Store, dedupe, deliveries, members, messages};
 use crate::config::broker::BrokerConfig;
 use crate::db::tx;
@@ -116,23 +116,23 @@ pub struct Committed {
 }
 
 /// What the writer keeps from batch to batch.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Writing {
     /// What waits for each receiver.
     pub sizes: QueueSizes,
-    /// Opened at the first batch that can use it.
-    pub connection: Option<OwnWriter>,
+    /// The short way, where the engine has one.
+    pub batches: Option<BatchWriter>,
 }
 
 /// Runs a batch, again when the engine asks for it.
 pub async fn run(context: Context<'_>, batch: &Batch<'_>, writing: &mut Writing) -> Result<Committed, DbErr> {
-    let Writing { sizes, connection } = writing;
+    let Writing { sizes, batches } = writing;
     sizes.load(context.store, batch.accepts.iter().flat_map(|accept| &accept.recipients)).await?;
     let now = context.store.now();
     let rows: Vec<Rows> = batch.accepts.iter().map(|accept| context.rows(accept, now, sizes)).collect();
     let mut attempt = 1;
     let result = loop {
-        match context.once(batch, &rows, now, connection).await {
+        match context.once(batch, &rows, now, batches.as_mut()).await {
             Err(error) if (tx::is_retryable(&error) || dedupe::has_vanished(&error)) && attempt < ATTEMPTS => {
                 tokio::time::sleep(std::time::Duration::from_millis(10 << attempt)).await;
                 attempt += 1;
@@ -163,9 +163,11 @@ impl Context<'_> {
         batch: &Batch<'_>,
         rows: &[Rows],
         now: UnixMillis,
-        connection: &mut Option<OwnWriter>,
+        batches: Option<&mut BatchWriter>,
     ) -> Result<Committed, DbErr> {
-        if let Some(committed) = Box::pin(self.in_two_trips(batch, rows, now, connection)).await? {
+        if let Some(batches) = batches
+            && let Some(committed) = Box::pin(self.in_two_trips(batch, rows, now, batches)).await?
+        {
             return Ok(committed);
         }
         let transaction = tx::begin(self.store.writer()).await?;

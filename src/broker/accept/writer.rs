@@ -95,7 +95,7 @@ impl Handle {
 
 /// Runs until `stop` is cancelled and everything queued before is committed.
 pub async fn run(shared: Arc<Shared>, Queue(mut queue): Queue, stop: CancellationToken) {
-    let mut writing = Writing::default();
+    let mut writing = Writing { sizes: QueueSizes::default(), batches: shared.store.batch_writer() };
     let mut waiting = Vec::with_capacity(MAX_BATCH);
     loop {
         let taken = tokio::select! {
@@ -111,8 +111,8 @@ pub async fn run(shared: Arc<Shared>, Queue(mut queue): Queue, stop: Cancellatio
         Box::pin(shared.commit(sort(&mut waiting), &mut writing)).await;
     }
     // Before the database is closed, whose last connection tidies up.
-    if let Some(connection) = writing.connection {
-        connection.close().await;
+    if let Some(batches) = &mut writing.batches {
+        batches.close().await;
     }
 }
 

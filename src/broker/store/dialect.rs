@@ -2,7 +2,7 @@
 
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbErr, Statement};
 
-use super::sqlite_batch::OwnWriter;
+use super::sqlite_batch::BatchWriter;
 use crate::config::broker::Database;
 use crate::db::{self, CheckpointMode, Sqlite};
 
@@ -68,13 +68,13 @@ impl Engine {
         }
     }
 
-    /// The connection whose batches take few trips to SQLite's thread. A server
-    /// has no such thread.
-    pub(super) async fn own_writer(&self) -> Result<Option<OwnWriter>, DbErr> {
+    /// The writer whose batches take few trips to SQLite's thread. A server has no
+    /// such thread.
+    pub(super) fn batch_writer(&self) -> Option<BatchWriter> {
         match self {
-            Self::Sqlite(file) => file.own_writer().await.map(|connection| Some(OwnWriter::new(connection))),
+            Self::Sqlite(file) => Some(BatchWriter::new(file.own_writer())),
             #[cfg(feature = "postgres")]
-            Self::Postgres { .. } => Ok(None),
+            Self::Postgres { .. } => None,
         }
     }
 

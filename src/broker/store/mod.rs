@@ -3,7 +3,7 @@
 //! What it is for: one place that knows the schema, for SQLite and PostgreSQL.
 //! What runs here: nothing on its own.
 //! What it guarantees: writes go through [`Store::writer`] inside a transaction
-//! of [`crate::db::tx`], or through [`Store::own_writer`] where there is one;
+//! of [`crate::db::tx`], or through [`Store::batch_writer`] where there is one;
 //! reads never wait for a writer on SQLite.
 //! What it must not do: decide. Statements in, rows out; what differs between
 //! the engines is in [`dialect`] alone, and in [`sqlite_batch`], which dialect
@@ -28,7 +28,7 @@ use claudemesh_migrations::BrokerMigrator;
 use sea_orm::{DatabaseConnection, DbErr};
 
 use self::dialect::Engine;
-use self::sqlite_batch::OwnWriter;
+use self::sqlite_batch::BatchWriter;
 use crate::config::broker::Database;
 use crate::db;
 use crate::domain::time::UnixMillis;
@@ -73,10 +73,9 @@ impl Store {
         self.engine.writer()
     }
 
-    /// A further connection for the writer task, which commits a batch in fewer
-    /// trips; `None` where the engine has no such way.
-    pub async fn own_writer(&self) -> Result<Option<OwnWriter>, DbErr> {
-        self.engine.own_writer().await
+    /// What commits a batch in fewer trips; `None` where the engine has no such way.
+    pub fn batch_writer(&self) -> Option<BatchWriter> {
+        self.engine.batch_writer()
     }
 
     /// Where single reads go.

@@ -7,14 +7,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use sea_orm::sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sea_orm::sqlx::{Connection as _, Decode, Row as _, Sqlite, Type};
+use sea_orm::sqlx::sqlite::SqliteRow;
+use sea_orm::sqlx::{Decode, Row as _, Sqlite, Type};
 use sea_orm::{DbErr, RuntimeErr};
 use serde_json::Value;
 
 use super::deliveries::Ended;
 use super::entity::{dedupe, delivery, history, message};
-use crate::db::script::{BEGIN, COMMIT, MAX_ROWS, Script};
+use crate::db::OwnWriter;
+use crate::db::script::{BEGIN, COMMIT, Done, MAX_ROWS, Script};
 
 /// Messages, and copies, that one batch may hold.
 pub const MOST_ROWS: usize = MAX_ROWS;
@@ -43,11 +44,10 @@ const CLAIM: &str = "UPDATE delivery SET claimed_at = ?, claim_id = v.value, cla
      AND delivery.delivered_at IS NULL AND delivery.expired_at IS NULL";
 const ROLLBACK: &str = "ROLLBACK";
 
-/// A connection that one task owns. After an error it is of no further use but
-/// to be closed.
+/// The writer task's way to the tables.
 #[derive(Debug)]
-pub struct OwnWriter {
-    connection: SqliteConnection,
+pub struct BatchWriter {
+    own: OwnWriter,
     /// Within a transaction.
     begun: bool,
 }
@@ -80,11 +80,18 @@ pub struct Writes<'a> {
     pub claimed_until: i64,
 }
 
-// === impl OwnWriter ===
+// === impl BatchWriter ===
 
-impl OwnWriter {
-    pub(super) fn new(connection: SqliteConnection) -> Self {
-        Self { connection, begun: false }
+impl BatchWriter {
+    pub(super) fn new(own: OwnWriter) -> Self {
+        Self { own, begun: false }
+    }
+
+    /// After an error no transaction is left.
+    async fn run(&mut self, script: Script) -> Result<Vec<Done>, DbErr> {
+        let done = self.own.run(script).await;
+        self.begun &= done.is_ok();
+        done
     }
 
     /// Begins a transaction, reads which of these members stand, and takes the
@@ -97,8 +104,8 @@ impl OwnWriter {
                 taken.iter().for_each(|row| bind_dedupe(script, row));
             });
         }
+        let mut done = self.run(script).await?.into_iter().skip(1);
         self.begun = true;
-        let mut done = script.run(&mut self.connection).await?.into_iter().skip(1);
         let mut first_column = || -> Result<HashSet<String>, DbErr> {
             done.next().unwrap_or_default().rows.iter().map(|row| column(row, 0)).collect()
         };
@@ -114,28 +121,29 @@ impl OwnWriter {
         }
         writes.add_to(&mut script);
         script.add(COMMIT);
-        self.begun = true;
-        let done = script.run(&mut self.connection).await?;
+        let done = self.run(script).await?;
         self.begun = false;
         // Of these statements only the settling one gives rows.
         done.iter().flat_map(|done| &done.rows).map(ended).collect()
     }
 
     /// Takes back what [`Self::begin`] did.
-    pub async fn roll_back(&mut self) -> Result<(), DbErr> {
+    pub async fn roll_back(&mut self) {
         let mut script = Script::default();
         script.add(ROLLBACK);
-        script.run(&mut self.connection).await?;
+        // An error has closed the connection, and the transaction with it.
+        let _ = self.run(script).await;
         self.begun = false;
-        Ok(())
     }
 
-    /// Closes it, and with it a transaction that is open: when this returns, no
-    /// lock of it is left.
-    pub async fn close(self) {
-        // Whatever fails here, the engine's thread ends and with it the
-        // connection.
-        let _ = self.connection.close().await;
+    #[cfg(test)]
+    pub(in crate::broker) fn is_open(&self) -> bool {
+        self.own.is_open()
+    }
+
+    /// Closes the connection until the next batch.
+    pub async fn close(&mut self) {
+        self.own.close().await;
     }
 }
 
@@ -276,7 +284,7 @@ mod tests {
     async fn rows_are_read_back_as_they_were_written() {
         let dir = tempfile::tempdir().expect("a directory");
         let store = Store::open(&Database::Sqlite(dir.path().join("b.db")), Clock::system()).await.expect("a store");
-        let mut writer = store.own_writer().await.expect("it opens").expect("it is SQLite");
+        let mut writer = store.batch_writer().expect("it is SQLite");
         let ids: Vec<dedupe::Model> = (1..=3)
             .map(|n| dedupe::Model {
                 mesh_id: text("mesh"),

@@ -5,9 +5,9 @@
 //! conflict is let pass: the keys of the tables refuse the whole batch.
 
 use sea_orm::DbErr;
-use sea_orm::sqlx::sqlite::SqliteConnection;
 
 use super::SeenHash;
+use crate::db::OwnWriter;
 use crate::db::script::{BEGIN, COMMIT, Script};
 use crate::domain::time::UnixMillis;
 use crate::inbox::entity::Model;
@@ -20,10 +20,9 @@ const COLUMN_COUNT: usize = 23;
 
 /// Notes hashes as seen and inserts messages, at most `script::MAX_ROWS` of each,
 /// and commits. A hash or a message that is there already is a unique violation,
-/// after which nothing is stored. After any error the connection may be within a
-/// transaction: the caller closes it.
+/// after which nothing is stored.
 pub(in crate::inbox) async fn insert_all_new(
-    connection: &mut SqliteConnection,
+    writer: &mut OwnWriter,
     hashes: &[SeenHash],
     rows: &[Model],
     now: UnixMillis,
@@ -41,7 +40,7 @@ pub(in crate::inbox) async fn insert_all_new(
         }
     });
     script.add(COMMIT);
-    script.run(connection).await.map(drop)
+    writer.run(script).await.map(drop)
 }
 
 /// In the order of [`COLUMNS`].
@@ -78,7 +77,6 @@ mod tests {
     use std::path::Path;
 
     use claudemesh_migrations::InboxMigrator;
-    use sea_orm::sqlx::Connection as _;
 
     use super::*;
     use crate::db::connect::Sqlite;
@@ -141,7 +139,7 @@ mod tests {
     async fn what_was_written_is_read() {
         let folder = tempfile::tempdir().expect("a folder");
         let db = database(folder.path()).await;
-        let mut connection = db.own_writer().await.expect("a connection");
+        let mut writer = db.own_writer();
         let empty = Model {
             broker_message_id: None,
             topic: None,
@@ -157,7 +155,7 @@ mod tests {
         };
         let rows = [message(1), message(2), message(3), empty, message(5)];
         let hashes: Vec<SeenHash> = (1..=5).map(hash).collect();
-        insert_all_new(&mut connection, &hashes, &rows, NOW).await.expect("all are new");
+        insert_all_new(&mut writer, &hashes, &rows, NOW).await.expect("all are new");
         assert_eq!(stored(&db).await, rows);
         let unseen = repo::note_seen(db.writer(), &hashes, NOW).await.expect("notes");
         assert!(unseen.is_empty(), "{unseen:?}");
@@ -167,15 +165,14 @@ mod tests {
     async fn a_redelivered_message_among_new_ones_is_stored_once() {
         let folder = tempfile::tempdir().expect("a folder");
         let db = database(folder.path()).await;
-        let mut connection = db.own_writer().await.expect("a connection");
-        insert_all_new(&mut connection, &[hash(1)], &[message(1)], NOW).await.expect("it is new");
+        let mut writer = db.own_writer();
+        insert_all_new(&mut writer, &[hash(1)], &[message(1)], NOW).await.expect("it is new");
 
         let again = Model { id: "another".to_owned(), seq: 3, ..message(1) };
         let rows = [message(2), again, message(4)];
         let hashes = [hash(2), hash(1), hash(4)];
-        let error = insert_all_new(&mut connection, &hashes, &rows, NOW).await.expect_err("one of them is known");
+        let error = insert_all_new(&mut writer, &hashes, &rows, NOW).await.expect_err("one of them is known");
         assert!(tx::is_unique_violation(&error), "{error}");
-        connection.close().await.expect("it closes");
         assert_eq!(stored(&db).await, [message(1)], "nothing of the batch is there");
 
         // The lock is free, and the long way tells them apart.
@@ -188,15 +185,29 @@ mod tests {
         assert_eq!(stored(&db).await, [message(1), message(2), message(4)]);
     }
 
+    /// Its row was removed for its age; the memory of it is longer.
+    #[tokio::test]
+    async fn a_message_without_its_row_is_refused_too() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let db = database(folder.path()).await;
+        let mut writer = db.own_writer();
+        insert_all_new(&mut writer, &[hash(1)], &[message(1)], NOW).await.expect("it is new");
+        repo::prune(db.writer(), NOW, 10).await.expect("removes");
+        assert!(stored(&db).await.is_empty());
+        let again = Model { id: "another".to_owned(), seq: 2, ..message(1) };
+        let error = insert_all_new(&mut writer, &[hash(1)], &[again], NOW).await.expect_err("it was seen");
+        assert!(tx::is_unique_violation(&error), "{error}");
+    }
+
     /// Its hash was forgotten, or never noted.
     #[tokio::test]
     async fn a_message_without_its_hash_is_refused_too() {
         let folder = tempfile::tempdir().expect("a folder");
         let db = database(folder.path()).await;
-        let mut connection = db.own_writer().await.expect("a connection");
-        insert_all_new(&mut connection, &[hash(1)], &[message(1)], NOW).await.expect("it is new");
+        let mut writer = db.own_writer();
+        insert_all_new(&mut writer, &[hash(1)], &[message(1)], NOW).await.expect("it is new");
         let again = Model { id: "another".to_owned(), seq: 2, ..message(1) };
-        let error = insert_all_new(&mut connection, &[hash(2)], &[again], NOW).await.expect_err("it is known");
+        let error = insert_all_new(&mut writer, &[hash(2)], &[again], NOW).await.expect_err("it is known");
         assert!(tx::is_unique_violation(&error), "{error}");
     }
 }

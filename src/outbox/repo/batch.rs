@@ -7,10 +7,10 @@
 //! prepared.
 
 use sea_orm::DbErr;
-use sea_orm::sqlx::sqlite::SqliteConnection;
 use serde_json::{Value, json};
 
 use super::Outcome;
+use crate::db::OwnWriter;
 use crate::db::script::{BEGIN, COMMIT, Script};
 use crate::domain::time::UnixMillis;
 use crate::outbox::entity::Model;
@@ -52,12 +52,8 @@ pub(in crate::outbox) struct Batch<'a> {
 
 /// Writes a batch. Returns how many rows are new; one whose client id is taken is
 /// left out. Outcomes of rows that the operator has retired meanwhile change
-/// nothing. After an error the connection is of no further use.
-pub(in crate::outbox) async fn write(
-    connection: &mut SqliteConnection,
-    batch: Batch<'_>,
-    now: UnixMillis,
-) -> Result<u64, DbErr> {
+/// nothing.
+pub(in crate::outbox) async fn write(writer: &mut OwnWriter, batch: Batch<'_>, now: UnixMillis) -> Result<u64, DbErr> {
     let updates = updates(batch);
     let statements = usize::from(!batch.rows.is_empty()) + updates.len();
     if statements == 0 {
@@ -81,7 +77,7 @@ pub(in crate::outbox) async fn write(
     if statements > 1 {
         script.add(COMMIT);
     }
-    let done = script.run(connection).await?;
+    let done = writer.run(script).await?;
     let insert = if batch.rows.is_empty() { None } else { done.get(usize::from(statements > 1)) };
     Ok(insert.map_or(0, |done| done.rows_affected))
 }
@@ -141,4 +137,4 @@ fn insert(script: &mut Script, rows: &[Model]) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -59,16 +59,41 @@ async fn a_backlog_leaves_at_the_advertised_rate() {
     client.negotiate(&bits).await;
     let begin = Instant::now();
     client.roster().await;
+    leave_at_the_rate(&mut client, begin, &ids).await;
+    alice.outbox_status(&ids[24], "done").await;
+}
+
+/// What is accepted while nothing waits leaves without a claim, and no faster.
+#[tokio::test]
+async fn new_sends_leave_at_the_advertised_rate() {
+    let (fake, alice, before) = alone_with_backlog(&[("bob", "before")]).await;
+    let mut client = fake.accept().await;
+    client.welcome().await;
+    let bits: Vec<&str> = ALL_BITS.iter().copied().chain(["rate_limit"]).collect();
+    client.negotiate(&bits).await;
+    let begin = Instant::now();
+    client.roster().await;
+    leave_at_the_rate(&mut client, begin, &before).await;
+    alice.outbox_status(&before[0], "done").await;
+    let mut ids = Vec::new();
+    for _ in 0..25 {
+        ids.push(alice.send("bob", "x").await);
+    }
+    leave_at_the_rate(&mut client, begin, &ids).await;
+    alice.outbox_status(&ids[24], "done").await;
+}
+
+/// Acknowledges sends as they come.
+async fn leave_at_the_rate(client: &mut Client, begin: Instant, ids: &[String]) {
     let mut left = Vec::new();
     while left.len() < ids.len() {
-        let (send, id) = next_id(&mut client).await;
+        let (send, id) = next_id(client).await;
         left.push(id);
-        client.ack(&send, &format!("broker-{}", left.len())).await;
+        client.ack(&send, &format!("broker-{}", left[left.len() - 1])).await;
         let allowed = f64::from(RATE.1) + begin.elapsed().as_secs_f64() * f64::from(RATE.0) + 1.0;
         assert!(left.len() as f64 <= allowed, "{} sends within {:?}", left.len(), begin.elapsed());
     }
     assert_eq!(left, ids, "in the order of accept");
-    alice.outbox_status(&ids[24], "done").await;
 }
 
 #[tokio::test]

@@ -46,6 +46,35 @@ async fn a_row_goes_from_pending_over_inflight_to_done() {
     assert!(row["delivered_at"].as_i64().is_some_and(|at| at > 0), "{row}");
 }
 
+/// A place in the window is free again when its send has ended.
+#[tokio::test]
+async fn more_than_a_window_of_sends_leaves_one_after_another() {
+    let fake = FakeBroker::start().await;
+    let mut alice = fake.member("alice");
+    alice.configure("[outbox]\nwindow = 3\n");
+    alice.start().await;
+    let mut client = fake.link(&alice).await;
+    for number in 0..10 {
+        let id = alice.send("bob", "x").await;
+        let send = client.expect("send").await;
+        assert_eq!(send["client_message_id"], id.as_str());
+        client.ack(&send, &format!("broker-{number}")).await;
+        alice.outbox_status(&id, "done").await;
+    }
+}
+
+/// The broker may still answer what is on its way when the daemon is told to stop.
+#[tokio::test]
+async fn an_answer_that_comes_during_a_stop_is_written() {
+    let (_fake, mut alice, mut client) = connected().await;
+    let id = alice.send("bob", "x").await;
+    let send = client.expect("send").await;
+    let (status, ()) = tokio::join!(alice.stop(), client.ack(&send, "broker-1"));
+    assert!(status.success(), "{status}");
+    let row = alice.outbox_status(&id, "done").await;
+    assert_eq!(row["broker_message_id"], "broker-1", "{row}");
+}
+
 // Covers: R140
 #[tokio::test]
 async fn a_row_has_one_transmit_at_a_time() {

@@ -1,7 +1,6 @@
 //! Batches on a real database.
 
 use claudemesh_migrations::OutboxMigrator;
-use sea_orm::sqlx::Connection as _;
 use sea_orm::{ConnectionTrait as _, DbBackend, EntityTrait as _, Statement};
 use tempfile::TempDir;
 
@@ -13,16 +12,16 @@ use crate::outbox::entity::Entity;
 
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 
-async fn database() -> (TempDir, Sqlite, SqliteConnection) {
+pub(in crate::outbox) async fn database() -> (TempDir, Sqlite, OwnWriter) {
     let folder = TempDir::new().expect("a folder");
     let db = Sqlite::open(&folder.path().join("outbox.db"), 1).await.expect("opens");
     migrate::<OutboxMigrator>(db.writer(), "test").await.expect("migrates");
-    let connection = db.own_writer().await.expect("connects");
-    (folder, db, connection)
+    let writer = db.own_writer();
+    (folder, db, writer)
 }
 
 /// Each column of a new row with a value of its own; every other one empty.
-fn row(number: i32) -> Model {
+pub(in crate::outbox) fn row(number: i32) -> Model {
     let text = |column: &str| format!("{column} {number:03}");
     Model {
         id: text("id"),
@@ -35,7 +34,7 @@ fn row(number: i32) -> Model {
         last_error: None,
         delivered_at: None,
         broker_message_id: None,
-        request_fingerprint: text("request_fingerprint").into_bytes(),
+        request_fingerprint: vec![u8::try_from(number).expect("a small number"); 32],
         fingerprint_version: 4000 + number,
         wire_fingerprint: text("wire_fingerprint"),
         mesh: text("mesh"),
@@ -69,20 +68,19 @@ const NOTHING: Batch<'_> = Batch { rows: &[], outcomes: &[], stored: &[] };
 
 #[tokio::test]
 async fn rows_are_read_back_as_they_were_written() {
-    let (_folder, db, mut connection) = database().await;
+    let (_folder, db, mut writer) = database().await;
     let rows: Vec<Model> = (0..5).map(row).collect();
-    let new = write(&mut connection, Batch { rows: &rows, ..NOTHING }, NOW).await.expect("writes");
+    let new = write(&mut writer, Batch { rows: &rows, ..NOTHING }, NOW).await.expect("writes");
     assert_eq!(new, 5);
     assert_eq!(Entity::find().all(db.readers()).await.expect("reads"), rows);
     let again = [row(3), row(7)];
-    let new = write(&mut connection, Batch { rows: &again, ..NOTHING }, NOW).await.expect("writes");
+    let new = write(&mut writer, Batch { rows: &again, ..NOTHING }, NOW).await.expect("writes");
     assert_eq!(new, 1, "an id that is taken is left out");
-    connection.close().await.expect("closes");
 }
 
 #[tokio::test]
 async fn outcomes_leave_the_states_that_they_may_leave() {
-    let (_folder, db, mut connection) = database().await;
+    let (_folder, db, mut writer) = database().await;
     let (at, error) = (UnixMillis(7), "why".to_owned());
     let accepted =
         Outcome::Accepted { broker_message_id: "b".to_owned(), history_id: Some("h".to_owned()), degraded: None };
@@ -104,7 +102,7 @@ async fn outcomes_leave_the_states_that_they_may_leave() {
         }
     }
     let stored = [(vec![rows[0].client_message_id.clone()], UnixMillis(9))];
-    write(&mut connection, Batch { rows: &rows, outcomes: &reports, stored: &stored }, NOW).await.expect("writes");
+    write(&mut writer, Batch { rows: &rows, outcomes: &reports, stored: &stored }, NOW).await.expect("writes");
     let found = Entity::find().all(db.readers()).await.expect("reads");
     let states: Vec<String> = found.iter().map(|row| row.status.clone()).collect();
     assert_eq!(states, expected);
@@ -117,17 +115,15 @@ async fn outcomes_leave_the_states_that_they_may_leave() {
     assert_eq!((deferred.next_attempt_at, deferred.attempts), (7, 2010), "it does not count as an attempt");
     let dead = &found[16];
     assert_eq!((dead.dead_at, dead.dead_reason.as_deref()), (Some(NOW.0), Some("why")));
-    connection.close().await.expect("closes");
 }
 
 #[tokio::test]
 async fn an_outcome_finds_its_row_by_its_id() {
-    let (_folder, db, connection) = database().await;
+    let (_folder, db, _) = database().await;
     for sql in [ACCEPTED, RETRIED, DEFERRED, DEAD, STORED] {
         let plan = Statement::from_string(DbBackend::Sqlite, format!("EXPLAIN QUERY PLAN {sql}"));
         let steps = db.readers().query_all_raw(plan).await.expect("plans");
         let steps: Vec<String> = steps.iter().map(|step| step.try_get_by_index(3).expect("a text")).collect();
         assert!(steps.iter().any(|step| step.starts_with("SEARCH outbox USING INDEX sqlite_autoindex")), "{steps:?}");
     }
-    connection.close().await.expect("closes");
 }

@@ -60,6 +60,25 @@ pub enum Command {
     Expire(UnixMillis, oneshot::Sender<bool>),
 }
 
+// === impl Command ===
+
+impl Command {
+    /// Pages of the database that it changes alone, roughly.
+    fn pages(&self) -> u64 {
+        let count = |rows: usize| rows as u64;
+        match self {
+            // The message, its id among those of all senders, and its copies.
+            Self::Accept(accept) => {
+                2 + count(accept.message.ciphertext.len()) / 4096 + count(accept.recipients.len()) / 8
+            }
+            Self::Settle(settle) => 1 + count(settle.ids.len()) / 8,
+            Self::Claim(claim) => 1 + count(claim.ids.len()) / 8,
+            Self::Forget(ids) => 1 + count(ids.len()) / 8,
+            Self::GiveUp(_) | Self::Expire(..) => 1,
+        }
+    }
+}
+
 /// The way to the writer. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle(mpsc::Sender<Command>);
@@ -108,7 +127,11 @@ pub async fn run(shared: Arc<Shared>, Queue(mut queue): Queue, stop: Cancellatio
         if taken == 0 {
             break;
         }
+        let pages = waiting.iter().map(Command::pages).sum();
         Box::pin(shared.commit(sort(&mut waiting), &mut writing)).await;
+        if let Some(batches) = &mut writing.batches {
+            batches.tidy(pages).await;
+        }
     }
     // Before the database is closed, whose last connection tidies up.
     if let Some(batches) = &mut writing.batches {

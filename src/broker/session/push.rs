@@ -169,7 +169,9 @@ impl Pusher {
         if more || rows.len() < whole {
             peer.fall_behind();
         }
-        let frames = self.frames(shared, peer, rows).await;
+        // A claim by this connection was made for a live copy that it dropped.
+        let again = |row: &delivery::Model| row.claim_id.as_ref().is_some_and(|claimant| *claimant != peer.presence_id);
+        let frames = self.frames(shared, peer, rows, again).await;
         if frames.is_err() {
             peer.fall_behind();
         }
@@ -190,16 +192,13 @@ impl Pusher {
             return Ok(Vec::new());
         }
         let rows = deliveries::still_open(shared.store.readers(), &due).await?;
-        for id in &due {
-            self.pushed.remove(id);
-        }
-        let frames = self.frames(shared, peer, rows).await;
-        self.check_at = self.pushed.values().map(|pushed| pushed.at).min().map(|at| at + lease);
+        let late: Vec<_> = due.iter().filter_map(|id| self.pushed.remove_entry(id)).collect();
+        let frames = self.frames(shared, peer, rows, |_| true).await;
         if frames.is_err() {
-            // Forgotten above and not pushed: read everything anew.
-            self.cursor.clear();
-            peer.fall_behind();
+            // Not pushed: they stay due.
+            self.pushed.extend(late);
         }
+        self.check_at = self.pushed.values().map(|pushed| pushed.at).min().map(|at| at + lease);
         frames
     }
 
@@ -292,6 +291,7 @@ impl Pusher {
         shared: &Shared,
         peer: &Arc<Peer>,
         rows: Vec<delivery::Model>,
+        is_again: impl Fn(&delivery::Model) -> bool,
     ) -> Result<Vec<ServerFrame>, DbErr> {
         if rows.is_empty() {
             return Ok(Vec::new());
@@ -306,7 +306,7 @@ impl Pusher {
                 continue;
             }
             let Some(message) = found.get(&row.broker_message_id) else { continue };
-            let again = row.claimed_at.is_some();
+            let again = is_again(&row);
             if again {
                 shared.metrics.pushes_again.inc();
             }

@@ -10,9 +10,9 @@ use crate::db::{self, CheckpointMode, Sqlite};
 /// statement, PostgreSQL 65,535; the widest table has 14 columns.
 pub const ROWS_PER_STATEMENT: usize = 500;
 
-/// Size of the write-ahead log at which it is moved into the file.
-const WAL_TARGET_BYTES: u64 = 8 << 20;
-/// Size at which that also waits for readers, so that the file can shrink.
+/// Size of the write-ahead log at which a move waits for readers, so that the file
+/// can shrink. [`BatchWriter::tidy`] keeps it well below that; what others write,
+/// such as the sweeps, comes on top.
 const WAL_TRUNCATE_BYTES: u64 = 64 << 20;
 #[cfg(feature = "postgres")]
 const POSTGRES_CONNECTIONS: u32 = 16;
@@ -72,7 +72,7 @@ impl Engine {
     /// such thread.
     pub(super) fn batch_writer(&self) -> Option<BatchWriter> {
         match self {
-            Self::Sqlite(file) => Some(BatchWriter::new(file.own_writer())),
+            Self::Sqlite(file) => Some(BatchWriter::new(file)),
             #[cfg(feature = "postgres")]
             Self::Postgres { .. } => None,
         }
@@ -103,11 +103,8 @@ impl Engine {
     pub(super) async fn maintain(&self) -> Result<(), db::Error> {
         match self {
             Self::Sqlite(file) => {
-                let bytes = file.wal_bytes();
-                if bytes >= WAL_TRUNCATE_BYTES {
+                if file.wal_bytes() >= WAL_TRUNCATE_BYTES {
                     file.checkpoint(CheckpointMode::Truncate).await?;
-                } else if bytes >= WAL_TARGET_BYTES {
-                    file.checkpoint(CheckpointMode::Passive).await?;
                 }
                 Ok(())
             }

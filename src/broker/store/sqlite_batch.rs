@@ -14,8 +14,9 @@ use serde_json::Value;
 
 use super::deliveries::Ended;
 use super::entity::{dedupe, delivery, history, message};
-use crate::db::OwnWriter;
 use crate::db::script::{BEGIN, COMMIT, Done, MAX_ROWS, Script};
+use crate::db::wal::WalKeeper;
+use crate::db::{self, OwnWriter};
 
 /// Messages, and copies, that one batch may hold.
 pub const MOST_ROWS: usize = MAX_ROWS;
@@ -48,6 +49,7 @@ const ROLLBACK: &str = "ROLLBACK";
 #[derive(Debug)]
 pub struct BatchWriter {
     own: OwnWriter,
+    wal: WalKeeper,
     /// Within a transaction.
     begun: bool,
 }
@@ -83,8 +85,14 @@ pub struct Writes<'a> {
 // === impl BatchWriter ===
 
 impl BatchWriter {
-    pub(super) fn new(own: OwnWriter) -> Self {
-        Self { own, begun: false }
+    pub(super) fn new(db: &db::Sqlite) -> Self {
+        Self { own: db.own_writer(), wal: WalKeeper::new(db.clone()), begun: false }
+    }
+
+    /// Moves the log into the file now and then. To be called after each batch, once
+    /// its answers are out, with the pages that it changed, roughly.
+    pub async fn tidy(&mut self, pages: u64) {
+        self.wal.wrote(pages).await;
     }
 
     /// After an error no transaction is left.

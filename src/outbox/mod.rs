@@ -45,6 +45,7 @@ use crate::config::outbox::Outbox as OutboxConfig;
 use crate::db::connect::Sqlite;
 use crate::db::wal::WalKeeper;
 use crate::domain::age_limit::{AgeLimit, DedupeWindow, age_limit};
+use crate::domain::ids::ClientMessageId;
 use crate::domain::message::SendRequest;
 use crate::domain::time::UnixMillis;
 use crate::runtime::clock::Clock;
@@ -255,15 +256,15 @@ impl Parts {
 // === impl Handle ===
 
 impl Handle {
-    /// Makes a send durable and answers. A known id is answered from its row,
-    /// without looking its destination up again.
+    /// Makes a send durable and answers. A known id is answered from its row, also
+    /// when it could not be accepted any more.
     pub async fn accept(&self, request: SendRequest) -> Result<Accepted, Error> {
-        let prepared = match self.prepare.run(self.db.readers(), request).await? {
+        let room = |id: &ClientMessageId| self.check_room(id);
+        let prepared = match self.prepare.run(self.db.readers(), request, room).await? {
             prepare::Prepared::Known(answer) => return self.count_duplicate(*answer),
             prepare::Prepared::New(row) => row,
         };
         let id = prepare::id_of(&prepared)?;
-        self.check_room(&id)?;
         let (reply, answer) = oneshot::channel();
         match self.commands.try_send(Command::Accept { row: prepared, reply }) {
             Ok(()) => {}

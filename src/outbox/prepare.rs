@@ -1,4 +1,4 @@
-//! From a request to a row: look the id up first, and only then the destination.
+//! From a request to a row.
 
 use sea_orm::ConnectionTrait;
 
@@ -49,21 +49,45 @@ pub(super) enum Prepared {
 // === impl Prepare ===
 
 impl Prepare {
-    /// Checks a request, answers it from the row that holds its id, or makes a
-    /// row. Nothing that fails here consumes the id.
-    pub(super) async fn run(&self, db: &impl ConnectionTrait, request: SendRequest) -> Result<Prepared, Error> {
+    /// Checks a request and makes a row, or answers it from the row that holds its
+    /// id. Nothing that fails here consumes the id. `room` says whether one more row
+    /// is allowed.
+    pub(super) async fn run(
+        &self,
+        db: &impl ConnectionTrait,
+        mut request: SendRequest,
+        room: impl Fn(&ClientMessageId) -> Result<(), Error>,
+    ) -> Result<Prepared, Error> {
         let destination = request.validate()?;
         let fingerprint = LocalFingerprint::of(&self.mesh, destination.kind(), &request);
-        // A retry gets its answer even when the name has gone since.
-        if let Some(id) = &request.client_message_id {
-            let found = repo::find(db, &[id.as_str()]).await.map_err(|error| Error::Read(error.to_string()))?;
-            if let Some(row) = found.first() {
-                return answer::from_existing(row, &fingerprint).map(|answer| Prepared::Known(Box::new(answer)));
+        let given = request.client_message_id.take();
+        let is_given = given.is_some();
+        let id = match given {
+            Some(id) => id,
+            None => ClientMessageId::parse(self.ids.ulid()).map_err(|error| Error::Read(error.to_string()))?,
+        };
+        let admit = || {
+            self.check_size(&request)?;
+            let target = self.resolve(&destination)?;
+            room(&id)?;
+            Ok(target)
+        };
+        let target = match admit() {
+            // Whether the id is taken shows when the row is inserted.
+            Ok(target) => target,
+            Err(error) => {
+                // A retry gets its answer, whatever has become of its receiver or of
+                // the room since.
+                if is_given && let Some(answer) = Box::pin(known(db, &id, &fingerprint)).await? {
+                    return Ok(Prepared::Known(Box::new(answer)));
+                }
+                if !Box::pin(self.may_have_joined(&error)).await {
+                    return Err(error);
+                }
+                admit()?
             }
-        }
-        self.check_size(&request)?;
-        let target = self.resolve(&destination).await?;
-        Ok(Prepared::New(Box::new(self.row(request, &destination, &target, &fingerprint)?)))
+        };
+        Ok(Prepared::New(Box::new(self.row(id, request, &destination, &target, &fingerprint))))
     }
 
     /// The broker's limit binds the frame: the sealed text in base64 and what
@@ -80,39 +104,36 @@ impl Prepare {
         Ok(())
     }
 
-    /// Finds the member. Someone who has just joined may be missing from the
-    /// list, so an unknown one is looked up once more in a fresh list.
-    async fn resolve(&self, destination: &Destination) -> Result<Resolved, Error> {
+    /// Finds the member among those that are known.
+    fn resolve(&self, destination: &Destination) -> Result<Resolved, Error> {
         match destination {
-            Destination::Topic(_) => return Err(Error::NotServed { what: "topics" }),
-            Destination::Everyone => return Err(Error::NotServed { what: "sends to everybody" }),
-            Destination::Group(_) => return Err(Error::NotServed { what: "sends to groups" }),
-            Destination::Key(_) | Destination::NameOrPrefix(_) => {}
+            Destination::Topic(_) => Err(Error::NotServed { what: "topics" }),
+            Destination::Everyone => Err(Error::NotServed { what: "sends to everybody" }),
+            Destination::Group(_) => Err(Error::NotServed { what: "sends to groups" }),
+            Destination::Key(_) | Destination::NameOrPrefix(_) => Ok(resolve(destination, &self.peers.members())?),
         }
-        match resolve(destination, &self.peers.members()) {
-            Err(ResolveError::Unknown { .. }) if self.link.session().is_some() && self.peers.refresh().await => {
-                Ok(resolve(destination, &self.peers.members())?)
-            }
-            result => Ok(result?),
-        }
+    }
+
+    /// Whether another look can find whom nobody knows: who has just joined may be
+    /// missing from the list, so it is fetched once more.
+    async fn may_have_joined(&self, error: &Error) -> bool {
+        matches!(error, Error::Destination(ResolveError::Unknown { .. }))
+            && self.link.session().is_some()
+            && self.peers.refresh().await
     }
 
     fn row(
         &self,
+        client_message_id: ClientMessageId,
         request: SendRequest,
         destination: &Destination,
         target: &Resolved,
         fingerprint: &LocalFingerprint,
-    ) -> Result<Model, Error> {
-        let id = self.ids.ulid();
-        let client_message_id = match request.client_message_id {
-            Some(given) => given,
-            None => ClientMessageId::parse(self.ids.ulid()).map_err(|error| Error::Read(error.to_string()))?,
-        };
+    ) -> Model {
         let now = self.clock.now();
         let degraded = self.degraded(&request.meta, &request.reply_to_id, target);
-        Ok(Model {
-            id,
+        Model {
+            id: self.ids.ulid(),
             wire_fingerprint: self.identity.wire_fingerprint(&client_message_id, fingerprint),
             client_message_id: client_message_id.into_string(),
             payload: request.body.into_bytes(),
@@ -150,13 +171,15 @@ impl Prepare {
             aborted_at: None,
             aborted_by: None,
             superseded_by: None,
-        })
+        }
     }
 
     /// What a receiver that cannot read envelopes will not be told, as a JSON
     /// array; `None` when it can read them.
     fn degraded<M, R>(&self, meta: &Option<M>, reply_to: &Option<R>, target: &Resolved) -> Option<String> {
-        if self.peers.by_key(target.key).is_some_and(|member| reads_envelopes(&member.capabilities)) {
+        if (meta.is_none() && reply_to.is_none())
+            || self.peers.by_key(target.key).is_some_and(|member| reads_envelopes(&member.capabilities))
+        {
             return None;
         }
         let lost: Vec<&str> = [("meta", meta.is_some()), ("reply_to_id", reply_to.is_some())]
@@ -165,6 +188,16 @@ impl Prepare {
             .collect();
         (!lost.is_empty()).then(|| serde_json::to_string(&lost).unwrap_or_default())
     }
+}
+
+/// The answer from the row that holds the id, if there is one.
+async fn known(
+    db: &impl ConnectionTrait,
+    id: &ClientMessageId,
+    fingerprint: &LocalFingerprint,
+) -> Result<Option<Accepted>, Error> {
+    let found = repo::find(db, &[id.as_str()]).await.map_err(|error| Error::Read(error.to_string()))?;
+    found.first().map(|row| answer::from_existing(row, fingerprint)).transpose()
 }
 
 /// Whether a member's daemon reads sealed envelopes.

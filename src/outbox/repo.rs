@@ -6,7 +6,7 @@ mod batch;
 
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, FromQueryResult, PaginatorTrait as _,
-    QueryFilter as _, QueryOrder as _, QuerySelect as _, Statement, Value,
+    QueryFilter as _, QuerySelect as _, Statement, Value,
 };
 
 #[cfg(test)]
@@ -239,15 +239,12 @@ pub async fn next_due(db: &impl ConnectionTrait) -> Result<Option<UnixMillis>, D
 /// Rows per state and the age of the oldest.
 pub async fn depth(db: &impl ConnectionTrait) -> Result<Depth, DbErr> {
     let count = |state: OutboxState| Entity::find().filter(Column::Status.eq(state.name())).count(db);
-    let oldest = Entity::find()
-        .select_only()
-        .column(Column::EnqueuedAt)
-        .filter(Column::Status.eq(OutboxState::Pending.name()))
-        .order_by_asc(Column::Id)
-        .limit(1)
-        .into_tuple::<i64>()
-        .one(db)
-        .await?;
+    // With a parameter for the state SQLite would sort all rows that wait.
+    let oldest = Statement::from_string(
+        DbBackend::Sqlite,
+        "SELECT enqueued_at FROM outbox INDEXED BY outbox_due WHERE status = 'pending' ORDER BY id LIMIT 1",
+    );
+    let oldest = db.query_one_raw(oldest).await?.map(|row| row.try_get_by_index(0)).transpose()?;
     Ok(Depth {
         pending: count(OutboxState::Pending).await?,
         inflight: count(OutboxState::Inflight).await?,

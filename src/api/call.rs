@@ -1,7 +1,9 @@
 //! What is known of a request before it is handled.
 
-use axum::extract::{MatchedPath, Request};
-use http::{HeaderMap, Method, header};
+use std::borrow::Cow;
+
+use axum::extract::MatchedPath;
+use http::{HeaderMap, Method, Request, Uri, header};
 
 use crate::proto;
 use crate::runtime::ids::IdSource;
@@ -59,11 +61,11 @@ pub struct Call {
     pub protocol: Protocol,
     /// The call's name in the metrics: the route, or the gRPC method; `other`
     /// for what does not exist.
-    pub endpoint: String,
+    pub endpoint: Cow<'static, str>,
     /// The HTTP method.
     pub method: Method,
-    /// The path, without the query.
-    pub path: String,
+    /// What was asked for.
+    pub uri: Uri,
     /// A credential was presented.
     pub has_credential: bool,
 }
@@ -104,36 +106,38 @@ impl Protocol {
 // === impl Call ===
 
 impl Call {
-    /// Looks at a request. One without [`Via`] counts as come over TCP, where the
-    /// stricter rules hold.
-    pub fn of(request: &Request, ids: &IdSource) -> Self {
+    /// Looks at a request.
+    pub fn of<B>(request: &Request<B>, via: Via, ids: &IdSource) -> Self {
         let headers = request.headers();
         let protocol = Protocol::of(headers);
-        let path = request.uri().path();
         let endpoint = match protocol {
-            Protocol::Grpc if is_known_method(path) => path.to_owned(),
+            Protocol::Grpc => known_method(request.uri().path()).map(Cow::Borrowed),
             Protocol::Rest => match request.extensions().get::<MatchedPath>() {
                 // Routes of gRPC services, reached without gRPC.
-                Some(matched) if !matched.as_str().contains('{') => matched.as_str().to_owned(),
-                _ => "other".to_owned(),
+                Some(matched) if !matched.as_str().contains('{') => Some(Cow::Owned(matched.as_str().to_owned())),
+                _ => None,
             },
-            Protocol::Grpc => "other".to_owned(),
         };
         Self {
             id: RequestId::of(headers, ids),
-            via: request.extensions().get().cloned().unwrap_or(Via::Tcp { peer_port: 0 }),
+            via,
             protocol,
-            endpoint,
+            endpoint: endpoint.unwrap_or(Cow::Borrowed("other")),
             method: request.method().clone(),
-            path: path.to_owned(),
+            uri: request.uri().clone(),
             has_credential: headers.contains_key(header::AUTHORIZATION),
         }
     }
+
+    /// The path, without the query.
+    pub fn path(&self) -> &str {
+        self.uri.path()
+    }
 }
 
-/// Whether this is a gRPC method of this API or of the standard services.
-fn is_known_method(path: &str) -> bool {
-    proto::METHODS.contains(&path) || STANDARD_METHODS.contains(&path)
+/// The gRPC method of this API or of the standard services that a path names.
+fn known_method(path: &str) -> Option<&'static str> {
+    proto::METHODS.iter().chain(&STANDARD_METHODS).find(|method| **method == path).copied()
 }
 
 // === impl RequestId ===

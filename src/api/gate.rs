@@ -6,14 +6,15 @@
 //! that its caller understands.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, Request, StatusCode, header};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
@@ -47,7 +48,7 @@ const WHILE_STOPPING: [&str; 8] = [
     "/grpc.health.v1.Health/Watch",
 ];
 
-/// What the gate needs. Cheap to clone.
+/// What the gate needs.
 #[derive(Clone, Debug)]
 pub struct Gate {
     /// The browser's rules.
@@ -68,34 +69,11 @@ pub struct Gate {
     pub ids: IdSource,
 }
 
-/// The middleware.
-pub async fn pass(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
-    let started = gate.clock.monotonic();
-    let call = Call::of(&request, &gate.ids);
-    let mut admitted = true;
-    let response = match gate.admit(&call, &request) {
-        Err(failure) => {
-            admitted = false;
-            axum::response::IntoResponse::into_response(failure)
-        }
-        Ok(permit) => {
-            let deadline = Deadline::of(request.headers()).filter(|_| call.protocol == Protocol::Grpc);
-            request.extensions_mut().insert(call.id.clone());
-            if let Some(deadline) = deadline {
-                request.extensions_mut().insert(deadline);
-            }
-            let response = run(&call, deadline, next.run(request)).await;
-            drop(permit);
-            response
-        }
-    };
-    let mut response = gate.finish(&call, response, started);
-    // A client of another version tells its user. Who was turned away need not
-    // know what runs here.
-    if admitted {
-        response.headers_mut().insert(header::SERVER, SERVER);
-    }
-    response
+/// The gate as a layer around a router. A request without [`Via`] counts as come
+/// over TCP, where the stricter rules hold.
+pub async fn layer(State(gate): State<Arc<Gate>>, request: Request<Body>, next: Next) -> Response {
+    let via = request.extensions().get().cloned().unwrap_or(Via::Tcp { peer_port: 0 });
+    gate.pass(request, via, |request| next.run(request)).await
 }
 
 /// Runs the handler under the caller's deadline. A panic is a defect of the
@@ -108,28 +86,51 @@ async fn run(call: &Call, deadline: Option<Deadline>, handler: impl Future<Outpu
             Ok(result) => result,
             Err(_) => {
                 let text = "the call did not end within its deadline; it may still take effect";
-                let failure = Failure::new(ErrorCode::DeadlineExceeded, text);
-                return axum::response::IntoResponse::into_response(failure);
+                return Failure::new(ErrorCode::DeadlineExceeded, text).into_response();
             }
         },
     };
     result.unwrap_or_else(|_| {
-        tracing::error!(request_id = call.id.0, endpoint = call.endpoint, "The handler of {} panicked", call.endpoint);
-        axum::response::IntoResponse::into_response(Failure::internal())
+        tracing::error!(request_id = call.id.0, endpoint = %call.endpoint, "The handler of {} panicked", call.endpoint);
+        Failure::internal().into_response()
     })
 }
 
 // === impl Gate ===
 
 impl Gate {
-    fn admit(&self, call: &Call, request: &Request) -> Result<CallPermit, Failure> {
+    /// Lets a request through to its handler, or answers it.
+    pub async fn pass<B, F>(&self, mut request: Request<B>, via: Via, handler: impl FnOnce(Request<B>) -> F) -> Response
+    where
+        F: Future<Output = Response>,
+    {
+        let started = self.clock.monotonic();
+        let call = Call::of(&request, via, &self.ids);
+        let permit = match self.admit(&call, &request) {
+            Ok(permit) => permit,
+            // Who is turned away need not know what runs here.
+            Err(failure) => return self.finish(&call, failure.into_response(), started),
+        };
+        let deadline = Deadline::of(request.headers()).filter(|_| call.protocol == Protocol::Grpc);
+        if let Some(deadline) = deadline {
+            request.extensions_mut().insert(deadline);
+        }
+        let response = run(&call, deadline, handler(request)).await;
+        drop(permit);
+        let mut response = self.finish(&call, response, started);
+        // A client of another version tells its user.
+        response.headers_mut().insert(header::SERVER, SERVER);
+        response
+    }
+
+    fn admit<B>(&self, call: &Call, request: &Request<B>) -> Result<CallPermit, Failure> {
         let (uri, headers) = (request.uri(), request.headers());
         self.guard.check(&call.via, request.method(), uri, headers).inspect_err(|failure| warn(call, failure))?;
         let is_public = self.public_health && call.endpoint == "/v1/health" && call.protocol == Protocol::Rest;
         if !is_public {
             auth::check(&call.via, headers, &self.token).inspect_err(|failure| warn(call, failure))?;
         }
-        if self.stopping.is_cancelled() && !WHILE_STOPPING.contains(&call.endpoint.as_str()) {
+        if self.stopping.is_cancelled() && !WHILE_STOPPING.contains(&&*call.endpoint) {
             let text = "the daemon is stopping; try again when it has been started again";
             return Err(Failure::new(ErrorCode::DaemonShuttingDown, text).retry_after(Duration::from_secs(1)));
         }
@@ -139,12 +140,15 @@ impl Gate {
     /// Gives the answer its final form, counts and logs it.
     fn finish(&self, call: &Call, response: Response, started: Duration) -> Response {
         let (mut response, code) = rendered(call, response);
-        if let Ok(id) = HeaderValue::from_str(&call.id.0) {
+        if let Ok(mut id) = HeaderValue::from_str(&call.id.0) {
+            // Not a secret: HTTP/2 keeps what is not sensitive in a table, and this
+            // is never said again.
+            id.set_sensitive(true);
             response.headers_mut().insert(REQUEST_ID, id);
         }
         let took = self.clock.monotonic().saturating_sub(started);
         let status = status_name(call.protocol, &response);
-        self.metrics.call(&call.endpoint, status, call.via.name(), took);
+        self.metrics.call(call.endpoint.clone(), status, call.via.name(), took);
         log(call, status, code, took);
         response
     }
@@ -169,7 +173,7 @@ fn rendered(call: &Call, response: Response) -> (Response, Option<ErrorCode>) {
 
 /// A failure that a library has answered with a bare status.
 fn unnamed_failure(call: &Call, response: &Response) -> Option<Failure> {
-    let path = &call.path;
+    let path = call.path();
     match call.protocol {
         // A message above the limit; all other statuses of handlers have details.
         Protocol::Grpc => (grpc_status(response) == Some(Code::OutOfRange)).then(|| {
@@ -270,14 +274,14 @@ fn log(call: &Call, status: &'static str, code: Option<ErrorCode>, took: Duratio
         request_id = call.id.0,
         transport = call.via.name(),
         method = call.method.as_str(),
-        path = call.path,
+        path = call.path(),
         status,
         code,
         authorization,
         took_us,
         "{} {} {status} in {took_us} us",
         call.method,
-        call.path
+        call.path()
     );
 }
 
@@ -293,12 +297,12 @@ fn warn(call: &Call, failure: &Failure) {
         transport = call.via.name(),
         uid,
         pid,
-        path = call.path,
+        path = call.path(),
         authorization = call.has_credential.then_some(auth::REDACTED),
         code = failure.code().name(),
         "Refused {} {} over {}: {}",
         call.method,
-        call.path,
+        call.path(),
         call.via.name(),
         failure.code()
     );

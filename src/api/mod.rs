@@ -31,9 +31,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::middleware::from_fn_with_state;
+use axum::response::Response;
 use futures_util::future::BoxFuture;
+use http::Request;
+use hyper::body::Incoming;
+use tower::Service as _;
 
+use self::call::Via;
 use self::gate::Gate;
 use self::guard::Guard;
 use self::limits::Limits;
@@ -146,9 +152,18 @@ pub struct Handle {
     health: grpc::HealthReporter,
 }
 
+/// What answers requests, from both sockets and in both protocols.
+struct Interface {
+    gate: Arc<Gate>,
+    /// The methods of this API.
+    methods: grpc::Methods,
+    /// Everything else.
+    router: Router,
+}
+
 /// The interface, built but not started.
 pub struct Parts {
-    router: Router,
+    interface: Arc<Interface>,
     handle: Handle,
     follower: link::Follower,
     connections: u32,
@@ -159,7 +174,7 @@ pub async fn prepare(deps: Deps) -> Result<Parts, Error> {
     let limits = Limits::new(&deps.limits);
     let connections = deps.limits.connections;
     let (link, follower) = link::prepare(deps.link.clone(), deps.clock.clone());
-    let gate = Gate {
+    let gate = Arc::new(Gate {
         guard: Guard { origins: deps.ipc.allowed_origins.clone(), bound_host: deps.ipc.http_bind.to_string() },
         token: deps.token.clone(),
         public_health: deps.ipc.public_health_check,
@@ -168,12 +183,28 @@ pub async fn prepare(deps: Deps) -> Result<Parts, Error> {
         metrics: deps.metrics.clone(),
         clock: deps.clock.clone(),
         ids: deps.ids.clone(),
-    };
+    });
     let services = Services::new(deps, limits, link);
-    let (grpc, health) = grpc::router(services.clone()).await?;
+    let (standard, health) = grpc::standard().await?;
     // The REST routes have no fallback: two routers with one refuse to merge.
-    let router = rest::router(services).merge(grpc).fallback(grpc::unknown).layer(from_fn_with_state(gate, gate::pass));
-    Ok(Parts { router, handle: Handle { health }, follower, connections })
+    let routes = rest::router(services.clone()).merge(standard).fallback(grpc::unknown::<Body>);
+    let router = routes.layer(from_fn_with_state(Arc::clone(&gate), gate::layer));
+    let interface = Arc::new(Interface { gate, methods: grpc::Methods::new(services), router });
+    Ok(Parts { interface, handle: Handle { health }, follower, connections })
+}
+
+// === impl Interface ===
+
+impl Interface {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, via: Via) -> Response {
+        if self.methods.takes(request.uri().path()) {
+            return self.gate.pass(request, via, |request| self.methods.call(request)).await;
+        }
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(via);
+        // A router is always ready.
+        self.router.clone().call(request).await.unwrap_or_else(|never| match never {})
+    }
 }
 
 // === impl Parts ===
@@ -183,7 +214,9 @@ impl Parts {
     /// connection from `Ingress` on, no open one after `Streams`.
     pub fn spawn(self, listeners: Listeners, supervisor: &Supervisor) -> Handle {
         self.follower.spawn(supervisor);
-        server::serve(self.router, listeners, self.connections, supervisor);
+        let interface = self.interface;
+        let handler = move |request, via| Arc::clone(&interface).answer(request, via);
+        server::serve(handler, listeners, self.connections, supervisor);
         self.handle
     }
 }

@@ -1,4 +1,4 @@
-//! Serves one router on the Unix socket and on loopback TCP.
+//! Serves one handler on the Unix socket and on loopback TCP.
 //!
 //! What it is for: gRPC (HTTP/2), REST and event streams (HTTP/1.1 or 2) on the
 //! same sockets.
@@ -9,11 +9,11 @@
 //! When the streams stop, connections finish what they have begun and close.
 //! What it must not do: decide anything about a request; see `gate.rs`.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
+use axum::response::Response;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -23,7 +23,6 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
-use tower::Service as _;
 
 use super::call::Via;
 use super::first_bytes;
@@ -59,8 +58,8 @@ pub struct Listeners {
 
 /// What each listener needs.
 #[derive(Clone)]
-struct Server {
-    router: Router,
+struct Server<H> {
+    handler: H,
     supervisor: Supervisor,
     connections: Arc<Semaphore>,
 }
@@ -69,12 +68,17 @@ struct Server {
 #[derive(Clone)]
 struct Tasks(Supervisor);
 
-/// Serves until the supervisor stops the phase `Ingress`; open connections end
-/// in the phase `Streams`. `connections` bounds those of each listener.
-pub fn serve(router: Router, listeners: Listeners, connections: u32, supervisor: &Supervisor) {
+/// Hands every request to `handler`, until the supervisor stops the phase
+/// `Ingress`; open connections end in the phase `Streams`. `connections` bounds
+/// those of each listener.
+pub fn serve<H, F>(handler: H, listeners: Listeners, connections: u32, supervisor: &Supervisor)
+where
+    H: Fn(Request<Incoming>, Via) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
     let places = usize::try_from(connections).unwrap_or(usize::MAX >> 3);
     let server = |_| Server {
-        router: router.clone(),
+        handler: handler.clone(),
         supervisor: supervisor.clone(),
         connections: Arc::new(Semaphore::new(places)),
     };
@@ -86,7 +90,11 @@ pub fn serve(router: Router, listeners: Listeners, connections: u32, supervisor:
 
 // === impl Server ===
 
-impl Server {
+impl<H, F> Server<H>
+where
+    H: Fn(Request<Incoming>, Via) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
     async fn accept_unix(self, listener: UnixListener) {
         let stop = self.supervisor.token(Phase::Ingress);
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
@@ -146,12 +154,10 @@ impl Server {
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let stop = self.supervisor.token(Phase::Streams);
-        let (router, source) = (self.router, via.clone());
+        let (handler, source) = (self.handler, via.clone());
         let service = service_fn(move |request: Request<Incoming>| {
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(source.clone());
-            // A router is always ready.
-            router.clone().call(request)
+            let response = handler(request, source.clone());
+            async move { Ok::<_, Infallible>(response.await) }
         });
         let builder = builder(Tasks(self.supervisor));
         let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(io), service));

@@ -3,6 +3,7 @@
 //! What happens is counted when it happens; what is a state is looked up by
 //! whoever renders the text and handed over as [`Observed`].
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use prometheus_client::registry::Registry;
 
 use super::names::{label, metric};
 
-type Labels<const N: usize> = [(&'static str, String); N];
+type Labels<const N: usize> = [(&'static str, Cow<'static, str>); N];
 type Counters<const N: usize> = Family<Labels<N>, Counter>;
 type Fraction = Gauge<f64, AtomicU64>;
 
@@ -148,19 +149,16 @@ impl Metrics {
     /// A rotated-out key had to go before its time. There are as many labels as
     /// rotations beyond the eighth within the grace.
     pub fn archive_force_expired(&self, key_id: &str) {
-        self.0.archive_force_expired.get_or_create(&[(label::KEY_ID, key_id.to_owned())]).inc();
+        self.0.archive_force_expired.get_or_create(&[(label::KEY_ID, key_id.to_owned().into())]).inc();
     }
 
     /// A call of the local interface was answered. `endpoint` must come from a
     /// closed set, since each value is kept for the life of the process.
-    pub fn call(&self, endpoint: &str, status: &'static str, transport: &'static str, took: Duration) {
-        let labels = [
-            (label::ENDPOINT, endpoint.to_owned()),
-            (label::STATUS, status.to_owned()),
-            (label::TRANSPORT, transport.to_owned()),
-        ];
+    pub fn call(&self, endpoint: Cow<'static, str>, status: &'static str, transport: &'static str, took: Duration) {
+        let labels =
+            [(label::ENDPOINT, endpoint.clone()), (label::STATUS, status.into()), (label::TRANSPORT, transport.into())];
         self.0.ipc_request.get_or_create(&labels).inc();
-        self.0.ipc_duration.get_or_create(&[(label::ENDPOINT, endpoint.to_owned())]).observe(took.as_secs_f64());
+        self.0.ipc_duration.get_or_create(&[(label::ENDPOINT, endpoint)]).observe(took.as_secs_f64());
     }
 
     /// The metrics in the Prometheus text format, version 0.0.4 (R99).
@@ -221,25 +219,25 @@ impl Inner {
             ("inflight", observed.outbox_inflight),
             ("dead", observed.outbox_dead),
         ] {
-            gauge(&self.outbox_depth.get_or_create(&[(label::STATUS, status.to_owned())]), depth);
+            gauge(&self.outbox_depth.get_or_create(&[(label::STATUS, status.into())]), depth);
         }
         self.outbox_age_seconds.set(observed.outbox_age_seconds);
         for (kind, pct) in [("outbox", observed.outbox_pct), ("inbox", observed.inbox_pct)] {
-            self.disk_pct.get_or_create(&[(label::KIND, kind.to_owned())]).set(pct);
+            self.disk_pct.get_or_create(&[(label::KIND, kind.into())]).set(pct);
         }
         gauge(&self.inbox_rows, observed.inbox_rows);
         gauge(&self.inbox_bytes, observed.inbox_bytes);
         // Counted where it happens; here only shown.
         let relaxed = std::sync::atomic::Ordering::Relaxed;
-        let reconnects = self.reconnects.get_or_create(&[(label::REASON, "link_lost".to_owned())]);
+        let reconnects = self.reconnects.get_or_create(&[(label::REASON, "link_lost".into())]);
         reconnects.inner().store(observed.reconnects, relaxed);
         self.dedupe.get_or_create(&direction("out")).inner().store(observed.duplicates_out, relaxed);
         drop(self.dedupe.get_or_create(&direction("in")));
     }
 }
 
-fn direction(name: &str) -> Labels<1> {
-    [(label::DIRECTION, name.to_owned())]
+fn direction(name: &'static str) -> Labels<1> {
+    [(label::DIRECTION, name.into())]
 }
 
 /// OpenMetrics text as the older format: there a counter's type line names the
@@ -276,7 +274,7 @@ mod tests {
         metrics.received("topic", "peer");
         metrics.duplicate_received();
         metrics.invalid_received();
-        metrics.call("/v1/send", "202", "uds", Duration::from_millis(2));
+        metrics.call("/v1/send".into(), "202", "uds", Duration::from_millis(2));
         let observed = Observed {
             connected: true,
             reconnects: 3,

@@ -56,7 +56,7 @@ impl Daemon {
             .route("/v1/broken", get(broken))
             .route("/claudemesh.v1.MessagingService/Send", post(slow))
             .fallback(grpc::unknown)
-            .layer(from_fn_with_state(self.gate.clone(), pass))
+            .layer(from_fn_with_state(Arc::new(self.gate.clone()), layer))
     }
 
     async fn call(&self, via: Via, line: &str, headers: &[(&str, &str)]) -> Response {

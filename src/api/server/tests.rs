@@ -1,9 +1,12 @@
 //! The server on real sockets, in front of one route.
 
+use axum::Router;
+use axum::body::Body;
 use axum::extract::Extension;
 use axum::routing::get;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
+use tower::ServiceExt as _;
 
 use super::*;
 use crate::runtime::listen;
@@ -25,7 +28,13 @@ async fn serve_one(connections: u32) -> Served {
         .route("/via", get(|Extension(via): Extension<Via>| async move { via.name() }))
         .route("/never", get(|| async { std::future::pending::<&'static str>().await }));
     let supervisor = Supervisor::new();
-    serve(router, Listeners { unix, tcp: Some(tcp) }, connections, &supervisor);
+    let handler = move |request: Request<Incoming>, via| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(via);
+        let router = router.clone();
+        async move { router.oneshot(request).await.unwrap_or_else(|never| match never {}) }
+    };
+    serve(handler, Listeners { unix, tcp: Some(tcp) }, connections, &supervisor);
     Served { socket, tcp: address, supervisor, _dir: dir }
 }
 

@@ -53,6 +53,8 @@ pub struct Model {
     pub stale: bool,
     /// It was written before this inbox was made anew after damage: no hook runs.
     pub before_recovery: bool,
+    /// `received_at` lies before that of an earlier message: the clock was set back.
+    pub clock_back: bool,
 }
 
 /// No relations.

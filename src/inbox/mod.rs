@@ -24,7 +24,7 @@ mod stream;
 mod upkeep;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc};
@@ -87,7 +87,7 @@ pub struct Query {
     pub since: Option<UnixMillis>,
     /// Only this topic, by name.
     pub topic: Option<String>,
-    /// Only this sender, by key, member id or name.
+    /// Only this sender, by member id.
     pub from: Option<String>,
     /// Only what lies after this place.
     pub after: Option<EventId>,
@@ -121,6 +121,8 @@ pub struct Handle {
 struct Shared {
     generation: String,
     last_seq: AtomicU64,
+    /// The latest time at which a message was stored, Unix ms.
+    latest: AtomicI64,
     /// Greatest place that was pruned.
     pruned_to: AtomicU64,
     rows: AtomicU64,
@@ -162,6 +164,7 @@ pub async fn prepare(config: &InboxConfig, db: Sqlite, deps: Deps, supervisor: &
     let shared = Arc::new(Shared {
         generation,
         last_seq: AtomicU64::new(last_seq),
+        latest: AtomicI64::new(repo::latest(writer).await?),
         pruned_to: AtomicU64::new(pruned_to),
         rows: AtomicU64::new(repo::count(writer).await?),
         disk_full: AtomicBool::new(false),

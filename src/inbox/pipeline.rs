@@ -158,6 +158,9 @@ impl Pipeline {
             None => self.store_any(work, now).await?,
         };
         self.shared.last_seq.store(stored.last_seq, Ordering::Release);
+        if !stored.rows.is_empty() {
+            self.shared.latest.fetch_max(now.0, Ordering::AcqRel);
+        }
         self.count(work, &stored.rows);
         for (index, one) in work.iter().enumerate().filter(|(_, one)| one.waited.is_none()) {
             if !stored.unacknowledged.contains(&index) {
@@ -258,6 +261,7 @@ impl Pipeline {
             unencrypted: opened.unencrypted,
             stale: opened.sent_at.is_some_and(|at| at < horizon),
             before_recovery: self.shared.recovered_at.is_some_and(|since| is_before(push, opened, since)),
+            clock_back: now.0 < self.shared.latest.load(Ordering::Acquire),
         }
     }
 

@@ -5,10 +5,10 @@ mod all_new;
 
 use std::collections::HashSet;
 
-use sea_orm::sea_query::OnConflict;
+use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{
-    ColumnTrait as _, Condition, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, IntoActiveModel as _,
-    PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Statement, Value,
+    ColumnTrait as _, Condition, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, IntoActiveModel as _, Order,
+    PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select, Statement, Value,
 };
 
 pub(super) use self::all_new::insert_all_new;
@@ -25,7 +25,7 @@ pub(super) struct Filter {
     pub(super) before_seq: Option<u64>,
     pub(super) since: Option<UnixMillis>,
     pub(super) topic: Option<String>,
-    /// Key, member id or name of the sender.
+    /// Member id of the sender.
     pub(super) from: Option<String>,
     pub(super) newest_first: bool,
     pub(super) limit: u64,
@@ -176,33 +176,54 @@ pub(super) async fn quarantine(db: &impl ConnectionTrait, row: &Quarantined, now
     db.execute_raw(statement).await.map(drop)
 }
 
-/// A page of messages.
+/// A page of messages. However large the inbox is, only the rows of the page are
+/// read, but for a topic, and for the times around a clock that was set back.
 pub(super) async fn page(db: &impl ConnectionTrait, filter: &Filter) -> Result<Vec<Model>, DbErr> {
-    let mut condition = Condition::all();
-    if let Some(seq) = filter.after_seq {
-        condition = condition.add(Column::Seq.gt(signed(seq)));
+    let first = match filter.since {
+        Some(since) => match first_since(db, since).await? {
+            Some(first) => Some(first),
+            None => return Ok(Vec::new()),
+        },
+        None => None,
+    };
+    select(filter, first).all(db).await
+}
+
+/// The rows of a page, of which none lies before `first`.
+fn select(filter: &Filter, first: Option<i64>) -> Select<Entity> {
+    // Without the plus SQLite might read by time, and sort.
+    let late_enough = |since: UnixMillis| Expr::cust_with_values("+received_at >= ?", [since.0]);
+    let condition = Condition::all()
+        .add_option(filter.after_seq.map(|seq| Column::Seq.gt(signed(seq))))
+        .add_option(filter.before_seq.map(|seq| Column::Seq.lt(signed(seq))))
+        .add_option(first.map(|first| Column::Seq.gte(first)))
+        .add_option(filter.since.map(late_enough))
+        .add_option(filter.topic.as_deref().map(|topic| Column::Topic.eq(topic)))
+        .add_option(filter.from.as_deref().map(|from| Column::SenderMemberId.eq(from)));
+    let order = if filter.newest_first { Order::Desc } else { Order::Asc };
+    Entity::find().filter(condition).order_by(Column::Seq, order).limit(filter.limit)
+}
+
+/// The first place at which a message was stored at or after a time; `None` when
+/// there is none. The clock may have been set back since: then a message before the
+/// one with the next time has a later time, and that one is marked.
+async fn first_since(db: &impl ConnectionTrait, since: UnixMillis) -> Result<Option<i64>, DbErr> {
+    let query = |sql| Statement::from_sql_and_values(DbBackend::Sqlite, sql, [Value::from(since.0)]);
+    let next = "SELECT seq, clock_back FROM inbox INDEXED BY inbox_received_at WHERE received_at >= ? \
+         ORDER BY received_at, rowid LIMIT 1";
+    let Some(row) = db.query_one_raw(query(next)).await? else { return Ok(None) };
+    if !row.try_get_by_index::<bool>(1)? {
+        return row.try_get_by_index(0).map(Some);
     }
-    if let Some(seq) = filter.before_seq {
-        condition = condition.add(Column::Seq.lt(signed(seq)));
-    }
-    if let Some(since) = filter.since {
-        condition = condition.add(Column::ReceivedAt.gte(since.0));
-    }
-    if let Some(topic) = &filter.topic {
-        condition = condition.add(Column::Topic.eq(topic.as_str()));
-    }
-    if let Some(from) = &filter.from {
-        let lower = from.to_ascii_lowercase();
-        condition = condition.add(
-            Condition::any()
-                .add(Column::SenderPubkey.eq(lower))
-                .add(Column::SenderMemberId.eq(from.as_str()))
-                .add(Column::SenderName.eq(from.as_str())),
-        );
-    }
-    let query = Entity::find().filter(condition).limit(filter.limit);
-    let query = if filter.newest_first { query.order_by_desc(Column::Seq) } else { query.order_by_asc(Column::Seq) };
-    query.all(db).await
+    let all = "SELECT min(seq) FROM inbox WHERE received_at >= ?";
+    db.query_one_raw(query(all)).await?.map_or(Ok(None), |row| row.try_get_by_index(0))
+}
+
+/// The latest time at which a message was stored, Unix ms; 0 without messages.
+pub(super) async fn latest(db: &impl ConnectionTrait) -> Result<i64, DbErr> {
+    let row = db.query_one_raw(Statement::from_string(DbBackend::Sqlite, "SELECT max(received_at) FROM inbox")).await?;
+    let latest = row.map_or(Ok(None), |row| row.try_get_by_index::<Option<i64>>(0))?;
+    Ok(latest.unwrap_or(0))
 }
 
 /// The greatest place in use.
@@ -275,3 +296,6 @@ pub(super) async fn set_meta(db: &impl ConnectionTrait, key: &str, value: &str) 
 fn signed(seq: u64) -> i64 {
     i64::try_from(seq).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

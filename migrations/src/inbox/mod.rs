@@ -4,6 +4,7 @@ use sea_orm_migration::prelude::*;
 
 mod m20261123_000001_initial;
 mod m20261125_000001_before_recovery;
+mod m20261127_000001_pages;
 
 /// The inbox database's migrations.
 #[derive(Debug)]
@@ -12,6 +13,10 @@ pub struct InboxMigrator;
 #[async_trait::async_trait]
 impl MigratorTrait for InboxMigrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261123_000001_initial::Migration), Box::new(m20261125_000001_before_recovery::Migration)]
+        vec![
+            Box::new(m20261123_000001_initial::Migration),
+            Box::new(m20261125_000001_before_recovery::Migration),
+            Box::new(m20261127_000001_pages::Migration),
+        ]
     }
 }

@@ -65,22 +65,22 @@ impl Services {
         self.0.deps.supervisor.token(Phase::Streams)
     }
 
-    /// The sender that a filter means: the id of a member, or the text itself
-    /// when the member was removed or its key is in question, since its messages
-    /// are there all the same.
+    /// The id of the member that a filter means.
     fn sender(&self, field: &'static str, text: &str) -> Result<String, Failure> {
         let destination = Destination::parse(text).map_err(|error| Failure::field(field, error.to_string()))?;
         if !matches!(destination, Destination::Key(_) | Destination::NameOrPrefix(_)) {
             return Err(Failure::field(field, "it must be a member's key, name or key prefix"));
         }
-        match roster::resolve(&destination, &self.0.deps.peers.members()) {
-            Ok(member) => Ok(member.member_id.into_string()),
-            Err(ResolveError::KeyChanged { .. } | ResolveError::Revoked { .. }) => Ok(text.to_owned()),
-            Err(error @ ResolveError::Unknown { .. }) => Err(Failure::new(ErrorCode::UnknownPeer, error.to_string())),
-            Err(error @ ResolveError::Ambiguous { .. }) => {
-                Err(Failure::new(ErrorCode::AmbiguousPeer, error.to_string()))
-            }
-        }
+        // Also of someone to whom nothing may be sent.
+        roster::find(&destination, &self.0.deps.peers.members()).map(|member| member.member_id.to_string()).map_err(
+            |error| {
+                let code = match error {
+                    ResolveError::Ambiguous { .. } => ErrorCode::AmbiguousPeer,
+                    _ => ErrorCode::UnknownPeer,
+                };
+                Failure::new(code, error.to_string())
+            },
+        )
     }
 }
 

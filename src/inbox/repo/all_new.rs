@@ -15,8 +15,8 @@ use crate::inbox::entity::Model;
 /// All columns of a message.
 const COLUMNS: &str = "id, seq, client_message_id, broker_message_id, mesh, kind, topic, topic_id, sender_member_id, \
      sender_pubkey, sender_name, body, meta, priority, mentions, received_at, sent_at, reply_to_id, history_id, \
-     auto_hops, unencrypted, stale, before_recovery";
-const COLUMN_COUNT: usize = 23;
+     auto_hops, unencrypted, stale, before_recovery, clock_back";
+const COLUMN_COUNT: usize = 24;
 
 /// Notes hashes as seen and inserts messages, at most `script::MAX_ROWS` of each,
 /// and commits. A hash or a message that is there already is a unique violation,
@@ -68,11 +68,12 @@ fn bind(script: &mut Script, row: &Model) {
         .bind(row.auto_hops)
         .bind(row.unencrypted)
         .bind(row.stale)
-        .bind(row.before_recovery);
+        .bind(row.before_recovery)
+        .bind(row.clock_back);
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::HashSet;
     use std::path::Path;
 
@@ -86,7 +87,7 @@ mod tests {
 
     const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 
-    async fn database(folder: &Path) -> Sqlite {
+    pub(in crate::inbox::repo) async fn database(folder: &Path) -> Sqlite {
         let db = Sqlite::open(&folder.join("inbox.db"), 1).await.expect("opens");
         migrate::<InboxMigrator>(db.writer(), "test").await.expect("migrates");
         db
@@ -97,7 +98,7 @@ mod tests {
     }
 
     /// Each column with a value of its own.
-    fn message(number: u8) -> Model {
+    pub(in crate::inbox::repo) fn message(number: u8) -> Model {
         let text = |column: &str| format!("{column} {number}");
         Model {
             id: text("id"),
@@ -123,6 +124,7 @@ mod tests {
             unencrypted: number == 1,
             stale: number == 2,
             before_recovery: number == 3,
+            clock_back: number == 4,
         }
     }
 

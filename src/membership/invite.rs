@@ -74,7 +74,7 @@ pub fn make(env: &Env, owner: &Owner, terms: &Terms, allow_insecure: bool) -> Re
     }
     let url = BrokerUrl::parse(&owner.broker_url, allow_insecure)?;
     let now = env.clock.now();
-    let payload = sign_payload(owner, terms, now);
+    let payload = sign_payload(owner, terms, now, env.ids.ulid());
     let token = payload.to_token()?;
     let link = format!("ic://join/{token}");
     let expires_at = UnixMillis(payload.expires_at.saturating_mul(1000));
@@ -108,7 +108,7 @@ pub(super) fn verify(link: &str, now: UnixMillis) -> Result<(InviteV1, MemberKey
     Ok((invite, owner))
 }
 
-fn sign_payload(owner: &Owner, terms: &Terms, now: UnixMillis) -> InviteV1 {
+fn sign_payload(owner: &Owner, terms: &Terms, now: UnixMillis, nonce: String) -> InviteV1 {
     let lifetime_s = i64::try_from(terms.lifetime.as_secs()).unwrap_or(i64::MAX);
     let mut payload = InviteV1 {
         v: 1,
@@ -120,6 +120,7 @@ fn sign_payload(owner: &Owner, terms: &Terms, now: UnixMillis) -> InviteV1 {
         role: terms.role.as_str().to_owned(),
         owner_pubkey: owner.secret.public().to_hex(),
         signature: String::new(),
+        nonce: Some(nonce),
     };
     payload.signature = hex::encode(sign::sign(&owner.secret, payload.signed_text().as_bytes()));
     payload

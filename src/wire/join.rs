@@ -65,6 +65,10 @@ pub struct InviteV1 {
     pub owner_pubkey: String,
     /// 128 hex digits, by the owner, over [`InviteV1::signed_text`].
     pub signature: String,
+    /// Makes two invites of one second two tokens. Not signed: the owner registers
+    /// the token as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<String>,
 }
 
 /// Body of `POST /join`.

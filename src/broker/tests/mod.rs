@@ -143,6 +143,7 @@ impl TestBroker {
             role: "member".to_owned(),
             owner_pubkey: secret(3).public().to_hex(),
             signature: String::new(),
+            nonce: None,
         };
         payload.signature = hex::encode(crate::crypto::sign::sign(&secret(3), payload.signed_text().as_bytes()));
         let token = payload.to_token().expect("a token");

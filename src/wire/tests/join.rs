@@ -20,6 +20,7 @@ fn invite() -> InviteV1 {
         role: "member".to_owned(),
         owner_pubkey: OWNER.to_owned(),
         signature: SIGNATURE.to_owned(),
+        nonce: None,
     }
 }
 

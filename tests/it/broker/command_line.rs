@@ -97,7 +97,21 @@ async fn who_leaves_is_out_and_the_entry_is_gone(backend: Backend) {
     assert!(again.code != 0 && again.stderr.contains("mesh_not_joined"), "{}", again.stderr);
 }
 
+/// Invites of one second differ in nothing that is signed.
+async fn two_invites_made_at_once_are_two(backend: Backend) {
+    let broker = Broker::on(backend).await;
+    let home = owned(&broker).await;
+    let invite = ["mesh", "invite", "demo", "--uses", "1"];
+    let (one, other) = tokio::join!(cli::run(home.path(), &invite), cli::run(home.path(), &invite));
+    for (name, made) in [("bob", one), ("carol", other)] {
+        let link = made.ok().stdout.trim().to_owned();
+        let guest = process::directory();
+        cli::run(guest.path(), &["join", &link, "--display-name", name]).await.ok();
+    }
+}
+
 on_both_databases! {
+    two_invites_made_at_once_are_two,
     an_owner_sets_the_policy_and_revokes_members,
     a_key_is_made_used_and_ended,
     who_leaves_is_out_and_the_entry_is_gone,

@@ -11,6 +11,7 @@ use crate::broker::{Broker, error};
 use crate::config::broker::BrokerConfig;
 use crate::domain::error_code::{ErrorCode, exit};
 use crate::runtime::clock::Clock;
+use crate::runtime::open_files;
 use crate::runtime::signals::StopSignals;
 use crate::telemetry::logging;
 
@@ -91,9 +92,19 @@ fn load(dir: Option<PathBuf>, listen: Option<&str>, context: &Context) -> Result
     Ok(BrokerConfig::load(&dir, listen, context.source.as_ref())?)
 }
 
+/// Open files with which a broker of an ordinary mesh could come to an end.
+const FEW_FILES: u64 = 4_096;
+
 async fn serve(config: BrokerConfig, clock: Clock, output: &mut Output) -> Result<u8, Failure> {
     let mut signals = StopSignals::listen()
         .map_err(|error| Failure::new(ErrorCode::InternalError, format!("cannot listen for signals: {error}")))?;
+    // Each member holds a connection, and processes often start with 1,024.
+    if let Some(files) = open_files::raise_limit().filter(|files| *files < FEW_FILES) {
+        tracing::warn!(
+            files,
+            "This broker can hold only about {files} connections: the system allows no more open files (ulimit -Hn)"
+        );
+    }
     let prepared = Broker::prepare(config, clock).await.map_err(|error| failure(&error))?;
     let database = prepared.database();
     let stop = CancellationToken::new();

@@ -14,6 +14,7 @@ pub mod ids;
 pub mod instance_lock;
 pub mod listen;
 pub mod memory;
+pub mod open_files;
 pub mod private_file;
 pub mod shutdown;
 pub mod signals;

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::support::broker::Broker;
 use crate::support::mesh::RawMesh;
 use crate::support::postgres::{Backend, on_both_databases};
+use crate::support::process::Process;
 use crate::support::raw::Raw;
 use crate::support::{cli, process, wait};
 
@@ -132,4 +133,26 @@ on_both_databases! {
     a_clean_stop_tells_its_connections_and_exits_with_0,
     state_survives_a_stop_and_a_kill,
     a_silent_connection_does_not_hinder_others,
+}
+
+/// Each member holds a connection; shells and service managers often start a
+/// program with 1,024 open files.
+#[tokio::test]
+async fn a_broker_may_open_as_many_files_as_the_system_allows() {
+    let root = process::directory();
+    let directory = root.path().join("broker");
+    let mut command = process::with_program(Path::new("/bin/sh"), root.path());
+    let script = r#"ulimit -S -n 64 && exec "$0" "$@""#;
+    command.args(["-c", script, process::binary(), "broker", "serve", "--listen", "127.0.0.1:0", "--dir"]);
+    command.arg(&directory);
+    let mut broker = Process::spawn("broker", command, &root.path().join("output"), Vec::new());
+    wait::until("its address", async || {
+        broker.assert_running();
+        directory.join("addr").is_file().then_some(())
+    })
+    .await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", broker.pid())).expect("its limits");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a line");
+    let [soft, hard] = [3, 4].map(|column| line.split_whitespace().nth(column).expect("a number"));
+    assert!(soft == hard && soft != "64", "{line}");
 }

@@ -56,6 +56,9 @@ struct ListArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
+    /// List entries, as without a verb
+    #[command(after_help = LIST_EXAMPLES)]
+    List(ListArgs),
     /// Show one entry with its text and metadata
     #[command(after_help = INSPECT_EXAMPLES)]
     Inspect(EntryArgs),
@@ -69,6 +72,11 @@ enum Verb {
     #[command(after_help = PRUNE_EXAMPLES)]
     Prune(PruneArgs),
 }
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  claudemesh daemon outbox list
+  claudemesh daemon outbox list --failed --json";
 
 const INSPECT_EXAMPLES: &str = "\
 Examples:
@@ -136,6 +144,7 @@ struct PruneArgs {
 pub(in crate::cli) async fn run(args: Args, context: &Context, output: &mut Output) -> Result<(), Failure> {
     match args.verb {
         None => list(args.list, context, output).await,
+        Some(Verb::List(args)) => list(args, context, output).await,
         Some(Verb::Inspect(args)) => inspect(args, context, output).await,
         Some(Verb::Requeue(args)) => requeue(args, context, output).await,
         Some(Verb::Drop(args)) => drop_entry(args, context, output).await,

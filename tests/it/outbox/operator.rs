@@ -63,7 +63,7 @@ async fn a_dead_send_is_listed_queued_again_under_its_id_and_accepted() {
     assert_eq!(entries[0]["client_message_id"], id.as_str(), "{listed}");
     assert_eq!(entries[0]["status"], "dead", "{listed}");
     assert_eq!(entries[0]["dead_reason"], "recipient_revoked", "{listed}");
-    for verb in [&["daemon", "outbox"][..], &["outbox"][..]] {
+    for verb in [&["daemon", "outbox"][..], &["outbox"][..], &["outbox", "list"][..]] {
         let table = alice.cli(verb).await.ok().stdout;
         for shown in [&id, &waiting] {
             assert!(table.contains(shown.as_str()), "{table}");

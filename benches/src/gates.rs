@@ -25,6 +25,8 @@ enum Figure {
     Parts(&'static str),
     /// The median latency in milliseconds.
     Milliseconds(&'static str),
+    /// The amount itself.
+    Amount(&'static str),
 }
 
 /// A figure and its bound.
@@ -66,13 +68,14 @@ impl Gate {
                 p50(step)? / parts
             }
             Figure::Milliseconds(step) => p50(step)? / 1000.0,
+            Figure::Amount(step) => rate(step)?,
         })
     }
 }
 
 /// All of them.
 pub fn gates() -> Vec<Gate> {
-    use Figure::{Medians, Milliseconds, Parts, Rates, Tail};
+    use Figure::{Amount, Medians, Milliseconds, Parts, Rates, Tail};
     use Rule::{AtLeast, AtMost};
     let gate = |what, rule, figure| Gate { what, rule, figure };
     vec![
@@ -97,5 +100,21 @@ pub fn gates() -> Vec<Gate> {
         ),
         gate("daemon up until it answers, ms", AtMost(50.0), Milliseconds("start")),
         gate("claudemesh send, whole process / curl", AtMost(1.5), Medians("cli/send", "cli/curl")),
+        gate("a daemon that has sent 10,000 messages, MB", AtMost(20.0), Amount("memory/sender")),
+        gate("a daemon that has received them, MB", AtMost(20.0), Amount("memory/receiver")),
+        gate("newest page of 1 M messages / of 10 k", AtMost(1.3), Medians("inbox/newest/1M", "inbox/newest/10k")),
+        gate("page from a time on, 1 M / 10 k", AtMost(1.3), Medians("inbox/since/1M", "inbox/since/10k")),
+        gate("newest page of one sender, 1 M / 10 k", AtMost(1.3), Medians("inbox/from/1M", "inbox/from/10k")),
+        gate("broker with 10,000 connections, MB", AtMost(1074.0), Amount("broker/memory/10000")),
+        gate(
+            "a message among 1,000 members / among 10",
+            AtMost(1.3),
+            Rates("broker/message/10", "broker/message/1000"),
+        ),
+        gate(
+            "a message among 10,000 members / among 10",
+            AtMost(1.3),
+            Rates("broker/message/10", "broker/message/10000"),
+        ),
     ]
 }

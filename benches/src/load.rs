@@ -12,8 +12,10 @@ pub type Operation = Box<dyn FnMut() -> Pin<Box<dyn Future<Output = Result<()>> 
 /// What a step measured.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
-    /// Operations a second.
+    /// Operations a second, or the amount of something that is no rate.
     pub per_s: f64,
+    /// What stands behind that number.
+    pub unit: &'static str,
     /// Latencies in microseconds, sorted.
     latencies: Vec<f64>,
 }
@@ -25,12 +27,18 @@ impl Sample {
     pub fn new(mut latencies: Vec<Duration>, took: Duration) -> Self {
         latencies.sort_unstable();
         let per_s = latencies.len() as f64 / took.as_secs_f64();
-        Self { per_s, latencies: latencies.into_iter().map(|one| one.as_secs_f64() * 1e6).collect() }
+        let latencies = latencies.into_iter().map(|one| one.as_secs_f64() * 1e6).collect();
+        Self { per_s, unit: "/s", latencies }
     }
 
     /// From a rate alone.
     pub fn rate(per_s: f64) -> Self {
-        Self { per_s, latencies: Vec::new() }
+        Self { per_s, unit: "/s", latencies: Vec::new() }
+    }
+
+    /// An amount in this unit.
+    pub fn amount(value: f64, unit: &'static str) -> Self {
+        Self { per_s: value, unit, latencies: Vec::new() }
     }
 
     /// The latency below which this part of all operations stayed, in

@@ -76,6 +76,11 @@ impl Broker {
         self.server.take().map_or(Ok(()), Server::stop)
     }
 
+    /// What it holds of the machine's memory, in MB.
+    pub fn memory_mb(&self) -> Result<f64> {
+        self.server.as_ref().context("the broker runs")?.memory_mb()
+    }
+
     /// The URL that members connect to.
     pub fn url(&self) -> String {
         format!("ws://{}/ws", self.address)
@@ -142,6 +147,11 @@ impl Member {
     /// Stops the daemon.
     pub fn stop(&mut self) -> Result<()> {
         self.server.take().map_or(Ok(()), Server::stop)
+    }
+
+    /// What the daemon holds of the machine's memory, in MB.
+    pub fn memory_mb(&self) -> Result<f64> {
+        self.server.as_ref().context("the daemon runs")?.memory_mb()
     }
 
     /// The state directory.

@@ -45,6 +45,14 @@ impl Server {
         }
     }
 
+    /// What it holds of the machine's memory, in MB (10^6 bytes).
+    pub fn memory_mb(&self) -> Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib * 1024.0 / 1e6)
+    }
+
     /// SIGTERM, and waits for the end.
     pub fn stop(mut self) -> Result<()> {
         self.end();

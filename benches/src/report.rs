@@ -37,10 +37,12 @@ impl Report {
                 rates.iter().fold((f64::MAX, 0.0_f64), |(low, high), rate| (low.min(*rate), high.max(*rate)));
             let p50 = self.of(name, Sample::p50).unwrap_or(0.0);
             let p99 = self.of(name, |sample| sample.quantile(0.99)).unwrap_or(0.0);
-            println!(
-                "  {name:<24} {:>9.0}/s ({low:.0} to {high:.0})  p50 {p50:.0} us  p99 {p99:.0} us",
-                median(&rates)
-            );
+            let unit = samples.first().map_or("", |sample| sample.unit);
+            let figure = format!("{:>9.0}{unit} ({low:.0} to {high:.0})", median(&rates));
+            match p50 {
+                0.0 => println!("  {name:<24} {figure}"),
+                _ => println!("  {name:<24} {figure}  p50 {p50:.0} us  p99 {p99:.0} us"),
+            }
         }
         let disk = self.of("disk", Sample::p50).unwrap_or(0.0);
         println!("\ngates (a synced append to the disk: p50 {disk:.0} us)");
@@ -79,7 +81,7 @@ fn bound(gate: &Gate) -> String {
 }
 
 fn line(sample: &Sample) -> String {
-    let rate = format!("{:>9.0}/s", sample.per_s);
+    let rate = format!("{:>9.0}{}", sample.per_s, sample.unit);
     if sample.p50() == 0.0 {
         return rate;
     }

@@ -1,6 +1,9 @@
 //! What is measured, one file for each question.
 
+mod broker;
 mod end_to_end;
+mod inbox;
+mod memory;
 mod send;
 mod small;
 
@@ -17,10 +20,17 @@ pub enum Scenario {
     EndToEnd,
     /// How long do a start and a command take?
     Small,
+    /// How does the inbox grow?
+    Inbox,
+    /// How does the broker grow?
+    Broker,
+    /// What does a daemon hold?
+    Memory,
 }
 
 /// All of them, in the order in which a round asks them.
-pub const ALL: [Scenario; 3] = [Scenario::Send, Scenario::EndToEnd, Scenario::Small];
+pub const ALL: [Scenario; 6] =
+    [Scenario::Send, Scenario::EndToEnd, Scenario::Small, Scenario::Inbox, Scenario::Broker, Scenario::Memory];
 
 // === impl Scenario ===
 
@@ -31,12 +41,20 @@ impl Scenario {
             Self::Send => "send",
             Self::EndToEnd => "end-to-end",
             Self::Small => "small",
+            Self::Inbox => "inbox",
+            Self::Broker => "broker",
+            Self::Memory => "memory",
         }
     }
 
-    /// Measures once.
-    pub async fn round(self, run: &mut Run, _round: u32) -> Result<()> {
+    /// Measures once. What takes minutes, and hardly varies, is measured in the first
+    /// round only.
+    pub async fn round(self, run: &mut Run, round: u32) -> Result<()> {
         match self {
+            Self::Inbox | Self::Broker | Self::Memory if round > 1 => Ok(()),
+            Self::Inbox => inbox::round(run).await,
+            Self::Broker => broker::round(run).await,
+            Self::Memory => memory::round(run).await,
             Self::Send => send::round(run).await,
             Self::EndToEnd => end_to_end::round(run).await,
             Self::Small => small::round(run).await,

@@ -6,10 +6,11 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::pinned;
+use crate::support::broker::Broker;
 use crate::support::daemon::{Daemon, Pair, unique};
 use crate::support::fake_broker::{ALL_BITS, Client, FakeBroker, push_frame};
 use crate::support::keys::{self, Key};
-use crate::support::mesh::RawMesh;
+use crate::support::mesh::{Mesh, RawMesh};
 use crate::support::postgres::Backend;
 use crate::support::raw::{Member, Raw};
 use crate::support::sqlite::Db;
@@ -125,6 +126,39 @@ async fn a_new_key_reaches_the_broker_the_peers_and_the_disk() {
     talk(&alice, "alice", &bob, "bob").await;
     let health = alice.http().get("/v1/health").send().await.expect(200).json();
     assert_eq!(health["member_pubkey"], second["new_pubkey"], "{health}");
+}
+
+/// Another broker shows the whole chain too, or its members would take the new key
+/// for a broker's forgery.
+// Covers: R375, R379
+#[tokio::test]
+async fn members_at_another_broker_of_the_database_follow() {
+    if !Backend::Postgres.is_there() {
+        return;
+    }
+    let scans = "[timers]\nscan_ms = 200\n";
+    let broker = Broker::configured(Backend::Postgres, scans).await;
+    let mesh = Mesh::create(&broker, "demo").await;
+    let second = broker.second_node(scans).await;
+    let (mut alice, mut bob) =
+        (Daemon::joined(&broker, &mesh, "alice").await, Daemon::joined(&second, &mesh.at(&second), "bob").await);
+    alice.start().await;
+    bob.start().await;
+    // Each broker reads what the other wrote once in a scan.
+    for (from, to) in [(&alice, "bob"), (&bob, "alice")] {
+        let send =
+            from.http().post("/v1/send", &json!({"to": to, "message": "hello"})).header("idempotency-key", "hello");
+        wait::until("the other member to be known", async || (send.send().await.status == 202).then_some(())).await;
+    }
+    let old = alice.public();
+    for seq in 1..=2 {
+        let rotated = rotate(&alice).await;
+        assert_eq!(rotated["rotation_seq"], seq, "{rotated}");
+        talk(&alice, "alice", &bob, "bob").await;
+        follows(&bob, "alice", rotated["new_pubkey"].as_str().expect("new_pubkey")).await;
+    }
+    let former = pinned(&bob, "alice").await["rotated_out_pubkeys"].clone();
+    assert_eq!(former.as_array().map(|keys| (keys.len(), &keys[1])), Some((2, &json!(old))), "{former}");
 }
 
 /// What waits at the broker under an old key of the sender, and what waits in

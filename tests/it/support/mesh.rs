@@ -49,6 +49,11 @@ impl Mesh {
         Self { id: text("mesh_id"), slug: text("slug"), owner, url: broker.url() }
     }
 
+    /// The same mesh for members who connect to another broker over its database.
+    pub(crate) fn at(&self, broker: &Broker) -> Self {
+        Self { id: self.id.clone(), slug: self.slug.clone(), owner: self.owner.clone(), url: broker.url() }
+    }
+
     /// The payload of an invite, signed by `signer`.
     pub(crate) fn payload(&self, signer: &Key, expires_at_s: i64, role: &str) -> Value {
         let root_key = keys::base64url(&[9; 32]);

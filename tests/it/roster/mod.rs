@@ -6,6 +6,7 @@ mod pinning;
 mod rotation;
 #[cfg(feature = "failpoints")]
 mod rotation_faults;
+mod rotation_nodes;
 mod verify;
 
 use crate::support::daemon::Daemon;

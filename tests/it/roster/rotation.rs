@@ -6,11 +6,10 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::pinned;
-use crate::support::broker::Broker;
 use crate::support::daemon::{Daemon, Pair, unique};
 use crate::support::fake_broker::{ALL_BITS, Client, FakeBroker, push_frame};
 use crate::support::keys::{self, Key};
-use crate::support::mesh::{Mesh, RawMesh};
+use crate::support::mesh::RawMesh;
 use crate::support::postgres::Backend;
 use crate::support::raw::{Member, Raw};
 use crate::support::sqlite::Db;
@@ -21,11 +20,11 @@ fn json_file(path: &Path) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-async fn rotate(daemon: &Daemon) -> Value {
+pub(super) async fn rotate(daemon: &Daemon) -> Value {
     daemon.cli(&["daemon", "rotate-keypair", "--json"]).await.ok().json()
 }
 
-async fn follows(daemon: &Daemon, name: &str, key: &str) {
+pub(super) async fn follows(daemon: &Daemon, name: &str, key: &str) {
     wait::until(&format!("the new key of {name}"), async || {
         (pinned(daemon, name).await["pubkey"] == key).then_some(())
     })
@@ -33,7 +32,7 @@ async fn follows(daemon: &Daemon, name: &str, key: &str) {
 }
 
 /// Messages go both ways.
-async fn talk(one: &Daemon, one_name: &str, other: &Daemon, other_name: &str) {
+pub(super) async fn talk(one: &Daemon, one_name: &str, other: &Daemon, other_name: &str) {
     let (there, back) = (unique("there"), unique("back"));
     one.send(other_name, &there).await;
     other.received(&there).await;
@@ -126,39 +125,6 @@ async fn a_new_key_reaches_the_broker_the_peers_and_the_disk() {
     talk(&alice, "alice", &bob, "bob").await;
     let health = alice.http().get("/v1/health").send().await.expect(200).json();
     assert_eq!(health["member_pubkey"], second["new_pubkey"], "{health}");
-}
-
-/// Another broker shows the whole chain too, or its members would take the new key
-/// for a broker's forgery.
-// Covers: R375, R379
-#[tokio::test]
-async fn members_at_another_broker_of_the_database_follow() {
-    if !Backend::Postgres.is_there() {
-        return;
-    }
-    let scans = "[timers]\nscan_ms = 200\n";
-    let broker = Broker::configured(Backend::Postgres, scans).await;
-    let mesh = Mesh::create(&broker, "demo").await;
-    let second = broker.second_node(scans).await;
-    let (mut alice, mut bob) =
-        (Daemon::joined(&broker, &mesh, "alice").await, Daemon::joined(&second, &mesh.at(&second), "bob").await);
-    alice.start().await;
-    bob.start().await;
-    // Each broker reads what the other wrote once in a scan.
-    for (from, to) in [(&alice, "bob"), (&bob, "alice")] {
-        let send =
-            from.http().post("/v1/send", &json!({"to": to, "message": "hello"})).header("idempotency-key", "hello");
-        wait::until("the other member to be known", async || (send.send().await.status == 202).then_some(())).await;
-    }
-    let old = alice.public();
-    for seq in 1..=2 {
-        let rotated = rotate(&alice).await;
-        assert_eq!(rotated["rotation_seq"], seq, "{rotated}");
-        talk(&alice, "alice", &bob, "bob").await;
-        follows(&bob, "alice", rotated["new_pubkey"].as_str().expect("new_pubkey")).await;
-    }
-    let former = pinned(&bob, "alice").await["rotated_out_pubkeys"].clone();
-    assert_eq!(former.as_array().map(|keys| (keys.len(), &keys[1])), Some((2, &json!(old))), "{former}");
 }
 
 /// What waits at the broker under an old key of the sender, and what waits in

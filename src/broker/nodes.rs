@@ -7,7 +7,7 @@
 //! What runs here: one task, on a database that brokers can share.
 //! What it guarantees: of two connections of one state directory only the one
 //! with the higher generation goes on; a member that was revoked anywhere is
-//! closed everywhere within one scan.
+//! closed everywhere within one scan, and a new key is told everywhere.
 //! What it must not do: talk to another broker. The database is the truth.
 
 use std::collections::BTreeSet;
@@ -17,6 +17,7 @@ use sea_orm::DbErr;
 use tokio_util::sync::CancellationToken;
 
 use super::departures;
+use super::fanout::Audience;
 use super::roster::{Mesh, policy_name};
 use super::session::peer::Peer;
 use super::session::terms::{End, Facts};
@@ -27,6 +28,7 @@ use super::store::{nodes, presence};
 use crate::db::tx;
 use crate::domain::time::UnixMillis;
 use crate::wire::close;
+use crate::wire::event::SystemEvent;
 use crate::wire::features::{ConcurrencyPolicy, Feature};
 
 /// Scans that a broker may miss before it counts as gone.
@@ -110,8 +112,14 @@ pub async fn catch_up(shared: &Arc<Shared>) -> Result<(), DbErr> {
     let now = shared.store.now();
     // At first nothing is in memory that could be old.
     let since = read_until.unwrap_or(now).0.saturating_sub(OVERLAP_MS);
-    for (mesh, member) in shared.roster.refresh(since).await? {
+    let news = shared.roster.refresh(since).await?;
+    for (mesh, member) in news.revoked {
         departures::close(shared, &mesh, &member);
+    }
+    for (mesh_id, statement) in news.rotated {
+        // The broker that registered it has told its own.
+        let audience = Audience::OtherMembers(statement.member_id.clone());
+        shown::send_event(shared, &mesh_id, &audience, SystemEvent::MemberKeypairRotated(statement));
     }
     for (mesh_id, member_id, instance_id, generation) in
         presence::moved(shared.store.readers(), since, &shared.node_id).await?

@@ -44,6 +44,15 @@ pub struct Mesh {
     members: RwLock<Members>,
 }
 
+/// What others have changed, as far as members who are connected here need to know.
+#[derive(Debug, Default)]
+pub struct News {
+    /// Members who are none any more.
+    pub revoked: Vec<(Arc<Mesh>, Arc<Member>)>,
+    /// New keys, by mesh id.
+    pub rotated: Vec<(String, RotationStatement)>,
+}
+
 /// What the owner may change of a mesh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -121,8 +130,8 @@ impl Roster {
     }
 
     /// Takes over what was written since `since`, here or by another broker, for
-    /// the meshes that are in memory. Returns members who were revoked by it.
-    pub async fn refresh(&self, since: i64) -> Result<Vec<(Arc<Mesh>, Arc<Member>)>, DbErr> {
+    /// the meshes that are in memory.
+    pub async fn refresh(&self, since: i64) -> Result<News, DbErr> {
         let changing = self.changing().await;
         let changed = members::changed(self.store.readers(), since).await?;
         for row in changed.meshes {
@@ -130,7 +139,7 @@ impl Roster {
                 mesh.set_settings(&changing, Settings::of(&row));
             }
         }
-        let mut revoked = Vec::new();
+        let mut news = News::default();
         for row in changed.members {
             let Some(mesh) = self.cached(&row.mesh_id) else { continue };
             let known = mesh.member(&row.id);
@@ -142,14 +151,14 @@ impl Roster {
             let id = member.id.clone();
             mesh.put(&changing, member);
             if ended && let Some(member) = mesh.member(&id) {
-                revoked.push((mesh, member));
+                news.revoked.push((mesh, member));
             }
         }
         for row in changed.keys {
             if let Some(mesh) = self.cached(&row.mesh_id) {
                 // Another broker has registered it.
                 if let Some(statement) = row.statement.as_deref().and_then(|json| serde_json::from_str(json).ok()) {
-                    mesh.learn_rotation(&changing, &row.member_id, statement);
+                    news.rotated.extend(mesh.learn_rotation(&changing, &row.member_id, statement));
                 }
                 mesh.put_key(
                     &changing,
@@ -158,7 +167,8 @@ impl Roster {
                 );
             }
         }
-        Ok(revoked)
+        news.rotated.sort_by_key(|(_, statement)| statement.seq);
+        Ok(news)
     }
 
     /// The mesh, if it is in memory.
@@ -263,13 +273,21 @@ impl Mesh {
     }
 
     /// Takes over a change that another broker of the same database registered.
-    fn learn_rotation(&self, _: &Changing<'_>, member_id: &str, statement: RotationStatement) {
+    /// The mesh's id and the statement, if it is new.
+    fn learn_rotation(
+        &self,
+        _: &Changing<'_>,
+        member_id: &str,
+        statement: RotationStatement,
+    ) -> Option<(String, RotationStatement)> {
         let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
         let chain = members.rotations.entry(member_id.to_owned()).or_default();
-        if !chain.contains(&statement) {
-            chain.push(statement);
-            chain.sort_by_key(|one| one.seq);
+        if chain.contains(&statement) {
+            return None;
         }
+        chain.push(statement.clone());
+        chain.sort_by_key(|one| one.seq);
+        Some((self.id.clone(), statement))
     }
 
     /// Every change of a member's key, oldest first.

@@ -1,10 +1,7 @@
 //! The connection that one task keeps for its scripts.
 //!
 //! Beside the pool's writer, since the pool's bookkeeping costs a batch as much as
-//! its trip. SQLite's write lock goes to whoever asks in the right moment, so a task
-//! that writes all the time lets the pool's writer go first ([`OwnWriter::give_way`]).
-
-use std::time::Duration;
+//! its trip. It waits for SQLite's write lock like any other connection.
 
 use sea_orm::DbErr;
 use sea_orm::sqlx::Connection as _;
@@ -12,9 +9,6 @@ use sea_orm::sqlx::sqlite::SqliteConnection;
 
 use super::connect::Sqlite;
 use super::script::{Done, Script};
-
-/// How long the pool's writer may take before nobody waits for it any more.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Opened at the first script, and again at the next one after an error.
 #[derive(Debug)]
@@ -28,16 +22,6 @@ pub struct OwnWriter {
 impl OwnWriter {
     pub(super) fn new(db: Sqlite) -> Self {
         Self { db, connection: None }
-    }
-
-    /// Waits while the pool's writer is in use: it polls for the lock, and would find
-    /// it taken again and again. To be called outside of a transaction.
-    pub async fn give_way(&self) {
-        let pool = self.db.writer().get_sqlite_connection_pool();
-        if pool.num_idle() == 0 {
-            // Whether it came back, or something is wrong with it, shows elsewhere.
-            let _ = tokio::time::timeout(PATIENCE, pool.acquire()).await;
-        }
     }
 
     /// Runs a script and gives one result for each statement. After an error
@@ -84,7 +68,6 @@ async fn close(connection: SqliteConnection) {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt as _;
     use sea_orm::ConnectionTrait as _;
 
     use super::*;
@@ -97,23 +80,6 @@ mod tests {
             script.add(sql);
         }
         script
-    }
-
-    #[tokio::test]
-    async fn the_pools_writer_goes_first() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let db = Sqlite::open(&folder.path().join("t.db"), 1).await.expect("opens");
-        let own = db.own_writer();
-        own.give_way().now_or_never().expect("nobody else writes");
-        let transaction = tx::begin(db.writer()).await.expect("begins");
-        let mut waiting = Box::pin(own.give_way());
-        assert!(waiting.as_mut().now_or_never().is_none(), "it waits for the transaction");
-        transaction.rollback().await.expect("rolls back");
-        waiting.await;
-        let transaction = tx::begin(db.writer()).await.expect("begins");
-        // It returns though the transaction is still there.
-        own.give_way().await;
-        drop(transaction);
     }
 
     #[tokio::test]

@@ -105,7 +105,6 @@ impl BatchWriter {
     /// Begins a transaction, reads which of these members stand, and takes the
     /// ids that are free. At most [`MOST_ROWS`] rows.
     pub async fn begin(&mut self, concerned: &HashSet<&str>, taken: &[dedupe::Model]) -> Result<Begun, DbErr> {
-        self.own.give_way().await;
         let mut script = Script::default();
         script.add(BEGIN).add(STANDING).bind(concerned.iter().copied().collect::<Value>().to_string());
         if !taken.is_empty() {
@@ -126,7 +125,6 @@ impl BatchWriter {
     pub async fn finish(&mut self, writes: &Writes<'_>) -> Result<Vec<Ended>, DbErr> {
         let mut script = Script::default();
         if !self.begun {
-            self.own.give_way().await;
             script.add(BEGIN);
         }
         writes.add_to(&mut script);

@@ -40,7 +40,6 @@ pub(in crate::inbox) async fn insert_all_new(
         }
     });
     script.add(COMMIT);
-    writer.give_way().await;
     writer.run(script).await.map(drop)
 }
 

@@ -77,7 +77,6 @@ pub(in crate::outbox) async fn write(writer: &mut OwnWriter, batch: Batch<'_>, n
     if statements > 1 {
         script.add(COMMIT);
     }
-    writer.give_way().await;
     let done = writer.run(script).await?;
     let insert = if batch.rows.is_empty() { None } else { done.get(usize::from(statements > 1)) };
     Ok(insert.map_or(0, |done| done.rows_affected))

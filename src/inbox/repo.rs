@@ -5,7 +5,7 @@ mod all_new;
 
 use std::collections::HashSet;
 
-use sea_orm::sea_query::{Expr, OnConflict};
+use sea_orm::sea_query::OnConflict;
 use sea_orm::{
     ColumnTrait as _, Condition, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, IntoActiveModel as _, Order,
     PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select, Statement, Value,
@@ -191,13 +191,11 @@ pub(super) async fn page(db: &impl ConnectionTrait, filter: &Filter) -> Result<V
 
 /// The rows of a page, of which none lies before `first`.
 fn select(filter: &Filter, first: Option<i64>) -> Select<Entity> {
-    // Without the plus SQLite might read by time, and sort.
-    let late_enough = |since: UnixMillis| Expr::cust_with_values("+received_at >= ?", [since.0]);
     let condition = Condition::all()
         .add_option(filter.after_seq.map(|seq| Column::Seq.gt(signed(seq))))
         .add_option(filter.before_seq.map(|seq| Column::Seq.lt(signed(seq))))
         .add_option(first.map(|first| Column::Seq.gte(first)))
-        .add_option(filter.since.map(late_enough))
+        .add_option(filter.since.map(|since| Column::ReceivedAt.gte(since.0)))
         .add_option(filter.topic.as_deref().map(|topic| Column::Topic.eq(topic)))
         .add_option(filter.from.as_deref().map(|from| Column::SenderMemberId.eq(from)));
     let order = if filter.newest_first { Order::Desc } else { Order::Asc };

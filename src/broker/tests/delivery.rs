@@ -229,6 +229,27 @@ async fn multicasts_reach_everybody_else_who_is_there_and_shows_itself(backend: 
     assert_eq!(b.expect("push").await["client_message_id"], "m1", "a daemon gets it until it acknowledges");
 }
 
+/// SQLite by itself lets the log grow to 80 MB and then moves it within somebody's
+/// commit.
+#[tokio::test]
+async fn the_log_of_a_busy_database_stays_small() {
+    let broker = TestBroker::start(Backend::Sqlite).await;
+    let members = broker.mesh("prefer_newest", &[1, 2]).await;
+    let (mut a, mut b) = (broker.daemon(&members[0], "ia").await, broker.daemon(&members[1], "ib").await);
+    // 30 MB of ciphertext.
+    for n in 0..600 {
+        let mut send = message(&members[1].key(), &format!("m{n}"), "f");
+        send["ciphertext"] = json!("A".repeat(68_000));
+        a.send(send).await;
+        assert_eq!(a.expect("ack").await["queued"], true);
+        let push = b.expect("push").await;
+        b.send(json!({"type": "client_ack", "deliveryId": push["deliveryId"]})).await;
+        a.expect("delivery_status").await;
+    }
+    let log = std::fs::metadata(broker.path().join("broker.db-wal")).expect("the log").len();
+    assert!(log < 20 << 20, "{log} bytes");
+}
+
 on_both_databases! {
     an_id_is_accepted_once_and_answered_for_ever,
     an_id_survives_a_restart_and_belongs_to_its_sender_alone,

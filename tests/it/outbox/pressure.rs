@@ -50,7 +50,9 @@ async fn at_80_percent_it_is_told_and_at_95_sends_are_refused_while_the_rest_dra
     alice.start().await;
     fake.link(&alice).await.drop_link();
     let mut events = follow(&alice).await;
-    for number in 0..16 {
+    let kept = json!({"to": "bob", "message": "message 0", "client_message_id": "kept"});
+    alice.post_send(&kept).await.expect(202);
+    for number in 1..16 {
         alice.send("bob", &format!("message {number}")).await;
     }
     let high = events.next_of("outbox_pressure_high").await.json();
@@ -73,7 +75,13 @@ async fn at_80_percent_it_is_told_and_at_95_sends_are_refused_while_the_rest_dra
     let said = status(&alice).await;
     assert_eq!(said["outbox"]["pressure"], "critical", "{said}");
     assert_eq!(said["state"], "ready", "not degraded yet: {said}");
-    // A repeat of what is there is answered all the same.
+    // A repeat of what is there is answered all the same, and so is another
+    // request under its id.
+    let again = alice.post_send(&kept).await.expect(202).json();
+    assert_eq!((&again["client_message_id"], &again["status"]), (&json!("kept"), &json!("queued")), "{again}");
+    let other = json!({"to": "bob", "message": "another text", "client_message_id": "kept"});
+    let conflict = alice.post_send(&other).await.expect(409).json();
+    assert_eq!(conflict["code"], "outbox_pending_fingerprint_mismatch", "{conflict}");
     // What was accepted drains, then there is room.
     let mut client = fake.connect().await;
     drain(&mut client, 19).await;

@@ -31,6 +31,12 @@ impl Sample {
         Self { per_s, unit: "/s", latencies }
     }
 
+    /// From operations that followed each other without a pause.
+    pub fn one_by_one(latencies: Vec<Duration>) -> Self {
+        let took = latencies.iter().sum();
+        Self::new(latencies, took)
+    }
+
     /// From a rate alone.
     pub fn rate(per_s: f64) -> Self {
         Self { per_s, unit: "/s", latencies: Vec::new() }

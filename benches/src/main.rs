@@ -26,6 +26,7 @@ mod processes;
 mod raw;
 mod report;
 mod scenarios;
+mod sqlite;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -5,13 +5,11 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use futures_util::StreamExt as _;
-use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
-use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbBackend, SqlxSqliteConnector, Statement};
 use serde_json::json;
 
 use crate::load::{Sample, warm_up};
 use crate::raw::{Client, Identity};
-use crate::{Run, machine, mesh};
+use crate::{Run, machine, mesh, sqlite};
 
 /// Connections at rest, and meshes that they are spread over.
 const CONNECTIONS: u32 = 10_000;
@@ -96,10 +94,13 @@ async fn message(run: &mut Run, members: u32) -> Result<()> {
     let start = Instant::now() + warm_up(run.time);
     let mut stored = 0_u32;
     while start.elapsed() < run.time || Instant::now() < start {
-        alice.expect("ack").await?;
+        let ack = alice.expect("ack").await?;
+        // A refusal would cost less.
+        ensure!(ack["queued"] == true, "{ack}");
         stored += u32::from(Instant::now() >= start);
         alice.send(&frame()).await?;
     }
+    ensure!(!receiver.is_finished(), "the receiver has ended");
     receiver.abort();
     run.add(format!("broker/message/{members}"), Sample::rate(f64::from(stored) / run.time.as_secs_f64()));
     Ok(())
@@ -107,9 +108,7 @@ async fn message(run: &mut Run, members: u32) -> Result<()> {
 
 /// Members as the broker writes them, each in the mesh that it names.
 async fn add_members(folder: &Path, everybody: &[Identity]) -> Result<()> {
-    let options = SqliteConnectOptions::new().filename(folder.join("broker.db"));
-    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
-    let db = SqlxSqliteConnector::from_sqlx_sqlite_pool(pool);
+    let db = sqlite::open(&folder.join("broker.db")).await?;
     let rows: Vec<_> = everybody.iter().map(|one| json!([one.mesh_id, one.member_id, one.public()])).collect();
     let rows = serde_json::Value::Array(rows).to_string();
     for sql in [
@@ -120,12 +119,7 @@ async fn add_members(folder: &Path, everybody: &[Identity]) -> Result<()> {
         "INSERT INTO member_key (mesh_id, pubkey, member_id, seq, registered_at) \
          SELECT value ->> 0, value ->> 2, value ->> 1, 0, 0 FROM json_each(?)",
     ] {
-        insert(&db, sql, &rows).await?;
+        sqlite::run(&db, sql, [rows.as_str().into()]).await?;
     }
     Ok(db.close().await?)
-}
-
-async fn insert(db: &DatabaseConnection, sql: &str, rows: &str) -> Result<()> {
-    db.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, [rows.into()])).await?;
-    Ok(())
 }

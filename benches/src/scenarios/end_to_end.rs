@@ -76,8 +76,7 @@ async fn one_at_a_time(alice: &Member, bob: &Member, time: Duration) -> Result<S
             break;
         }
     }
-    let took: Duration = latencies.iter().sum();
-    Ok(Sample::new(latencies, took))
+    Ok(Sample::one_by_one(latencies))
 }
 
 /// Keeps [`WINDOW`] messages under way, each until its event is there.

@@ -7,12 +7,11 @@ use anyhow::{Result, ensure};
 use claudemesh::proto::pb::inbox_service_client::InboxServiceClient;
 use claudemesh::proto::pb::{ListMessagesRequest, MessageOrder};
 use claudemesh::proto::wkt::Timestamp;
-use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
-use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbBackend, SqlxSqliteConnector, Statement};
+use sea_orm::DatabaseConnection;
 use tonic::transport::Channel;
 
 use crate::load::{Sample, payload};
-use crate::{Run, machine, mesh};
+use crate::{Run, machine, mesh, sqlite};
 
 /// Sizes, and the names of their steps.
 const SIZES: [(u32, &str); 2] = [(10_000, "10k"), (1_000_000, "1M")];
@@ -47,7 +46,7 @@ pub async fn round(run: &mut Run) -> Result<()> {
             for number in 0..PAGES {
                 latencies.push(page(&mut client, request(number)).await?);
             }
-            run.add(format!("inbox/{kind}/{name}"), whole(latencies));
+            run.add(format!("inbox/{kind}/{name}"), Sample::one_by_one(latencies));
         }
     }
     Ok(())
@@ -89,11 +88,9 @@ async fn page(client: &mut InboxServiceClient<Channel>, request: ListMessagesReq
 
 /// Rows as the daemon writes them, from one number to the next.
 async fn fill(folder: &Path, received_at: i64, from: u32, to: u32) -> Result<()> {
-    let options = SqliteConnectOptions::new().filename(folder.join("inbox.db"));
-    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
-    let db = SqlxSqliteConnector::from_sqlx_sqlite_pool(pool);
+    let db = sqlite::open(&folder.join("inbox.db")).await?;
     let outbox = folder.join("outbox.db").display().to_string();
-    db.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, "ATTACH ? AS pinned", [outbox.into()])).await?;
+    sqlite::run(&db, "ATTACH ? AS pinned", [outbox.into()]).await?;
     let mut next = from;
     while next < to {
         let end = (next + FILL).min(to);
@@ -113,11 +110,5 @@ async fn insert(db: &DatabaseConnection, received_at: i64, first: u32, last: u32
         iif(i % 50, printf('member-%d', i % 50), member_id), iif(i % 50, printf('%064d', i % 50), pubkey), \
         iif(i % 50, printf('name-%d', i % 50), 'alice'), ?3, 'next', ?4 + i * ?5, ?4 + i * ?5 FROM n, alice";
     let values = [first.into(), last.into(), payload().into(), received_at.into(), APART.into()];
-    db.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, values)).await?;
-    Ok(())
-}
-
-fn whole(latencies: Vec<Duration>) -> Sample {
-    let took = latencies.iter().sum();
-    Sample::new(latencies, took)
+    sqlite::run(db, sql, values).await
 }

@@ -26,7 +26,7 @@ pub async fn round(run: &mut Run) -> Result<()> {
         alice.start().await?;
         latencies.push(begun.elapsed());
     }
-    run.add("start", whole(latencies));
+    run.add("start", Sample::one_by_one(latencies));
 
     alice.connected_with("bob").await?;
     let text = payload();
@@ -44,14 +44,9 @@ pub async fn round(run: &mut Run) -> Result<()> {
         command.args(["-H", "content-type: application/json", "-d", &body, "http://localhost/v1/send"]);
         theirs.push(time(&mut command)?);
     }
-    run.add("cli/send", whole(ours));
-    run.add("cli/curl", whole(theirs));
+    run.add("cli/send", Sample::one_by_one(ours));
+    run.add("cli/curl", Sample::one_by_one(theirs));
     Ok(())
-}
-
-fn whole(latencies: Vec<Duration>) -> Sample {
-    let took = latencies.iter().sum();
-    Sample::new(latencies, took)
 }
 
 /// A command from its start to its end.

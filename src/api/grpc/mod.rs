@@ -53,7 +53,8 @@ const STANDARD: [&str; 1] = ["grpc.health.v1.Health"];
 struct Grpc(Services);
 
 /// Defines the services of this API and the way from a path to one of them. Not an
-/// axum router, whose boxes and copies cost a call a tenth of its time.
+/// axum router: its boxes and copies were a tenth of what the daemon's thread did for
+/// a call (`docs/PERFORMANCE.md`).
 macro_rules! methods {
     ($($field:ident: $server:ident = $name:ident),+ $(,)?) => {
         /// The services of this API.

@@ -260,7 +260,7 @@ impl Handle {
     /// when it could not be accepted any more.
     pub async fn accept(&self, request: SendRequest) -> Result<Accepted, Error> {
         let room = |id: &ClientMessageId| self.check_room(id);
-        let prepared = match self.prepare.run(self.db.readers(), request, room).await? {
+        let prepared = match self.prepare.run(&self.db, request, room).await? {
             prepare::Prepared::Known(answer) => return self.count_duplicate(*answer),
             prepare::Prepared::New(row) => row,
         };

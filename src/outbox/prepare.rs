@@ -1,10 +1,13 @@
 //! From a request to a row.
 
+use std::path::Path;
+
 use sea_orm::ConnectionTrait;
 
 use super::entity::Model;
 use super::{Accepted, Error, answer, repo};
 use crate::broker_client;
+use crate::db::Sqlite;
 use crate::domain::fingerprint::{self, LocalFingerprint};
 use crate::domain::ids::ClientMessageId;
 use crate::domain::message::{Destination, MAX_BODY_BYTES, MessageError, SendRequest};
@@ -54,7 +57,7 @@ impl Prepare {
     /// is allowed.
     pub(super) async fn run(
         &self,
-        db: &impl ConnectionTrait,
+        db: &Sqlite,
         mut request: SendRequest,
         room: impl Fn(&ClientMessageId) -> Result<(), Error>,
     ) -> Result<Prepared, Error> {
@@ -78,11 +81,11 @@ impl Prepare {
             Err(error) => {
                 // A retry gets its answer, whatever has become of its receiver or of
                 // the room since.
-                if is_given && let Some(answer) = Box::pin(known(db, &id, &fingerprint)).await? {
+                if is_given && let Some(answer) = Box::pin(known(db.readers(), &id, &fingerprint)).await? {
                     return Ok(Prepared::Known(Box::new(answer)));
                 }
                 if !Box::pin(self.may_have_joined(&error)).await {
-                    return Err(error);
+                    return Err(self.unless_full(error, &id, db.path()));
                 }
                 admit()?
             }
@@ -102,6 +105,16 @@ impl Prepare {
             return Err(MessageError::TooLarge { got: request.body.len(), max }.into());
         }
         Ok(())
+    }
+
+    /// The failure, or that the disk is full when that is why nobody is known.
+    fn unless_full(&self, error: Error, id: &ClientMessageId, path: &Path) -> Error {
+        match error {
+            Error::Destination(ResolveError::Unknown { .. }) if self.peers.is_disk_full() => {
+                Error::DiskFull { client_message_id: id.clone(), path: path.display().to_string() }
+            }
+            error => error,
+        }
     }
 
     /// Finds the member among those that are known.

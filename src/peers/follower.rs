@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -53,6 +54,8 @@ pub(super) struct Follower {
     pub(super) presence: watch::Sender<Arc<Vec<Presence>>>,
     pub(super) sightings: watch::Sender<Arc<Sightings>>,
     pub(super) requests: mpsc::Receiver<Request>,
+    /// Whether the last roster could not be kept for want of room.
+    pub(super) disk_full: Arc<AtomicBool>,
     pub(super) stop: CancellationToken,
 }
 
@@ -175,7 +178,10 @@ impl Follower {
         // A broker that knows our frames tells all members; others tell who is
         // connected, which is then all there is to pin.
         let knows_members = session.negotiated.has(Feature::ClientMessageIdDedupe);
-        match self.ask(knows_members).await {
+        let read = self.ask(knows_members).await;
+        let is_full = matches!(&read, Err(Error::Storage(error)) if tx::is_full(error));
+        self.disk_full.store(is_full, Ordering::Relaxed);
+        match read {
             Ok(()) => true,
             Err(error) => {
                 tracing::warn!(error = %error, "The roster could not be read: {error}");

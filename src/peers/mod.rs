@@ -15,6 +15,7 @@ mod shown;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -79,6 +80,7 @@ pub struct Handle {
     presence: watch::Receiver<Arc<Vec<Presence>>>,
     sightings: watch::Receiver<Arc<Sightings>>,
     requests: mpsc::Sender<Request>,
+    disk_full: Arc<AtomicBool>,
     clock: Clock,
     grace: Duration,
 }
@@ -151,6 +153,7 @@ pub async fn prepare(
     let (presence_tx, presence) = watch::channel(Arc::default());
     let (sightings_tx, sightings) = watch::channel(Arc::default());
     let (requests_tx, requests) = mpsc::channel(64);
+    let disk_full = Arc::default();
     let follower = Follower {
         db,
         identity,
@@ -161,9 +164,11 @@ pub async fn prepare(
         presence: presence_tx,
         sightings: sightings_tx,
         requests,
+        disk_full: Arc::clone(&disk_full),
         stop: supervisor.token(Phase::Workers),
     };
-    Ok(Parts { follower, handle: Handle { members, presence, sightings, requests: requests_tx, clock, grace } })
+    let handle = Handle { members, presence, sightings, requests: requests_tx, disk_full, clock, grace };
+    Ok(Parts { follower, handle })
 }
 
 // === impl Parts ===
@@ -237,6 +242,12 @@ impl Handle {
     /// The pinned member with this key.
     pub fn by_key(&self, key: MemberKey) -> Option<PinnedMember> {
         self.members.borrow().iter().find(|member| member.key == key).cloned()
+    }
+
+    /// Whether the last roster could not be kept for want of room: then somebody may
+    /// be a member and not be known here.
+    pub fn is_disk_full(&self) -> bool {
+        self.disk_full.load(Ordering::Relaxed)
     }
 
     /// Asks the broker for the roster now and waits for it, at most two seconds.

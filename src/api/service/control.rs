@@ -51,7 +51,8 @@ impl Services {
         let deps = &self.0.deps;
         let reasons = [
             ("outbox_full", deps.outbox.pressure().level == Level::Full),
-            ("outbox_disk_full", deps.outbox.is_disk_full()),
+            // The members lie in the same database.
+            ("outbox_disk_full", deps.outbox.is_disk_full() || deps.peers.is_disk_full()),
             ("inbox_disk_full", deps.inbox.is_disk_full()),
         ];
         reasons.into_iter().filter_map(|(reason, holds)| holds.then_some(reason)).collect()

@@ -130,3 +130,33 @@ pub(super) fn rows() -> Vec<Row> {
 async fn a_full_disk_refuses_sends_and_loses_none() {
     run(&mut World::start().await, &cases()).await;
 }
+
+/// Who is a member has to be kept before anything is sent to them.
+#[tokio::test]
+async fn a_disk_without_room_for_the_members_is_named_instead_of_them() {
+    let fake = FakeBroker::start().await;
+    let mut alice = fake.member("alice");
+    let directory = alice.home().join("daemon");
+    std::fs::create_dir(&directory).expect("a directory");
+    let disk = Tmpfs::mount(&directory, "8m");
+    alice.start().await;
+    let ballast = disk.fill();
+    let mut client = fake.connect().await;
+    let send = json!({"to": "bob", "message": "hello", "client_message_id": "first"});
+    let (refused, ()) = tokio::join!(alice.post_send(&send), client.roster());
+    let refused = refused.expect(507).json();
+    assert_eq!(refused["code"], "insufficient_storage", "{refused}");
+    assert_eq!(refused["metadata"]["client_message_id"], "first", "{refused}");
+    let health = alice.http().get("/v1/health").send().await.expect(200).json();
+    assert_eq!(health["state"], "degraded", "{health}");
+
+    std::fs::remove_file(ballast).expect("the ballast");
+    let (sent, ()) = tokio::join!(alice.post_send(&send), client.roster());
+    sent.expect(202);
+    assert_eq!(client.expect("send").await["client_message_id"], "first");
+    let health = alice.http().get("/v1/health").send().await.expect(200).json();
+    assert_eq!(health["state"], "ready", "{health}");
+    // Before the directory that it is mounted in.
+    alice.stop().await;
+    drop(disk);
+}

@@ -131,9 +131,25 @@ pub enum Only {
     Target(String),
 }
 
-/// Moves up to `limit` due rows to `inflight`, oldest first, and returns them
-/// in the order of accept. Reads them in that order from an index of the waiting
-/// rows alone: sorting a long backlog for every claim would stall the writer.
+fn claim_sql(targets: &str) -> String {
+    format!(
+        "UPDATE outbox SET status = 'inflight', attempts = attempts + 1, \
+         first_transmit_at = COALESCE(first_transmit_at, ?1) \
+         WHERE id IN (SELECT id FROM outbox INDEXED BY outbox_pending \
+         WHERE status = 'pending' AND next_attempt_at <= ?1 {targets}ORDER BY next_attempt_at, rowid LIMIT ?2) \
+         RETURNING *"
+    )
+}
+
+const OLDEST_PENDING: &str = "SELECT MIN(at) FROM ( \
+     SELECT MIN(next_attempt_at) AS at FROM outbox INDEXED BY outbox_pending WHERE status = 'pending' \
+     UNION ALL SELECT MIN(enqueued_at) FROM outbox INDEXED BY outbox_moved \
+     WHERE status = 'pending' AND next_attempt_at <> enqueued_at)";
+
+/// Moves up to `limit` due rows to `inflight`, those due first, and returns them in
+/// that order. A row that was not tried yet is due since its accept. Read from an
+/// index in that order: sorting a long backlog for every claim would stall the
+/// writer.
 pub async fn claim_due(
     db: &impl ConnectionTrait,
     now: UnixMillis,
@@ -153,17 +169,11 @@ pub async fn claim_due(
             format!("AND target_id NOT IN ({}) ", places.join(", "))
         }
     };
-    let sql = format!(
-        "UPDATE outbox SET status = 'inflight', attempts = attempts + 1, \
-         first_transmit_at = COALESCE(first_transmit_at, ?1) \
-         WHERE id IN (SELECT id FROM outbox INDEXED BY outbox_due \
-         WHERE status = 'pending' AND next_attempt_at <= ?1 {targets}ORDER BY id LIMIT ?2) \
-         RETURNING *"
-    );
+    let sql = claim_sql(&targets);
     let statement = Statement::from_sql_and_values(DbBackend::Sqlite, sql, values);
     let mut rows = Entity::find().from_raw_sql(statement).all(db).await?;
     // RETURNING promises no order.
-    rows.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+    rows.sort_unstable_by(|one, other| (one.next_attempt_at, &one.id).cmp(&(other.next_attempt_at, &other.id)));
     Ok(rows)
 }
 
@@ -239,16 +249,22 @@ pub async fn next_due(db: &impl ConnectionTrait) -> Result<Option<UnixMillis>, D
 /// Rows per state and the age of the oldest.
 pub async fn depth(db: &impl ConnectionTrait) -> Result<Depth, DbErr> {
     let count = |state: OutboxState| Entity::find().filter(Column::Status.eq(state.name())).count(db);
-    // With a parameter for the state SQLite would sort all rows that wait.
-    let oldest = Statement::from_string(
-        DbBackend::Sqlite,
-        "SELECT enqueued_at FROM outbox INDEXED BY outbox_due WHERE status = 'pending' ORDER BY id LIMIT 1",
-    );
-    let oldest = db.query_one_raw(oldest).await?.map(|row| row.try_get_by_index(0)).transpose()?;
     Ok(Depth {
         pending: count(OutboxState::Pending).await?,
         inflight: count(OutboxState::Inflight).await?,
         dead: count(OutboxState::Dead).await?,
-        oldest_pending: oldest.map(UnixMillis),
+        oldest_pending: oldest_pending(db).await?,
     })
 }
+
+/// When the oldest row that waits was accepted. Rows whose due time was never
+/// changed are due since their accept, so the first of them is the oldest; all
+/// others are in an index of their own.
+async fn oldest_pending(db: &impl ConnectionTrait) -> Result<Option<UnixMillis>, DbErr> {
+    let first = Statement::from_string(DbBackend::Sqlite, OLDEST_PENDING);
+    let row = db.query_one_raw(first).await?;
+    row.map_or(Ok(None), |row| row.try_get_by_index::<Option<i64>>(0)).map(|at| at.map(UnixMillis))
+}
+
+#[cfg(test)]
+mod tests;

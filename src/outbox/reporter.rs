@@ -38,20 +38,23 @@ pub(super) struct Reporter {
     pub(super) stop: CancellationToken,
 }
 
+/// The due time of a row, which is its place among those that wait: kept where
+/// something else holds it back.
+pub(super) fn place_of(row: &Model) -> UnixMillis {
+    UnixMillis(row.next_attempt_at)
+}
+
 // === impl Reporter ===
 
 impl Reporter {
     /// Writes and tells what an answer means for a row. Gives the time at which
     /// the row is due again, if it is.
     pub(super) async fn finish(self, row: Model, degraded: Option<String>, verdict: Verdict) -> Option<UnixMillis> {
-        let now = self.clock.now();
         match verdict {
             Verdict::Accepted(ack) => self.accepted(&row, *ack, degraded).await,
-            Verdict::TooMany { after, text } => {
-                self.deferred(&row, now.plus(after.unwrap_or(LIMITER_PAUSE)), text).await
-            }
-            // Due at once: the hold decides when, in the order of accept.
-            Verdict::ReceiverFull { text, .. } => self.retried(&row, now, text).await,
+            // Due at once and in their place: the pace or the hold decides when.
+            Verdict::TooMany { text, .. } => self.deferred(&row, place_of(&row), text).await,
+            Verdict::ReceiverFull { text, .. } => self.retried(&row, place_of(&row), text).await,
             Verdict::Again { after, text } => self.again(&row, text, after).await,
             Verdict::LinkLost { .. } => {
                 self.again(&row, "the link was lost before the broker answered".to_owned(), None).await

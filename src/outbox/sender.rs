@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::entity::Model;
 use super::flow::Flow;
 use super::repo::Only;
-use super::reporter::Reporter;
+use super::reporter::{Reporter, place_of};
 use super::seal::{SealError, seal};
 use super::verdict::Verdict;
 use super::{Handle, repo};
@@ -285,9 +285,9 @@ impl Sender {
             if up {
                 self.transmit(row, &members, awaited).await;
             } else {
-                let (reporter, now) = (self.reporter.clone(), self.clock.now());
+                let reporter = self.reporter.clone();
                 let why = "the link was lost before it left".to_owned();
-                awaited.reports.push(Box::pin(async move { reporter.deferred(&row, now, why).await }));
+                awaited.reports.push(Box::pin(async move { reporter.deferred(&row, place_of(&row), why).await }));
             }
         }
         self.handle.shared.handover.arrived(count);

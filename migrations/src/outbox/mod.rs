@@ -4,6 +4,7 @@ use sea_orm_migration::prelude::*;
 
 mod m20261123_000001_initial;
 mod m20261125_000001_key_chain;
+mod m20261127_000001_order;
 
 /// The outbox database's migrations.
 #[derive(Debug)]
@@ -12,6 +13,10 @@ pub struct OutboxMigrator;
 #[async_trait::async_trait]
 impl MigratorTrait for OutboxMigrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261123_000001_initial::Migration), Box::new(m20261125_000001_key_chain::Migration)]
+        vec![
+            Box::new(m20261123_000001_initial::Migration),
+            Box::new(m20261125_000001_key_chain::Migration),
+            Box::new(m20261127_000001_order::Migration),
+        ]
     }
 }

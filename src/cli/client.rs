@@ -21,11 +21,14 @@ use super::Context;
 use super::discovery::{self, Address, DaemonArgs};
 use super::exit_code;
 use super::failure::Failure;
+use super::output::safe;
 use super::running;
 use crate::domain::error_code::ErrorCode;
+use crate::proto::API_VERSION;
 use crate::proto::admin::keys_service_client::KeysServiceClient;
 use crate::proto::admin::lifecycle_service_client::LifecycleServiceClient;
 use crate::proto::admin::outbox_service_client::OutboxServiceClient;
+use crate::proto::pb::GetVersionRequest;
 use crate::proto::pb::control_service_client::ControlServiceClient;
 use crate::proto::pb::event_service_client::EventServiceClient;
 use crate::proto::pb::inbox_service_client::InboxServiceClient;
@@ -98,6 +101,29 @@ impl Client {
     pub async fn find(context: &Context, args: &DaemonArgs) -> Result<Self, Failure> {
         let address = discovery::find(args, context.source.as_ref(), &context.cwd)?;
         Self::connect(context, address).await
+    }
+
+    /// As [`Self::find`], for a command that needs a feature of the local API: a
+    /// daemon of another version may lack it, and says so before anything is asked
+    /// of it (R277, R408).
+    pub async fn serving(context: &Context, args: &DaemonArgs, feature: &str) -> Result<Self, Failure> {
+        let client = Self::find(context, args).await?;
+        let version = answer(client.control().get_version(call(GetVersionRequest {})).await)?;
+        let daemon = safe(&version.daemon_version);
+        let lacks = if version.ipc_api != API_VERSION {
+            format!("the local API {API_VERSION}; it serves {}", safe(&version.ipc_api))
+        } else if !version.ipc_features.iter().any(|served| served == feature) {
+            format!("{feature:?}, which this command needs")
+        } else {
+            return Ok(client);
+        };
+        Err(Failure::new(ErrorCode::NotServed, format!("the daemon (version {daemon}) does not serve {lacks}"))
+            .next(format!("this program is version {}; {}", env!("CARGO_PKG_VERSION"), client.restart_hint())))
+    }
+
+    fn restart_hint(&self) -> String {
+        let mesh = self.mesh().map(|mesh| format!(" --mesh {mesh}")).unwrap_or_default();
+        format!("start the daemon with it: claudemesh daemon restart{mesh}")
     }
 
     /// Connects anew to the same daemon.

@@ -44,7 +44,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> Result<(), Failure> {
-    let client = Client::find(context, &args.daemon).await?;
+    let client = Client::serving(context, &args.daemon, "events").await?;
     if args.follow { follow_live(&args, context, client, output).await } else { stored(&args, &client, output).await }
 }
 

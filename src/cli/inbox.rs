@@ -56,7 +56,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> Result<(), Failure> {
     let since = args.since.as_deref().map(|since| parse_since(since, context.clock.now())).transpose()?;
-    let client = Client::find(context, &args.daemon).await?;
+    let client = Client::serving(context, &args.daemon, "events").await?;
     // Before the list: what comes in between is in the one or after the other.
     let place = if args.follow { newest(&client).await? } else { None };
     let request = ListMessagesRequest {

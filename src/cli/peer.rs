@@ -45,7 +45,7 @@ pub(super) async fn run(verb: Verb, context: &Context, output: &mut Output) -> R
 }
 
 async fn list(args: ListArgs, context: &Context, output: &mut Output) -> Result<(), Failure> {
-    let client = Client::find(context, &args.daemon).await?;
+    let client = Client::serving(context, &args.daemon, "peers").await?;
     let all = all_pages(&client, args.online).await?;
     if args.json {
         return output.json(&all);

@@ -40,7 +40,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> Result<(), Failure> {
-    let client = Client::find(context, &args.daemon).await?;
+    let client = Client::serving(context, &args.daemon, "peers").await?;
     let before = verify(&client, &args.peer, "").await?;
     let member = before.member.clone().unwrap_or_default();
     let mut shown = before;

@@ -85,7 +85,7 @@ enum PriorityArg {
 pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> Result<(), Failure> {
     let message = if args.message == "-" { input::read(output)? } else { args.message.clone() };
     let request = request(&args, message, context)?;
-    let client = Client::find(context, &args.daemon).await?;
+    let client = Client::serving(context, &args.daemon, "send").await?;
     if let Some(until) = args.wait {
         return wait::run(until, &args, &request, context, client, output).await;
     }

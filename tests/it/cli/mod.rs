@@ -9,4 +9,5 @@ mod help;
 mod input;
 mod link;
 mod shapes;
+mod versions;
 mod wait;

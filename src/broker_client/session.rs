@@ -8,8 +8,8 @@
 //! connection that has lasted.
 //! What it must not do: come back after a terminal close.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -61,6 +61,8 @@ pub(super) struct Task {
     /// Broker time minus own time, as the broker said it when it refused a
     /// hello; counts more than what the upgrade's answer says.
     pub(super) told_offset_ms: Option<i64>,
+    /// When the broker of the last connection said that it would be back.
+    pub(super) back_after: Option<Duration>,
     pub(super) pending: Pending,
     pub(super) stats: Arc<Stats>,
     pub(super) stop: CancellationToken,
@@ -90,11 +92,12 @@ impl Task {
                 continue;
             }
             let lasted = self.clock.monotonic().saturating_sub(started);
-            attempt = if lasted > STABLE { 1 } else { attempt.saturating_add(1) };
+            let back_after = self.back_after.take();
+            attempt = if lasted > STABLE || back_after.is_some() { 1 } else { attempt.saturating_add(1) };
             if let Error::ClockSkew { offset_ms: Some(offset_ms) } = error {
                 self.told_offset_ms = Some(offset_ms);
             }
-            if self.pause(&error, attempt).await.is_err() {
+            if self.pause(&error, attempt, back_after).await.is_err() {
                 return;
             }
         }
@@ -234,10 +237,12 @@ impl Task {
         while let Ok(stale) = self.outgoing.try_recv() {
             drop(stale);
         }
+        let back_after = Mutex::default();
         let reader = Reader {
             session: Arc::clone(&session),
             state: &self.state,
-            why: std::sync::Mutex::default(),
+            why: Mutex::default(),
+            back_after: &back_after,
             identity: &self.identity,
             limits: Limits { max_bytes: MAX_FRAME, strict: self.config.features.strict_frames },
             pending: &self.pending,
@@ -256,6 +261,7 @@ impl Task {
             error = reader.run(&mut stream) => error,
             error = writer::run(&mut sink, &mut self.outgoing, &self.pending, &self.clock, &self.stop) => error,
         };
+        self.back_after = *back_after.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(error, Error::Stopping | Error::Renewed) {
             let reason = if matches!(error, Error::Stopping) { "daemon stops" } else { "renewed" };
             let frame = CloseFrame { code: close::NORMAL.into(), reason: reason.into() };
@@ -265,10 +271,15 @@ impl Task {
         error
     }
 
-    /// Waits before the next try; an error means that the daemon stops.
-    async fn pause(&mut self, error: &Error, attempt: u32) -> Result<(), ()> {
+    /// Waits before the next try; an error means that the daemon stops. A broker
+    /// that has said when it will be back is not asked before, nor by all at once.
+    async fn pause(&mut self, error: &Error, attempt: u32, back_after: Option<Duration>) -> Result<(), ()> {
         let (code, reason) = (error.code(), error.to_string());
-        let pause = self.config.backoff.pause(attempt, self.ids.jitter(1000));
+        let mut schedule = self.config.backoff;
+        if let Some(after) = back_after {
+            schedule.initial = after.min(schedule.max).max(schedule.initial);
+        }
+        let pause = schedule.pause(attempt, self.ids.jitter(1000));
         let was_up = std::mem::take(&mut self.told_up);
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         tracing::warn!(code = code.name(), attempt, pause_ms, "No link to the broker: {reason}");

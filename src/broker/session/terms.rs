@@ -17,7 +17,7 @@ use crate::wire::hello::Group;
 
 /// About how long a restart takes, in milliseconds. Clients spread themselves
 /// around it.
-const RESTART_MS: u64 = 2_000;
+const RESTART_MS: u64 = 1_000;
 
 /// Which hello opened the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

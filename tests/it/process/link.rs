@@ -144,6 +144,28 @@ async fn other_closes_are_followed_by_a_reconnect_with_a_pause() {
     }
 }
 
+/// The pauses of `[reconnect]` begin at half a second and end at thirty.
+#[tokio::test]
+async fn a_broker_that_restarts_says_when_to_come_back() {
+    let fake = FakeBroker::start().await;
+    let mut alice = fake.member("alice");
+    alice.start().await;
+    for (said, pauses) in [(6_000, 4_500..=7_500), (10, 375..=625), (86_400_000, 22_500..=37_500)] {
+        let told = alice.log().len();
+        let mut client = fake.connect().await;
+        client.send(&json!({"type": "drain", "reconnectAfterMs": said})).await;
+        client.close(1001, "shutting down").await;
+        let pause = wait::until("the pause to be in the log", async || {
+            alice.log()[told..].iter().find_map(|line| line["pause_ms"].as_u64())
+        })
+        .await;
+        assert!(pauses.contains(&pause), "{pause} ms after {said}");
+        // Sooner than it comes by itself.
+        alice.stop().await;
+        alice.start().await;
+    }
+}
+
 // Covers: R355, R356
 #[tokio::test]
 async fn the_pauses_grow_while_nobody_answers() {

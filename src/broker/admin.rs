@@ -27,7 +27,6 @@ use super::shared::Shared;
 use super::store::members;
 use super::{api_keys, departures, meshes};
 use crate::crypto::sign::Statement;
-use crate::db::tx;
 use crate::domain::ids::MemberKey;
 use crate::domain::time::UnixMillis;
 use crate::wire::admin::{AdminAuth, InviteRow, InvitesList, MeshPolicy, MeshPolicySet};
@@ -203,7 +202,7 @@ async fn run(shared: &Arc<Shared>, frame: ClientFrame) -> Outcome {
         }
         ClientFrame::InviteRevoke(revoke) => {
             admin_only(&caller)?;
-            let transaction = tx::begin(shared.store.writer()).await?;
+            let transaction = shared.store.begin().await?;
             let known = members::revoke_invite(&transaction, &mesh.id, &revoke.invite_id, shared.store.now().0).await?;
             transaction.commit().await?;
             if !known {
@@ -260,7 +259,7 @@ async fn set_policy(shared: &Shared, mesh: &Mesh, set: &MeshPolicySet) -> Result
         dedupe_mode: set.dedupe_mode.unwrap_or(before.dedupe_mode),
     };
     let (policy, mode) = (policy_name(settings.policy), dedupe_mode_name(settings.dedupe_mode));
-    let transaction = tx::begin(shared.store.writer()).await?;
+    let transaction = shared.store.begin().await?;
     members::set_settings(&transaction, &mesh.id, policy, mode, shared.store.now().0).await?;
     transaction.commit().await?;
     mesh.set_settings(&changing, settings);

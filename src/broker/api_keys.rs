@@ -22,7 +22,6 @@ use super::session::terms::{Facts, Identity, Kind, Profile, Reply};
 use super::shared::{MAX_INLINE_BYTES, Shared};
 use super::store::api_keys as store;
 use super::store::entity::api_key::Model;
-use crate::db::tx;
 use crate::domain::time::UnixMillis;
 use crate::wire::admin::{ApiKeyCreate, ApiKeyCreated, ApiKeyRow, ApiKeysList};
 use crate::wire::codec::{self, Limits};
@@ -64,7 +63,7 @@ pub async fn create(shared: &Arc<Shared>, _mesh: &Mesh, caller: &Caller, request
         last_used_at: None,
         revoked_at: None,
     };
-    let transaction = tx::begin(shared.store.writer()).await?;
+    let transaction = shared.store.begin().await?;
     store::insert(&transaction, row).await?;
     transaction.commit().await?;
     Ok(Some(ServerFrame::ApiKeyCreated(ApiKeyCreated { key_id: id, key, req_id: request.req_id })))
@@ -93,7 +92,7 @@ pub async fn revoke(shared: &Shared, mesh: &Mesh, caller: &Caller, key_id: &str)
     if !row.is_some_and(|row| row.mesh_id == mesh.id && (caller.is_admin() || own(&row))) {
         return Err(Denied::new(Refusal::RecipientNotFound, "there is no such key of yours in this mesh"));
     }
-    let transaction = tx::begin(shared.store.writer()).await?;
+    let transaction = shared.store.begin().await?;
     store::revoke(&transaction, key_id, shared.store.now().0).await?;
     transaction.commit().await?;
     Ok(None)
@@ -166,7 +165,7 @@ async fn identify(shared: &Arc<Shared>, bearer: Option<&str>) -> Result<Option<(
     let Some(mesh) = shared.roster.mesh(&row.mesh_id).await? else { return Ok(None) };
     let now = shared.store.now().0;
     if row.last_used_at.is_none_or(|at| at + USED_MS <= now) {
-        let transaction = tx::begin(shared.store.writer()).await?;
+        let transaction = shared.store.begin().await?;
         store::used(&transaction, &row.id, now).await?;
         transaction.commit().await?;
     }

@@ -22,7 +22,6 @@ use super::shared::Shared;
 use super::store::entity::audit;
 use super::store::{api_keys, members, presence as store};
 use crate::crypto::sign::Statement;
-use crate::db::tx;
 use crate::domain::ids::MemberKey;
 use crate::domain::time::UnixMillis;
 use crate::wire::close;
@@ -46,7 +45,7 @@ struct LeaveRequest {
 pub async fn end(shared: &Arc<Shared>, mesh: &Arc<Mesh>, member_id: &str, by: &str) -> Result<(), DbErr> {
     let changing = shared.roster.changing().await;
     let now = shared.store.now().0;
-    let transaction = tx::begin(shared.store.writer()).await?;
+    let transaction = shared.store.begin().await?;
     let ended = members::revoke(&transaction, member_id, now).await?;
     if ended {
         api_keys::revoke_all(&transaction, member_id, now).await?;

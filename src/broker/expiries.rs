@@ -14,7 +14,6 @@ use super::session::peer::Peer;
 use super::shared::Shared;
 use super::store::deliveries::Ended;
 use super::store::expiries::{self, Untold};
-use crate::db::tx;
 use crate::wire::codec;
 use crate::wire::delivery::{DeliveryState, DeliveryStatus};
 use crate::wire::features::Feature;
@@ -84,7 +83,7 @@ async fn deliver(shared: &Shared, peer: &Arc<Peer>, untold: Vec<Untold>) {
         return;
     }
     let noted = async {
-        let transaction = tx::begin(shared.store.writer()).await?;
+        let transaction = shared.store.begin().await?;
         expiries::told(&transaction, &told, shared.store.now().0).await?;
         transaction.commit().await
     };

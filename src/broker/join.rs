@@ -13,7 +13,6 @@ use super::shared::Shared;
 use super::store::entity::member;
 use super::store::members;
 use crate::crypto::sign;
-use crate::db::tx;
 use crate::domain::ids::MemberKey;
 use crate::wire::hello::CapabilityStatement;
 use crate::wire::join::{InviteError, InviteV1, JoinRequest, JoinResponse, join_error};
@@ -79,7 +78,7 @@ async fn join(shared: &Arc<Shared>, request: &JoinRequest, key: MemberKey) -> Re
     }
     let changing = shared.roster.changing().await;
     let now = shared.store.now().0;
-    let transaction = tx::begin(shared.store.writer()).await?;
+    let transaction = shared.store.begin().await?;
     let Some(invite) = members::invite_by_token(&transaction, &request.invite_token).await? else {
         return Ok(Outcome::Refused(join_error::INVITE_NOT_FOUND));
     };

@@ -17,7 +17,6 @@ use super::shared::Shared;
 use super::store::entity::{invite, mesh};
 use super::store::members;
 use crate::crypto::sign::{self, Statement};
-use crate::db::tx;
 use crate::domain::ids::MemberKey;
 use crate::domain::time::UnixMillis;
 use crate::wire::features::DedupeMode;
@@ -172,7 +171,7 @@ fn check_payload(shared: &Shared, payload: &InviteV1, mesh_id: &str, owner: &str
 
 /// The mesh's id and whether it is new; `None` if the slug is another owner's.
 async fn insert_mesh(shared: &Shared, row: mesh::Model) -> Result<Option<(String, StatusCode)>, DbErr> {
-    let transaction = tx::begin(shared.store.writer()).await?;
+    let transaction = shared.store.begin().await?;
     if let Some(stored) = members::mesh_by_slug(&transaction, &row.slug).await? {
         return Ok((stored.owner_pubkey == row.owner_pubkey).then_some((stored.id, StatusCode::OK)));
     }
@@ -184,7 +183,7 @@ async fn insert_mesh(shared: &Shared, row: mesh::Model) -> Result<Option<(String
 }
 
 async fn insert_invite(shared: &Shared, row: invite::Model) -> Result<invite::Model, DbErr> {
-    let transaction = tx::begin(shared.store.writer()).await?;
+    let transaction = shared.store.begin().await?;
     let stored = members::insert_invite(&transaction, row).await?;
     transaction.commit().await?;
     Ok(stored)

@@ -25,7 +25,6 @@ use super::session::{negotiate, presence as shown};
 use super::shared::Shared;
 use super::store::entity::{node, presence as row};
 use super::store::{nodes, presence};
-use crate::db::tx;
 use crate::domain::time::UnixMillis;
 use crate::wire::close;
 use crate::wire::event::SystemEvent;
@@ -68,7 +67,7 @@ pub async fn follow(shared: Arc<Shared>, stop: CancellationToken) {
         }
     }
     let gone = async {
-        let transaction = tx::begin(shared.store.writer()).await?;
+        let transaction = shared.store.begin().await?;
         nodes::remove(&transaction, &shared.node_id).await?;
         transaction.commit().await
     };
@@ -91,7 +90,7 @@ pub async fn round(shared: &Arc<Shared>) -> Result<(), DbErr> {
         started_at: now,
         last_seen_at: now,
     };
-    let transaction = tx::begin(shared.store.writer()).await?;
+    let transaction = shared.store.begin().await?;
     nodes::beat(&transaction, beat).await?;
     transaction.commit().await?;
 
@@ -192,7 +191,7 @@ pub async fn contest(
         if policy == ConcurrencyPolicy::PreferNewest && !own {
             let now = shared.store.now().0;
             let taken = async {
-                let transaction = tx::begin(shared.store.writer()).await?;
+                let transaction = shared.store.begin().await?;
                 presence::supersede(&transaction, &row, &shared.node_id, now).await?;
                 transaction.commit().await
             };

@@ -22,7 +22,6 @@ use super::expiries;
 use super::metrics::MeshLabel;
 use super::shared::Shared;
 use super::store::{checks, dedupe, messages, nodes, presence};
-use crate::db::tx;
 use crate::domain::sweep_guard::{SweepGuard, Verdict};
 use crate::domain::time::UnixMillis;
 
@@ -91,7 +90,7 @@ async fn round(shared: &Arc<Shared>, guard: &mut SweepGuard) -> Result<(), DbErr
     expiries::tell_rest(shared).await?;
     purge_messages(shared).await?;
     forget_ids(shared).await?;
-    let transaction = tx::begin(shared.store.writer()).await?;
+    let transaction = shared.store.begin().await?;
     presence::prune_audit(&transaction, ago(shared, AUDIT).0).await?;
     presence::forget(&transaction, ago(shared, PRESENCE).0).await?;
     nodes::forget(&transaction, ago(shared, NODE).0).await?;
@@ -153,7 +152,7 @@ async fn purge_messages(shared: &Shared) -> Result<(), DbErr> {
     loop {
         let before = ago(shared, shared.config.timers.delivered);
         let untold = ago(shared, shared.config.timers.undelivered);
-        let transaction = tx::begin(shared.store.writer()).await?;
+        let transaction = shared.store.begin().await?;
         let gone = messages::purge(&transaction, before.0, untold.0, STEP).await?;
         dedupe::history_gone(&transaction, &gone).await?;
         transaction.commit().await?;
@@ -167,7 +166,7 @@ async fn purge_messages(shared: &Shared) -> Result<(), DbErr> {
 
 async fn forget_ids(shared: &Shared) -> Result<(), DbErr> {
     loop {
-        let transaction = tx::begin(shared.store.writer()).await?;
+        let transaction = shared.store.begin().await?;
         let gone = dedupe::expire(&transaction, shared.store.now().0, STEP).await?;
         transaction.commit().await?;
         if gone < STEP {

@@ -170,7 +170,7 @@ impl Context<'_> {
         {
             return Ok(committed);
         }
-        let transaction = tx::begin(self.store.writer()).await?;
+        let transaction = self.store.begin().await?;
         match Box::pin(self.work(&transaction, batch, rows, now)).await {
             Ok(committed) => {
                 transaction.commit().await?;

@@ -299,7 +299,7 @@ impl Shared {
         end: impl for<'t> Fn(&'t DatabaseTransaction, i64) -> Work<'t, Vec<Ended>, DbErr>,
     ) -> Vec<Ended> {
         let ended = async {
-            let transaction = tx::begin(self.store.writer()).await?;
+            let transaction = self.store.begin().await?;
             let ended = end(&transaction, self.store.now().0).await?;
             transaction.commit().await?;
             Ok::<_, DbErr>(ended)

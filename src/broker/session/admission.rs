@@ -12,7 +12,6 @@ use crate::broker::roster::{Changing, Member, policy_name};
 use crate::broker::shared::Shared;
 use crate::broker::store::entity::presence as row;
 use crate::broker::store::{members, presence as store};
-use crate::db::tx;
 use crate::wire::close;
 use crate::wire::features::ConcurrencyPolicy;
 use crate::wire::hello::{CapabilityStatement, ErrorFrame, Hello, HelloAck, MemberProfile, SessionHello};
@@ -59,7 +58,7 @@ pub async fn note_lost(shared: &Arc<Shared>, peer: &Arc<Peer>) {
     let Some(instance_id) = peer.facts.instance_id.clone() else { return };
     let now = shared.store.now().0;
     let written = async {
-        let transaction = tx::begin(shared.store.writer()).await?;
+        let transaction = shared.store.begin().await?;
         let (mesh, member) = (&peer.mesh.id, &peer.member_id);
         store::disconnected(&transaction, mesh, member, &instance_id, peer.generation, now).await?;
         members::touch(&transaction, member, now).await?;
@@ -183,7 +182,7 @@ async fn remember(
         last_seen_at: now,
         disconnected_at: None,
     };
-    let transaction = tx::begin(shared.store.writer()).await?;
+    let transaction = shared.store.begin().await?;
     let generation = store::next_generation(&transaction, first).await?;
     members::touch(&transaction, &member.id, now).await?;
     if let Some(statement) = &newer {

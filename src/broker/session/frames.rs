@@ -16,7 +16,6 @@ use crate::broker::roster::Member;
 use crate::broker::shared::Shared;
 use crate::broker::store::{deliveries, members, messages};
 use crate::broker::{accept, admin, departures, expiries, history};
-use crate::db::tx;
 use crate::domain::names;
 use crate::domain::time::UnixMillis;
 use crate::wire::codec::{DecodeError, DecodeErrorKind};
@@ -191,7 +190,7 @@ async fn rename_member(shared: &Arc<Shared>, peer: &Arc<Peer>, name: String) -> 
     let changing = shared.roster.changing().await;
     let member = peer.mesh.member(&peer.member_id).ok_or(Refusal::Forbidden)?;
     let written = async {
-        let transaction = tx::begin(shared.store.writer()).await?;
+        let transaction = shared.store.begin().await?;
         members::set_display_name(&transaction, &member.id, &name, shared.store.now().0).await?;
         transaction.commit().await
     };

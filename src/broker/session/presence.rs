@@ -14,7 +14,6 @@ use crate::broker::roster::Mesh;
 use crate::broker::shared::Shared;
 use crate::broker::store::entity::{audit, presence as row};
 use crate::broker::store::presence as store;
-use crate::db::tx;
 use crate::wire::codec;
 use crate::wire::event::{ConcurrentConnection, PeerEvent, SystemEvent};
 use crate::wire::frame::ServerFrame;
@@ -114,7 +113,7 @@ pub async fn audit(shared: &Shared, mesh_id: &str, event: &str, payload: String)
         at: shared.store.now().0,
     };
     let written = async {
-        let transaction = tx::begin(shared.store.writer()).await?;
+        let transaction = shared.store.begin().await?;
         store::insert_audit(&transaction, row).await?;
         transaction.commit().await
     };

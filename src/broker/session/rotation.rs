@@ -21,7 +21,6 @@ use crate::broker::store::entity::{audit, member_key};
 use crate::broker::store::{members, presence as store};
 use crate::crypto::keys::check_member_key;
 use crate::crypto::sign::{KeyRotation, RotationSignatures};
-use crate::db::tx;
 use crate::domain::ids::MemberKey;
 use crate::domain::time::UnixMillis;
 use crate::wire::event::SystemEvent;
@@ -128,7 +127,7 @@ async fn write(
         .to_string(),
         at: now,
     };
-    let transaction = tx::begin(shared.store.writer()).await?;
+    let transaction = shared.store.begin().await?;
     members::rotate_key(&transaction, &statement.old_pubkey, key, now).await?;
     store::insert_audit(&transaction, audit).await?;
     transaction.commit().await?;

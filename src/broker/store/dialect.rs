@@ -3,6 +3,7 @@
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbErr, Statement};
 
 use super::sqlite_batch::BatchWriter;
+use super::turns::Turns;
 use crate::config::broker::Database;
 use crate::db::{self, CheckpointMode, Sqlite};
 
@@ -70,9 +71,9 @@ impl Engine {
 
     /// The writer whose batches take few trips to SQLite's thread. A server has no
     /// such thread.
-    pub(super) fn batch_writer(&self) -> Option<BatchWriter> {
+    pub(super) fn batch_writer(&self, turns: &Turns) -> Option<BatchWriter> {
         match self {
-            Self::Sqlite(file) => Some(BatchWriter::new(file)),
+            Self::Sqlite(file) => Some(BatchWriter::new(file, turns)),
             #[cfg(feature = "postgres")]
             Self::Postgres { .. } => None,
         }

@@ -2,8 +2,8 @@
 //!
 //! What it is for: one place that knows the schema, for SQLite and PostgreSQL.
 //! What runs here: nothing on its own.
-//! What it guarantees: writes go through [`Store::writer`] inside a transaction
-//! of [`crate::db::tx`], or through [`Store::batch_writer`] where there is one;
+//! What it guarantees: writes go through [`Store::begin`], or through
+//! [`Store::batch_writer`] where there is one, in the order in which they asked;
 //! reads never wait for a writer on SQLite.
 //! What it must not do: decide. Statements in, rows out; what differs between
 //! the engines is in [`dialect`] alone, and in [`sqlite_batch`], which dialect
@@ -21,6 +21,7 @@ pub mod messages;
 pub mod nodes;
 pub mod presence;
 pub mod sqlite_batch;
+mod turns;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -29,6 +30,8 @@ use sea_orm::{DatabaseConnection, DbErr};
 
 use self::dialect::Engine;
 use self::sqlite_batch::BatchWriter;
+pub use self::turns::Transaction;
+use self::turns::Turns;
 use crate::config::broker::Database;
 use crate::db;
 use crate::domain::time::UnixMillis;
@@ -41,6 +44,7 @@ const READERS: u32 = 4;
 #[derive(Debug)]
 pub struct Store {
     engine: Engine,
+    turns: Turns,
     clock: Clock,
     /// Database time minus this machine's time, in milliseconds.
     offset_ms: AtomicI64,
@@ -53,7 +57,7 @@ impl Store {
     pub async fn open(database: &Database, clock: Clock) -> Result<Self, db::Error> {
         let engine = Engine::open(database, READERS).await?;
         db::migrate::migrate::<BrokerMigrator>(engine.writer(), &engine.name()).await?;
-        let store = Self { engine, clock, offset_ms: AtomicI64::new(0) };
+        let store = Self { engine, turns: Turns::default(), clock, offset_ms: AtomicI64::new(0) };
         store.compare_clocks().await.map_err(|source| store.error("read its clock", source))?;
         Ok(store)
     }
@@ -68,6 +72,13 @@ impl Store {
         self.engine.name()
     }
 
+    /// Begins a transaction that holds the write lock. On SQLite whoever asked before
+    /// writes first; on PostgreSQL they write beside each other.
+    pub async fn begin(&self) -> Result<Transaction, DbErr> {
+        let turn = if self.is_shared() { None } else { Some(self.turns.take().await) };
+        Transaction::begin(self.writer(), turn).await
+    }
+
     /// Where transactions begin.
     pub fn writer(&self) -> &DatabaseConnection {
         self.engine.writer()
@@ -75,7 +86,7 @@ impl Store {
 
     /// What commits a batch in fewer trips; `None` where the engine has no such way.
     pub fn batch_writer(&self) -> Option<BatchWriter> {
-        self.engine.batch_writer()
+        self.engine.batch_writer(&self.turns)
     }
 
     /// Where single reads go.

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::deliveries::Ended;
 use super::entity::{dedupe, delivery, history, message};
+use super::turns::{Turn, Turns};
 use crate::db::script::{BEGIN, COMMIT, Done, MAX_ROWS, Script};
 use crate::db::wal::WalKeeper;
 use crate::db::{self, OwnWriter};
@@ -50,8 +51,9 @@ const ROLLBACK: &str = "ROLLBACK";
 pub struct BatchWriter {
     own: OwnWriter,
     wal: WalKeeper,
-    /// Within a transaction.
-    begun: bool,
+    turns: Turns,
+    /// Held within a transaction.
+    turn: Option<Turn>,
 }
 
 /// What the first trip found.
@@ -85,8 +87,8 @@ pub struct Writes<'a> {
 // === impl BatchWriter ===
 
 impl BatchWriter {
-    pub(super) fn new(db: &db::Sqlite) -> Self {
-        Self { own: db.own_writer(), wal: WalKeeper::new(db.clone()), begun: false }
+    pub(super) fn new(db: &db::Sqlite, turns: &Turns) -> Self {
+        Self { own: db.own_writer(), wal: WalKeeper::new(db.clone()), turns: turns.clone(), turn: None }
     }
 
     /// Moves the log into the file now and then. To be called after each batch, once
@@ -98,7 +100,9 @@ impl BatchWriter {
     /// After an error no transaction is left.
     async fn run(&mut self, script: Script) -> Result<Vec<Done>, DbErr> {
         let done = self.own.run(script).await;
-        self.begun &= done.is_ok();
+        if done.is_err() {
+            self.turn = None;
+        }
         done
     }
 
@@ -112,8 +116,8 @@ impl BatchWriter {
                 taken.iter().for_each(|row| bind_dedupe(script, row));
             });
         }
+        self.turn = Some(self.turns.take().await);
         let mut done = self.run(script).await?.into_iter().skip(1);
-        self.begun = true;
         let mut first_column = || -> Result<HashSet<String>, DbErr> {
             done.next().unwrap_or_default().rows.iter().map(|row| column(row, 0)).collect()
         };
@@ -124,13 +128,14 @@ impl BatchWriter {
     /// the copies that were acknowledged for the first time.
     pub async fn finish(&mut self, writes: &Writes<'_>) -> Result<Vec<Ended>, DbErr> {
         let mut script = Script::default();
-        if !self.begun {
+        if self.turn.is_none() {
             script.add(BEGIN);
+            self.turn = Some(self.turns.take().await);
         }
         writes.add_to(&mut script);
         script.add(COMMIT);
         let done = self.run(script).await?;
-        self.begun = false;
+        self.turn = None;
         // Of these statements only the settling one gives rows.
         done.iter().flat_map(|done| &done.rows).map(ended).collect()
     }
@@ -141,7 +146,7 @@ impl BatchWriter {
         script.add(ROLLBACK);
         // An error has closed the connection, and the transaction with it.
         let _ = self.run(script).await;
-        self.begun = false;
+        self.turn = None;
     }
 
     #[cfg(test)]

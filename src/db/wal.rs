@@ -75,7 +75,7 @@ impl WalKeeper {
     }
 
     /// To be called after each commit, with the pages that its rows fill, roughly.
-    /// Waits only when little is left to move, or far too much.
+    /// Waits only when little is left to move, or far too much, or the log is long.
     pub async fn wrote(&mut self, row_pages: u64) {
         self.waiting.add(row_pages);
         self.later.add(row_pages);

@@ -135,8 +135,13 @@ fn claim_sql(targets: &str) -> String {
     format!(
         "UPDATE outbox SET status = 'inflight', attempts = attempts + 1, \
          first_transmit_at = COALESCE(first_transmit_at, ?1) \
-         WHERE id IN (SELECT id FROM outbox INDEXED BY outbox_pending \
-         WHERE status = 'pending' AND next_attempt_at <= ?1 {targets}ORDER BY next_attempt_at, rowid LIMIT ?2) \
+         WHERE id IN (SELECT id FROM ( \
+         SELECT * FROM (SELECT id, 0 AS place FROM outbox INDEXED BY outbox_moved \
+         WHERE status = 'pending' AND next_attempt_at <> enqueued_at AND next_attempt_at <= ?1 {targets}\
+         ORDER BY enqueued_at LIMIT ?2) \
+         UNION ALL SELECT * FROM (SELECT id, 1 FROM outbox INDEXED BY outbox_pending \
+         WHERE status = 'pending' AND next_attempt_at = enqueued_at AND next_attempt_at <= ?1 {targets}\
+         ORDER BY next_attempt_at LIMIT ?2)) ORDER BY place LIMIT ?2) \
          RETURNING *"
     )
 }
@@ -146,10 +151,11 @@ const OLDEST_PENDING: &str = "SELECT MIN(at) FROM ( \
      UNION ALL SELECT MIN(enqueued_at) FROM outbox INDEXED BY outbox_moved \
      WHERE status = 'pending' AND next_attempt_at <> enqueued_at)";
 
-/// Moves up to `limit` due rows to `inflight`, those due first, and returns them in
-/// that order. A row that was not tried yet is due since its accept. Read from an
-/// index in that order: sorting a long backlog for every claim would stall the
-/// writer.
+/// Moves up to `limit` due rows to `inflight`, oldest first, and returns them in the
+/// order of accept. A row whose due time was changed was claimed before, so it is
+/// older than all that were not; those are due since their accept. Both are read
+/// from an index in their order: sorting a long backlog for every claim would stall
+/// the writer.
 pub async fn claim_due(
     db: &impl ConnectionTrait,
     now: UnixMillis,
@@ -173,7 +179,7 @@ pub async fn claim_due(
     let statement = Statement::from_sql_and_values(DbBackend::Sqlite, sql, values);
     let mut rows = Entity::find().from_raw_sql(statement).all(db).await?;
     // RETURNING promises no order.
-    rows.sort_unstable_by(|one, other| (one.next_attempt_at, &one.id).cmp(&(other.next_attempt_at, &other.id)));
+    rows.sort_unstable_by(|one, other| one.id.cmp(&other.id));
     Ok(rows)
 }
 

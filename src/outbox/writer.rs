@@ -161,10 +161,13 @@ impl Writer {
             }
         }
         self.put_back_orphans().await;
-        let pages = together.rows.iter().map(pages_of).sum::<u64>();
+        // Each changed row is written again, with its page.
+        let stored = together.stored.iter().map(|(ids, _)| ids.len()).sum::<usize>();
+        let mut pages = together.rows.iter().map(pages_of).sum::<u64>() + (together.outcomes.len() + stored) as u64;
         self.write_together(together).await;
         for (limit, only, reply) in claims {
             let claimed = repo::claim_due(self.writer(), self.clock.now(), limit, &only).await;
+            pages += claimed.iter().flatten().map(pages_of).sum::<u64>();
             self.after(claimed.as_ref().err()).await;
             // The sender asks again when its link or this task is gone.
             let _ = reply.send(claimed);
@@ -306,7 +309,7 @@ impl Writer {
     }
 }
 
-/// Pages that a new row fills, roughly.
+/// Pages that a row fills, roughly.
 fn pages_of(row: &Model) -> u64 {
     1 + row.payload.len() as u64 / 4096
 }

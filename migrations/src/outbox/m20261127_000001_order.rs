@@ -1,7 +1,6 @@
-//! Rows that wait are taken in the order of their due times, for which there is an
-//! index already. The one in the order of accept cost every send a page; what it
-//! was for besides, the age of the oldest row, needs only the rows whose due time
-//! was changed.
+//! The order of accept is that of the due times, for which there is an index
+//! already, but for rows whose due time was changed. An index of all of them cost
+//! every send a page; one of those rows costs only them.
 
 use sea_orm_migration::prelude::*;
 
@@ -9,8 +8,9 @@ use sea_orm_migration::prelude::*;
 pub(super) struct Migration;
 
 const CHANGE: &str = "
-DROP INDEX outbox_due;
-CREATE INDEX outbox_moved ON outbox (enqueued_at) WHERE status = 'pending' AND next_attempt_at <> enqueued_at;
+DROP INDEX IF EXISTS outbox_due;
+CREATE INDEX outbox_moved ON outbox (enqueued_at, next_attempt_at)
+    WHERE status = 'pending' AND next_attempt_at <> enqueued_at;
 ";
 
 #[async_trait::async_trait]

@@ -49,6 +49,36 @@ async fn next_id(client: &mut Client) -> (Value, String) {
     (send, id)
 }
 
+/// Each of them waits for a while of its own; once all may go, the oldest go first.
+#[tokio::test]
+async fn what_was_under_way_when_the_link_was_lost_leaves_before_what_came_since() {
+    let fake = FakeBroker::start().await;
+    let mut alice = fake.member("alice");
+    alice.configure(&format!("{QUICK}[outbox]\nwindow = 4\n"));
+    alice.start().await;
+    let mut client = fake.link(&alice).await;
+    let mut ids = Vec::new();
+    for text in ["1", "2", "3", "4"] {
+        ids.push(alice.send("bob", text).await);
+        assert_eq!(Some(&next_id(&mut client).await.1), ids.last());
+    }
+    for text in ["5", "6", "7", "8"] {
+        ids.push(alice.send("bob", text).await);
+    }
+    // Longer than any of their pauses.
+    client.send(&json!({"type": "drain", "reconnectAfterMs": 150})).await;
+    client.close(1001, "shutting down").await;
+    for id in &ids {
+        alice.outbox_status(id, "pending").await;
+    }
+    let mut client = fake.link(&alice).await;
+    for id in &ids {
+        let (send, left) = next_id(&mut client).await;
+        assert_eq!(left, *id);
+        client.ack(&send, &format!("broker-{left}")).await;
+    }
+}
+
 #[tokio::test]
 async fn a_backlog_leaves_at_the_advertised_rate() {
     let backlog: Vec<(&str, &str)> = (0..25).map(|_| ("bob", "x")).collect();

@@ -33,8 +33,8 @@ pub(super) struct Reader<'a> {
     pub(super) identity: &'a Identity,
     /// What the broker said of the close that follows.
     pub(super) why: Mutex<Option<CloseReason>>,
-    /// When it will be back, by its word.
-    pub(super) back_after: &'a Mutex<Option<Duration>>,
+    /// When it will be back, by its word and this host's monotonic clock.
+    pub(super) back_at: &'a Mutex<Duration>,
     pub(super) limits: Limits,
     pub(super) pending: &'a Pending,
     pub(super) deliveries: &'a mpsc::Sender<Delivery>,
@@ -117,7 +117,8 @@ impl Reader<'_> {
             ServerFrame::Drain(drain) => {
                 tracing::info!(after_ms = drain.reconnect_after_ms, "The broker restarts soon");
                 let after = Duration::from_millis(drain.reconnect_after_ms);
-                *self.back_after.lock().unwrap_or_else(PoisonError::into_inner) = Some(after);
+                let at = self.clock.monotonic().saturating_add(after);
+                *self.back_at.lock().unwrap_or_else(PoisonError::into_inner) = at;
             }
             ServerFrame::Error(error) => {
                 tracing::warn!(code = error.code, message = error.message, "The broker reports an error");

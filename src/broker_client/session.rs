@@ -5,7 +5,8 @@
 //! What runs here: one task. The two directions of a connection run inside it.
 //! What it guarantees: a lost connection fails every answer that is awaited
 //! before the next try; the pauses follow `[reconnect]` and start over after a
-//! connection that has lasted.
+//! connection that has lasted. A broker that restarts is not asked before it said
+//! that it will be back.
 //! What it must not do: come back after a terminal close.
 
 use std::sync::atomic::Ordering;
@@ -26,6 +27,7 @@ use super::reader::Reader;
 use super::{Config, Delivery, End, Error, LinkState, News, Outgoing, Session, Stats, clock_offset, writer};
 use crate::domain::ids::MemberKey;
 use crate::domain::negotiation::{Agreement, Patience, Verdict};
+use crate::domain::retry::Backoff;
 use crate::domain::time::UnixMillis;
 use crate::identity::{Identity, OwnKey};
 use crate::runtime::clock::Clock;
@@ -61,8 +63,9 @@ pub(super) struct Task {
     /// Broker time minus own time, as the broker said it when it refused a
     /// hello; counts more than what the upgrade's answer says.
     pub(super) told_offset_ms: Option<i64>,
-    /// When the broker of the last connection said that it would be back.
-    pub(super) back_after: Option<Duration>,
+    /// When the broker said that it would be back, by the monotonic clock; in the
+    /// past if it said nothing.
+    pub(super) back_at: Duration,
     pub(super) pending: Pending,
     pub(super) stats: Arc<Stats>,
     pub(super) stop: CancellationToken,
@@ -92,12 +95,11 @@ impl Task {
                 continue;
             }
             let lasted = self.clock.monotonic().saturating_sub(started);
-            let back_after = self.back_after.take();
-            attempt = if lasted > STABLE || back_after.is_some() { 1 } else { attempt.saturating_add(1) };
+            attempt = if lasted > STABLE { 1 } else { attempt.saturating_add(1) };
             if let Error::ClockSkew { offset_ms: Some(offset_ms) } = error {
                 self.told_offset_ms = Some(offset_ms);
             }
-            if self.pause(&error, attempt, back_after).await.is_err() {
+            if self.pause(&error, attempt).await.is_err() {
                 return;
             }
         }
@@ -237,12 +239,12 @@ impl Task {
         while let Ok(stale) = self.outgoing.try_recv() {
             drop(stale);
         }
-        let back_after = Mutex::default();
+        let back_at = Mutex::default();
         let reader = Reader {
             session: Arc::clone(&session),
             state: &self.state,
             why: Mutex::default(),
-            back_after: &back_after,
+            back_at: &back_at,
             identity: &self.identity,
             limits: Limits { max_bytes: MAX_FRAME, strict: self.config.features.strict_frames },
             pending: &self.pending,
@@ -261,7 +263,7 @@ impl Task {
             error = reader.run(&mut stream) => error,
             error = writer::run(&mut sink, &mut self.outgoing, &self.pending, &self.clock, &self.stop) => error,
         };
-        self.back_after = *back_after.lock().unwrap_or_else(PoisonError::into_inner);
+        self.back_at = *back_at.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(error, Error::Stopping | Error::Renewed) {
             let reason = if matches!(error, Error::Stopping) { "daemon stops" } else { "renewed" };
             let frame = CloseFrame { code: close::NORMAL.into(), reason: reason.into() };
@@ -273,13 +275,14 @@ impl Task {
 
     /// Waits before the next try; an error means that the daemon stops. A broker
     /// that has said when it will be back is not asked before, nor by all at once.
-    async fn pause(&mut self, error: &Error, attempt: u32, back_after: Option<Duration>) -> Result<(), ()> {
+    async fn pause(&mut self, error: &Error, attempt: u32) -> Result<(), ()> {
         let (code, reason) = (error.code(), error.to_string());
-        let mut schedule = self.config.backoff;
-        if let Some(after) = back_after {
-            schedule.initial = after.min(schedule.max).max(schedule.initial);
-        }
-        let pause = schedule.pause(attempt, self.ids.jitter(1000));
+        let backoff = self.config.backoff;
+        let away = self.back_at.saturating_sub(self.clock.monotonic()).min(backoff.max);
+        let spread = Backoff { initial: away, ..backoff };
+        // Only the upper half of the jitter: later, never earlier.
+        let away = spread.pause(1, 500 + self.ids.jitter(500));
+        let pause = backoff.pause(attempt, self.ids.jitter(1000)).max(away);
         let was_up = std::mem::take(&mut self.told_up);
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         tracing::warn!(code = code.name(), attempt, pause_ms, "No link to the broker: {reason}");

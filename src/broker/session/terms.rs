@@ -15,8 +15,8 @@ use crate::wire::features::{CloseReason, Drain};
 use crate::wire::frame::ServerFrame;
 use crate::wire::hello::Group;
 
-/// About how long a restart takes, in milliseconds. Clients spread themselves
-/// around it.
+/// About how long a restart takes, in milliseconds. Clients come back then or a
+/// little later.
 const RESTART_MS: u64 = 1_000;
 
 /// Which hello opened the connection.

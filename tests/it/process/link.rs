@@ -150,7 +150,7 @@ async fn a_broker_that_restarts_says_when_to_come_back() {
     let fake = FakeBroker::start().await;
     let mut alice = fake.member("alice");
     alice.start().await;
-    for (said, pauses) in [(6_000, 4_500..=7_500), (10, 375..=625), (86_400_000, 22_500..=37_500)] {
+    for (said, pauses) in [(6_000, 5_000..=7_500), (10, 375..=625), (86_400_000, 29_000..=37_500)] {
         let told = alice.log().len();
         let mut client = fake.connect().await;
         client.send(&json!({"type": "drain", "reconnectAfterMs": said})).await;

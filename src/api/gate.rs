@@ -37,11 +37,13 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Calls that are answered while the daemon stops, so that whoever waits for its
 /// end learns of it.
-const WHILE_STOPPING: [&str; 8] = [
+const WHILE_STOPPING: [&str; 10] = [
     "/healthz",
     "/readyz",
     "/v1/health",
+    "/v1/version",
     "/claudemesh.v1.ControlService/GetHealth",
+    "/claudemesh.v1.ControlService/GetVersion",
     "/claudemesh.admin.v1.LifecycleService/GetStatus",
     "/claudemesh.admin.v1.LifecycleService/Shutdown",
     "/grpc.health.v1.Health/Check",

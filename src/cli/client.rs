@@ -108,7 +108,13 @@ impl Client {
     /// of it (R277, R408).
     pub async fn serving(context: &Context, args: &DaemonArgs, feature: &str) -> Result<Self, Failure> {
         let client = Self::find(context, args).await?;
-        let version = answer(client.control().get_version(call(GetVersionRequest {})).await)?;
+        let version = match answer(client.control().get_version(call_within(CONNECT_LIMIT, GetVersionRequest {})).await)
+        {
+            Ok(version) => version,
+            // It says more of the call that matters than of this one.
+            Err(failure) if failure.code() != ErrorCode::NotServed.name() => return Ok(client),
+            Err(failure) => return Err(failure),
+        };
         let daemon = safe(&version.daemon_version);
         let lacks = if version.ipc_api != API_VERSION {
             format!("the local API {API_VERSION}; it serves {}", safe(&version.ipc_api))

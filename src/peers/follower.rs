@@ -114,6 +114,8 @@ impl Follower {
             }
             News::Down { reason } => {
                 *down_since = Some(now);
+                // Tried again with the next link; until then nobody knows.
+                self.disk_full.store(false, Ordering::Relaxed);
                 self.presence.send_replace(Arc::default());
                 self.hub.publish(now, MeshEvent::DaemonDisconnect { reason });
                 false
@@ -179,8 +181,12 @@ impl Follower {
         // connected, which is then all there is to pin.
         let knows_members = session.negotiated.has(Feature::ClientMessageIdDedupe);
         let read = self.ask(knows_members).await;
-        let is_full = matches!(&read, Err(Error::Storage(error)) if tx::is_full(error));
-        self.disk_full.store(is_full, Ordering::Relaxed);
+        match &read {
+            Ok(()) => self.disk_full.store(false, Ordering::Relaxed),
+            Err(Error::Storage(error)) if tx::is_full(error) => self.disk_full.store(true, Ordering::Relaxed),
+            // An answer that did not come says nothing of the disk.
+            Err(_) => {}
+        }
         match read {
             Ok(()) => true,
             Err(error) => {

@@ -42,6 +42,8 @@ test: tools lint
 	cd proto && $(tools)/venv/bin/buf format --diff --exit-code >/dev/null
 	cd proto && $(tools)/venv/bin/buf breaking --path claudemesh/v1 --against frozen/v1.binpb
 	CLAUDEMESH_TEST_TOOLS=$(tools) $(cargo) test --workspace --exclude claudemesh-benches
+	# Where a build can be told to die. The shipped one cannot, which the run above shows.
+	CLAUDEMESH_TEST_TOOLS=$(tools) $(cargo) test --features failpoints --test it -- rotation_faults
 
 # The shipped build beside its peers. BENCH passes options on, such as
 # BENCH='--only send --rounds 1'.

@@ -2,6 +2,7 @@
 //! does for a full disk, and takes them again later.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
@@ -90,6 +91,64 @@ async fn every_send_of_a_failed_batch_is_answered_from_what_is_stored() {
     for body in refused.iter().take(5).chain(stored.iter().take(5)) {
         alice.post_send(body).await.expect(202);
     }
+}
+
+/// The same with a link, where one commit writes new sends and what became of others:
+/// what is refused has not left, and no answer of the broker is lost.
+// Covers: D-C12
+#[tokio::test]
+async fn a_failed_batch_of_sends_and_outcomes_is_none_of_both() {
+    let Some(strace) = tools::system("strace") else { return };
+    let fake = FakeBroker::start().await;
+    let mut alice = fake.member("alice");
+    start(&mut alice, &strace, "outbox.db", 400, 460).await;
+    let mut client: Client = fake.link(&alice).await;
+    alice.knows("bob").await;
+    let left: Arc<Mutex<Vec<String>>> = Arc::default();
+    let noted = Arc::clone(&left);
+    let broker = tokio::spawn(async move {
+        while let Some(frame) = client.next().await {
+            if frame["type"] == "send" {
+                let id = frame["client_message_id"].as_str().expect("an id").to_owned();
+                client.ack(&frame, &format!("broker-{id}")).await;
+                noted.lock().expect("no panic").push(id);
+            } else {
+                client.answer_lists(&frame).await;
+            }
+        }
+    });
+    let (mut stored, mut refused) = (Vec::new(), Vec::new());
+    let full = async |body: &Value| alice.post_send(body).await.status;
+    for round in 0..400 {
+        let ids: Vec<String> = (0..8).map(|number| format!("send-{round}-{number}")).collect();
+        let bodies: Vec<Value> = ids
+            .iter()
+            .map(|id| json!({"to": "bob", "message": format!("text of {id}"), "client_message_id": id}))
+            .collect();
+        let answers = futures_util::future::join_all(bodies.iter().map(full)).await;
+        for (id, status) in ids.into_iter().zip(answers) {
+            if status == 202 { stored.push(id) } else { refused.push((id, status)) }
+        }
+        if !refused.is_empty() && refused.last().is_some_and(|(id, _)| !id.starts_with(&format!("send-{round}-"))) {
+            break;
+        }
+    }
+    assert!(refused.iter().all(|(_, status)| *status == 507) && !refused.is_empty(), "{refused:?}");
+    for id in &stored {
+        let row = alice.outbox_status(id, "done").await;
+        assert_eq!(row["broker_message_id"], format!("broker-{id}"));
+    }
+    let db = alice.outbox_db().await;
+    assert_eq!(db.number("SELECT count(*) FROM outbox").await, i64::try_from(stored.len()).expect("a small number"));
+    db.close().await;
+    alice.cli(&["daemon", "down", "--mesh", "demo"]).await.ok();
+    alice.ended().await;
+    broker.await.expect("the broker");
+    let mut left = left.lock().expect("no panic").clone();
+    left.sort();
+    left.dedup();
+    stored.sort();
+    assert_eq!(left, stored, "nothing that was refused has left");
 }
 
 /// A message is acknowledged when it is stored, and not before: a full disk

@@ -154,6 +154,7 @@ pub(super) async fn parts(
         identity: identity.clone(),
         link: link.handle(),
         clock: clock.clone(),
+        guard: guard.clone(),
         ids: ids.clone(),
         metrics: metrics.clone(),
         grace: config.crypto.grace(),

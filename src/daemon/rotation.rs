@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::status::Failure;
-use crate::broker_client::{self, LinkState};
+use crate::broker_client::{self, LinkState, Session};
 use crate::config::paths::{Root, StateDir};
 use crate::crypto::keys::MemberSecret;
 use crate::crypto::sign::KeyRotation;
@@ -37,6 +37,7 @@ use crate::runtime::ids::IdSource;
 use crate::runtime::private_file;
 use crate::runtime::supervisor::Supervisor;
 use crate::runtime::task_kind::{Phase, TaskKind};
+use crate::runtime::time_guard::TimeGuard;
 use crate::telemetry::metrics::Metrics;
 use crate::wire::features::Feature;
 use crate::wire::frame::{ClientFrame, ServerFrame};
@@ -47,7 +48,7 @@ const REGISTER_LIMIT: Duration = Duration::from_secs(10);
 /// Pause before a registration that failed is repeated on the same link.
 const REPEAT: Duration = Duration::from_secs(5);
 /// How often keys are looked at whose time may be over.
-const ERASE_EVERY: Duration = Duration::from_secs(3600);
+const ERASE_EVERY: Duration = Duration::from_secs(60);
 /// Greatest difference to the broker's clock at which this host's clock is
 /// trusted with erasing a key.
 const TRUSTED_OFFSET_MS: i64 = 300_000;
@@ -61,6 +62,7 @@ pub(super) struct Rotation {
     pub(super) identity: Identity,
     pub(super) link: broker_client::Handle,
     pub(super) clock: Clock,
+    pub(super) guard: TimeGuard,
     pub(super) ids: IdSource,
     pub(super) metrics: Metrics,
     pub(super) grace: Duration,
@@ -170,7 +172,9 @@ impl Rotation {
     /// Step 1: the old key opens on, whatever comes. How many keys there are.
     async fn archive(&self, old: &Arc<OwnKey>, now: UnixMillis) -> Result<usize, String> {
         let mut archive = Archive::load(&self.state.keypair_archive(), now).map_err(|error| error.to_string())?;
-        archive.erase_expired(now);
+        if self.may_erase() {
+            archive.erase_expired(now);
+        }
         let forced = archive.add(old, format!("k_{}", self.ids.ulid()), now, self.grace);
         archive.save(&self.state.keypair_archive()).map_err(|error| error.to_string())?;
         for key_id in forced {
@@ -289,12 +293,17 @@ impl Rotation {
         }
     }
 
-    /// Erases keys whose time is over (R377). A clock that the broker's does not
-    /// confirm erases nothing: what is gone does not come back with the right
-    /// time.
+    /// Whether keys may be erased: the broker's time confirmed this host's when the
+    /// link came, and the clock has not jumped since. What is gone does not come
+    /// back with the right time.
+    fn may_erase(&self) -> bool {
+        let confirmed = |session: Arc<Session>| session.clock_offset_ms.saturating_abs() <= TRUSTED_OFFSET_MS;
+        self.link.session().is_some_and(confirmed) && self.guard.may_destroy()
+    }
+
+    /// Erases keys whose time is over (R377).
     async fn erase_expired(&self) {
-        let Some(session) = self.link.session() else { return };
-        if session.clock_offset_ms.saturating_abs() > TRUSTED_OFFSET_MS {
+        if !self.may_erase() {
             return;
         }
         let now = self.clock.now();

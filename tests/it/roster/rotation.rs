@@ -15,7 +15,7 @@ use crate::support::raw::{Member, Raw};
 use crate::support::sqlite::Db;
 use crate::support::wait;
 
-fn json_file(path: &Path) -> Value {
+pub(super) fn json_file(path: &Path) -> Value {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -165,7 +165,7 @@ async fn rows_that_wait_survive_a_rotation_of_either_side() {
     assert_eq!(sender, bob.received(&after).await["sender_member_id"], "one member under both keys");
 }
 
-async fn linked() -> (FakeBroker, Daemon, Client) {
+pub(super) async fn linked() -> (FakeBroker, Daemon, Client) {
     let fake = FakeBroker::start().await;
     let mut alice = fake.member("alice");
     alice.start().await;
@@ -175,7 +175,7 @@ async fn linked() -> (FakeBroker, Daemon, Client) {
 
 /// Rotates against the fake broker, which registers the key and gets the new
 /// hello. The new connection.
-async fn rotate_with(fake: &FakeBroker, alice: &Daemon, mut client: Client) -> Client {
+pub(super) async fn rotate_with(fake: &FakeBroker, alice: &Daemon, mut client: Client) -> Client {
     let asked = rotate(alice);
     let answered = async {
         let request = client.expect("member_rotate").await;
@@ -206,7 +206,7 @@ async fn rotate_with(fake: &FakeBroker, alice: &Daemon, mut client: Client) -> C
     next
 }
 
-fn sealed_for(fake: &FakeBroker, client: &Client, key: &str, id: &str, text: &str) -> Value {
+pub(super) fn sealed_for(fake: &FakeBroker, client: &Client, key: &str, id: &str, text: &str) -> Value {
     let (nonce, sealed) = keys::seal(&fake.bob, key, text.as_bytes());
     let mut push = push_frame(&client.hello, &fake.bob, id, Some(id), &nonce, &sealed);
     push["recipientKey"] = json!(key);

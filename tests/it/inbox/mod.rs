@@ -3,6 +3,7 @@
 mod filters;
 mod hostile;
 mod keep;
+mod lost_receipt;
 mod receive;
 mod replay;
 mod salvage;

@@ -1,5 +1,5 @@
 //! A TCP proxy between daemon and broker that a test can cut, slow down, make
-//! forget acks, and read from.
+//! lose frames of either side, and read from.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -18,6 +18,9 @@ struct State {
     delay_ms: AtomicU64,
     acks_to_drop: AtomicU32,
     acks_dropped: AtomicU32,
+    /// The type of the frame at which the link is to be cut.
+    cut_at: Mutex<Option<&'static str>>,
+    cuts: AtomicU32,
     connections: AtomicU32,
     from_client: Mutex<Vec<Value>>,
     links: Mutex<Vec<CancellationToken>>,
@@ -61,11 +64,21 @@ impl Proxy {
         self.hang_up();
     }
 
+    /// Swallows the next frame of this type, whichever side sends it, and cuts
+    /// there. Nothing gets through until [`Self::restore`]: what is retried waits
+    /// until the test has done what it wants in between.
+    pub(crate) fn cut_at(&self, kind: &'static str) {
+        *self.state.cut_at.lock().expect("no holder panicked") = Some(kind);
+    }
+
+    /// How often a link was cut by [`Self::cut_at`].
+    pub(crate) fn cuts(&self) -> u32 {
+        self.state.cuts.load(Ordering::SeqCst)
+    }
+
     /// Ends every connection; new ones are served.
     pub(crate) fn hang_up(&self) {
-        for token in self.state.links.lock().expect("no holder panicked").drain(..) {
-            token.cancel();
-        }
+        self.state.hang_up();
     }
 
     /// Serves again after [`Self::cut`].
@@ -99,6 +112,27 @@ impl Proxy {
     pub(crate) fn client_frames(&self, kind: &str) -> Vec<Value> {
         let frames = self.state.from_client.lock().expect("no holder panicked");
         frames.iter().filter(|frame| frame["type"] == kind).cloned().collect()
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn hang_up(&self) {
+        for token in self.links.lock().expect("no holder panicked").drain(..) {
+            token.cancel();
+        }
+    }
+
+    /// Whether a frame of this side and type is lost, and the link with it.
+    fn loses(&self, side: Side, kind: &str) -> bool {
+        if self.cut_at.lock().expect("no holder panicked").take_if(|at| *at == kind).is_some() {
+            self.cut.store(true, Ordering::SeqCst);
+            self.hang_up();
+            self.cuts.fetch_add(1, Ordering::SeqCst);
+            return true;
+        }
+        side == Side::Server && kind == "ack" && take_drop(self)
     }
 }
 
@@ -147,17 +181,15 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State,
         }
         while let Some(frame) = frame_length(&buffer).filter(|length| *length <= buffer.len()) {
             let bytes: Vec<u8> = buffer.drain(..frame).collect();
-            let text = text_of(&bytes);
-            match side {
-                Side::Client => {
-                    if let Some(frame) = text.and_then(|text| serde_json::from_str(&text).ok()) {
-                        state.from_client.lock().expect("no holder panicked").push(frame);
-                    }
+            if let Some(frame) = text_of(&bytes).and_then(|text| serde_json::from_str::<Value>(&text).ok()) {
+                let kind = frame["type"].as_str().unwrap_or_default().to_owned();
+                // Noted before it is lost: a test that sees the cut finds it here.
+                if side == Side::Client {
+                    state.from_client.lock().expect("no holder panicked").push(frame);
                 }
-                Side::Server if text.is_some_and(|text| text.contains("\"type\":\"ack\"")) && take_drop(state) => {
+                if state.loses(side, &kind) {
                     return Ok(());
                 }
-                Side::Server => {}
             }
             to.write_all(&bytes).await?;
         }

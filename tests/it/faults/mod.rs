@@ -4,6 +4,7 @@
 mod kill_broker;
 mod kill_receiver;
 mod kill_sender;
+mod kill_two;
 mod load;
 
 /// One load at a time: each keeps every core busy, and two would wait for each

@@ -1,4 +1,5 @@
-//! Every state of an id, asked again with the same and with another request.
+//! Every state of an id, asked again with the same and with another request,
+//! of a daemon that started anew in between.
 
 use serde_json::{Value, json};
 
@@ -55,6 +56,8 @@ async fn none_then_pending() {
     drop(fake);
     let first = alice.post_send(&request("first")).await.expect(202).json();
     assert_eq!((&first["status"], &first["client_message_id"]), (&json!("queued"), &json!(ID)), "{first}");
+    alice.kill9();
+    alice.start().await;
     let again = alice.post_send(&request("first")).await.expect(202).json();
     assert_eq!(again["status"], "queued", "{again}");
     assert_eq!(again["accepted_at"], first["accepted_at"], "it is the first request's row");
@@ -66,7 +69,10 @@ async fn none_then_pending() {
 
 #[tokio::test]
 async fn inflight() {
-    let (_fake, alice, mut client) = queued().await;
+    let (fake, mut alice, mut client) = queued().await;
+    client.expect("send").await;
+    alice.outbox_status(ID, "inflight").await;
+    let mut client = alice.anew(&fake, client).await;
     client.expect("send").await;
     alice.outbox_status(ID, "inflight").await;
     let again = alice.post_send(&request("first")).await.expect(202).json();
@@ -78,10 +84,11 @@ async fn inflight() {
 // Covers: R151
 #[tokio::test]
 async fn done() {
-    let (_fake, alice, mut client) = queued().await;
+    let (fake, mut alice, mut client) = queued().await;
     let send = client.expect("send").await;
     client.ack(&send, "broker-1").await;
     alice.outbox_status(ID, "done").await;
+    let mut client = alice.anew(&fake, client).await;
     let again = alice.post_send(&request("first")).await.expect(200).json();
     assert_eq!(again["duplicate"], true, "{again}");
     assert_eq!(again["broker_message_id"], "broker-1", "{again}");
@@ -95,7 +102,7 @@ async fn done() {
 
 #[tokio::test]
 async fn dead() {
-    let (_fake, alice, mut client) = queued().await;
+    let (fake, mut alice, mut client) = queued().await;
     let send = client.expect("send").await;
     let refusal = json!({
         "type": "ack", "id": send["id"], "messageId": "", "queued": false,
@@ -103,6 +110,7 @@ async fn dead() {
     });
     client.send(&refusal).await;
     alice.outbox_status(ID, "dead").await;
+    let _client = alice.anew(&fake, client).await;
     let problem = assert_conflict(alice.post_send(&request("first")).await, "outbox_dead_fingerprint_match");
     assert!(problem.to_string().contains("forbidden"), "the reason is told: {problem}");
     assert_conflict(alice.post_send(&request("other")).await, "outbox_dead_fingerprint_mismatch");
@@ -137,6 +145,8 @@ async fn every_field_of_a_request_counts() {
         "meta": {"a": 1, "b": {"c": [1, 2]}}, "reply_to_id": "earlier",
     });
     alice.post_send(&first).await.expect(202);
+    alice.kill9();
+    alice.start().await;
     for (field, value) in [
         ("message", json!("text ")),
         ("priority", json!("now")),
@@ -158,10 +168,11 @@ async fn every_field_of_a_request_counts() {
 /// A known id is answered before anything is resolved.
 #[tokio::test]
 async fn a_finished_send_is_answered_though_its_destination_is_gone() {
-    let (_fake, alice, mut client) = queued().await;
+    let (fake, mut alice, mut client) = queued().await;
     let send = client.expect("send").await;
     client.ack(&send, "broker-1").await;
     alice.outbox_status(ID, "done").await;
+    let _client = alice.anew(&fake, client).await;
     let mut gone = request("first");
     gone["to"] = json!("nobody-of-that-name");
     assert_conflict(alice.post_send(&gone).await, "outbox_done_fingerprint_mismatch");

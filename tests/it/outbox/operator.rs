@@ -52,7 +52,7 @@ async fn requeue(alice: &Daemon, body: Value) -> crate::support::http::Response 
 // Covers: R167, R168, R170
 #[tokio::test]
 async fn a_dead_send_is_listed_queued_again_under_its_id_and_accepted() {
-    let (_fake, alice, mut client) = connected().await;
+    let (fake, mut alice, mut client) = connected().await;
     let id = dead(&alice, &mut client, "given up").await;
     let waiting = alice.send("bob", "waits").await;
     let send = client.expect("send").await;
@@ -71,7 +71,9 @@ async fn a_dead_send_is_listed_queued_again_under_its_id_and_accepted() {
         assert!(table.contains("dead") && table.contains("inflight"), "{table}");
     }
     client.ack(&send, "broker-1").await;
+    alice.outbox_status(&waiting, "done").await;
 
+    let mut client = alice.anew(&fake, client).await;
     let before = keys::now_ms();
     let said = alice.cli(&["daemon", "outbox", "requeue", &id]).await.ok();
     assert!(said.stdout.starts_with("queued") && said.stdout.contains(&id), "{said:?}");
@@ -110,7 +112,7 @@ async fn the_age_of_a_requeued_send_counts_from_the_requeue() {
 
 #[tokio::test]
 async fn a_successor_takes_everything_along_that_decides_where_it_goes() {
-    let (fake, alice, mut client) = connected().await;
+    let (fake, mut alice, mut client) = connected().await;
     let body = json!({
         "to": "bob", "message": "first text", "priority": "now", "meta": {"ticket": 7}, "reply_to_id": "earlier",
         "client_message_id": "first",
@@ -154,6 +156,7 @@ async fn a_successor_takes_everything_along_that_decides_where_it_goes() {
     db.close().await;
 
     // The successor is a send like any other: the same request again is a repeat.
+    let _client = alice.anew(&fake, client).await;
     let mut same = body.clone();
     same["message"] = json!("second text");
     same["client_message_id"] = json!("second");
@@ -187,6 +190,7 @@ async fn a_dropped_send_never_leaves_and_keeps_its_id() {
         &json!({"status": "aborted", "length(payload)": 0, "aborted_by": "operator", "superseded_by": null})
     );
     db.close().await;
+    let _client = alice.anew(&fake, client).await;
     let answer = alice.post_send(&json!({"to": "bob", "message": text, "client_message_id": id})).await.expect(409);
     assert_eq!(answer.json()["code"], "outbox_aborted_fingerprint_match");
     let listed = alice.cli(&["outbox", "--json"]).await.ok().json();
@@ -198,11 +202,11 @@ async fn a_dropped_send_never_leaves_and_keeps_its_id() {
 // Covers: R171
 #[tokio::test]
 async fn prune_clears_texts_only_when_confirmed_and_keeps_the_ids() {
-    let (_fake, alice, mut client) = connected().await;
+    let (fake, mut alice, mut client) = connected().await;
     let text = unique("accepted long ago");
     let id = done(&alice, &mut client, &text).await;
     let kept = dead(&alice, &mut client, "kept").await;
-    let payload = async || {
+    let payload = async |alice: &Daemon| {
         let db = alice.outbox_db().await;
         let bytes = db.number(&format!("SELECT length(payload) FROM outbox WHERE client_message_id = '{id}'")).await;
         db.close().await;
@@ -210,13 +214,14 @@ async fn prune_clears_texts_only_when_confirmed_and_keeps_the_ids() {
     };
     let would = alice.cli(&["daemon", "outbox", "prune"]).await.ok();
     assert!(would.stdout.contains("would prune  1 entries"), "{would:?}");
-    assert_eq!(payload().await, i64::try_from(text.len()).expect("short"));
+    assert_eq!(payload(&alice).await, i64::try_from(text.len()).expect("short"));
     let did = alice.cli(&["daemon", "outbox", "prune", "--confirm", "--json"]).await.ok().json();
     assert_eq!(did, json!({"entries": 1, "freed_bytes": text.len().to_string(), "confirmed": true}));
-    assert_eq!(payload().await, 0);
+    assert_eq!(payload(&alice).await, 0);
     let again = alice.cli(&["daemon", "outbox", "prune", "--confirm", "--json"]).await.ok().json();
     assert_eq!(again["entries"], 0, "{again}");
-    // What recognises a repeat is there; what failed is untouched.
+    // What recognises a repeat is there, and on disk; what failed is untouched.
+    let _client = alice.anew(&fake, client).await;
     let answer =
         alice.post_send(&json!({"to": "bob", "message": text, "client_message_id": id})).await.expect(200).json();
     assert_eq!(answer["duplicate"], true, "{answer}");

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::broker::{Broker, read_trimmed};
 use super::cli::{self, Ran};
+use super::fake_broker::{Client, FakeBroker};
 use super::http::{Response, Target};
 use super::mesh::Mesh;
 use super::process::{self, Process};
@@ -140,6 +141,15 @@ impl Daemon {
     pub(crate) fn kill9(&mut self) {
         self.process().kill9();
         self.process = None;
+    }
+
+    /// Kills it and drops its link, as if the broker had gone as well, and starts
+    /// both anew.
+    pub(crate) async fn anew(&mut self, fake: &FakeBroker, client: Client) -> Client {
+        self.kill9();
+        client.drop_link();
+        self.start().await;
+        fake.link(self).await
     }
 
     /// SIGTERM, and waits for the end.

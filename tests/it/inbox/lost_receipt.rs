@@ -98,9 +98,9 @@ async fn what_was_stored_but_not_acknowledged_is_stored_once_over_two_restarts(b
     all.alice.send("bob", &marker).await;
     all.bob.received(&marker).await;
     assert_eq!(rows(&all.bob, &id).await, 1);
+    assert_eq!(told_until(&mut stream, &marker).await, [json!(text), json!(marker)]);
     let recognised = recognised(&all.bob).await;
     assert!(recognised > Some(recognised_at_first), "it did come again: {recognised:?}");
-    assert_eq!(told_until(&mut stream, &marker).await, [json!(text), json!(marker)]);
 
     // All receipts name the same copy: the broker made no second one.
     let mut receipts = all.proxy.client_frames("client_ack");

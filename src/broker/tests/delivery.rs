@@ -10,10 +10,11 @@ use super::*;
 async fn an_id_is_accepted_once_and_answered_for_ever(backend: Backend) {
     let broker = TestBroker::start(backend).await;
     let members = broker.mesh("prefer_newest", &[1, 2]).await;
-    let (mut a, mut b) = (broker.daemon(&members[0], "ia").await, broker.daemon(&members[1], "ib").await);
-
+    let mut a = broker.daemon(&members[0], "ia").await;
     let first = a.message(&members[1], "m1", "f1").await;
     assert_eq!((&first["queued"], &first["duplicate"]), (&json!(true), &json!(false)), "{first}");
+    let broker = TestBroker::start_in(broker.shut_down().await, |_| {}).await;
+    let mut a = broker.daemon(&members[0], "ia").await;
     let again = a.message(&members[1], "m1", "f1").await;
     assert_eq!((&again["messageId"], &again["historyId"]), (&first["messageId"], &first["historyId"]));
     assert_eq!(again["duplicate"], true);
@@ -21,6 +22,7 @@ async fn an_id_is_accepted_once_and_answered_for_ever(backend: Backend) {
     assert_eq!((&other["code"], &other["retryable"]), (&json!("idempotency_key_reused"), &json!(false)));
     assert_eq!((&other["queued"], &other["messageId"]), (&json!(false), &first["messageId"]));
 
+    let mut b = broker.daemon(&members[1], "ib").await;
     let push = b.expect("push").await;
     assert_eq!(push["messageId"], first["messageId"]);
     assert_eq!((&push["client_message_id"], &push["senderPubkey"]), (&json!("m1"), &json!(members[0].key())));
@@ -136,16 +138,18 @@ async fn an_acknowledgement_settles_only_the_ackers_own_copy(backend: Backend) {
 }
 
 async fn undelivered_messages_expire_and_their_sender_is_told(backend: Backend) {
-    let broker = TestBroker::start_with(backend, |config| {
+    let impatient = |config: &mut BrokerConfig| {
         config.timers.undelivered = Duration::from_millis(1);
         config.timers.sweep = Duration::from_millis(30);
-    });
-    let broker = broker.await;
+    };
+    let broker = TestBroker::start_with(backend, impatient).await;
     let members = broker.mesh("prefer_newest", &[1, 2]).await;
     let mut a = broker.daemon(&members[0], "ia").await;
     a.message(&members[1], "m1", "f").await;
     let status = a.expect("delivery_status").await;
     assert_eq!((&status["client_message_id"], &status["state"]), (&json!("m1"), &json!("expired")));
+    let broker = TestBroker::start_in(broker.shut_down().await, impatient).await;
+    let mut a = broker.daemon(&members[0], "ia").await;
     let again = a.message(&members[1], "m1", "f").await;
     assert_eq!(again["duplicate"], true, "the id outlives the message");
 }

@@ -109,11 +109,12 @@ async fn a_revoked_member_is_out_and_what_waits_for_it_ends(backend: Backend) {
     }
     let (refused, _) = alice_raw.request(send_with_id(&bob.public(), "m2", FINGERPRINT)).await;
     assert_eq!(refused["code"], "recipient_revoked", "{refused}");
+
+    mesh.broker.crash().await;
+    let (mut alice_raw, _) = Raw::daemon(&mesh.url(), &alice, HOST_A, BOOT).await;
     let (known, _) = alice_raw.request(send_with_id(&bob.public(), "m1", FINGERPRINT)).await;
     assert_eq!((&known["queued"], &known["duplicate"]), (&json!(true), &json!(true)), "{known}");
-
-    mesh.broker.kill9();
-    mesh.broker.restart().await;
+    assert_eq!(known["messageId"], waiting["messageId"]);
     let mut legacy = Raw::connect(&mesh.url()).await;
     legacy.send(&bob.hello()).await;
     assert_eq!(legacy.expect("error").await["code"], "revoked");

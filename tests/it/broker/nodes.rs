@@ -1,6 +1,6 @@
 //! Two brokers over one PostgreSQL database.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::broker::Broker;
 use crate::support::cli;
@@ -25,7 +25,15 @@ async fn two_nodes(policy: &str) -> (RawMesh, Broker) {
     (RawMesh { broker, mesh }, second)
 }
 
-fn hello(member: &Member, instance: &str, boot: &str) -> serde_json::Value {
+/// Kills both, and starts them again over their database.
+async fn crash(mesh: &mut RawMesh, second: &mut Broker) {
+    mesh.broker.kill9();
+    second.kill9();
+    mesh.broker.restart().await;
+    second.restart().await;
+}
+
+fn hello(member: &Member, instance: &str, boot: &str) -> Value {
     let mut hello = member.hello();
     hello["instanceId"] = json!(instance);
     hello["bootId"] = json!(boot);
@@ -37,23 +45,28 @@ async fn a_message_reaches_a_receiver_at_the_other_node_within_a_scan() {
     if !Backend::Postgres.is_there() {
         return;
     }
-    let (mesh, second) = two_nodes("prefer_newest").await;
-    let (_, mut alice) = mesh.connected("alice").await;
+    let (mut mesh, mut second) = two_nodes("prefer_newest").await;
+    let (alice, mut alice_raw) = mesh.connected("alice").await;
     // Joined at the one, known at the other.
     let bob = mesh.member("bob").await;
     let (mut bob_raw, _) = Raw::daemon(&second.url(), &bob, HOST_B, BOOT_2).await;
-    let (ack, _) = alice.request(send_with_id(&bob.public(), "m1", FINGERPRINT)).await;
+    let (ack, _) = alice_raw.request(send_with_id(&bob.public(), "m1", FINGERPRINT)).await;
     assert_eq!(ack["queued"], true, "{ack}");
     let push = bob_raw.message().await;
     assert_eq!((&push["messageId"], &push["redelivery"]), (&ack["messageId"], &json!(false)), "{push}");
     bob_raw.send(&json!({"type": "client_ack", "deliveryId": push["deliveryId"]})).await;
     bob_raw.answers_so_far().await;
-    // The same id at the other node is the same message.
-    let carol = mesh.mesh.join(&second, "carol").await;
-    let (again, _) = alice.request(send_with_id(&bob.public(), "m1", FINGERPRINT)).await;
-    assert_eq!((&again["duplicate"], &again["messageId"]), (&json!(true), &ack["messageId"]), "{again}");
+    // The same id at either node is the same message.
+    crash(&mut mesh, &mut second).await;
+    let mut alice_raw = Raw::member(&second.url(), &alice).await;
+    for _ in 0..2 {
+        let (again, _) = alice_raw.request(send_with_id(&bob.public(), "m1", FINGERPRINT)).await;
+        assert_eq!((&again["duplicate"], &again["messageId"]), (&json!(true), &ack["messageId"]), "{again}");
+        alice_raw = Raw::member(&mesh.url(), &alice).await;
+    }
     // Joined at the second, addressed at the first.
-    let (ack, _) = alice.request(plain_send(&carol.public())).await;
+    let carol = mesh.mesh.join(&second, "carol").await;
+    let (ack, _) = alice_raw.request(plain_send(&carol.public())).await;
     assert_eq!(ack["queued"], true, "{ack}");
     let mut carol_raw = Raw::member(&second.url(), &carol).await;
     assert_eq!(carol_raw.message().await["messageId"], ack["messageId"]);
@@ -64,24 +77,31 @@ async fn one_id_at_two_nodes_at_once_is_stored_once() {
     if !Backend::Postgres.is_there() {
         return;
     }
-    let (mesh, second) = two_nodes("prefer_newest").await;
+    let (mut mesh, mut second) = two_nodes("prefer_newest").await;
     let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
-    let mut connections = Vec::new();
-    for n in 0..10 {
-        let url = if n % 2 == 0 { mesh.url() } else { second.url() };
-        connections.push(Raw::member(&url, &alice).await);
-    }
-    for round in 0..20 {
-        let frame = send_with_id(&bob.public(), &format!("race-{round}"), FINGERPRINT);
-        for raw in &mut connections {
-            raw.send(&frame).await;
+    let mut acks = vec![Vec::new(); 20];
+    // And once more after both were killed.
+    for killed in [false, true] {
+        if killed {
+            crash(&mut mesh, &mut second).await;
         }
-        let mut acks = Vec::new();
-        for raw in &mut connections {
-            acks.push(raw.expect_past_events("ack").await);
+        let mut connections = Vec::new();
+        for n in 0..10 {
+            let url = if n % 2 == 0 { mesh.url() } else { second.url() };
+            connections.push(Raw::member(&url, &alice).await);
         }
-        assert!(acks.iter().all(|ack| ack["messageId"] == acks[0]["messageId"] && ack["queued"] == true), "{acks:?}");
-        assert_eq!(acks.iter().filter(|ack| ack["duplicate"] == false).count(), 1, "{acks:?}");
+        for (round, acks) in acks.iter_mut().enumerate() {
+            let frame = send_with_id(&bob.public(), &format!("race-{round}"), FINGERPRINT);
+            for raw in &mut connections {
+                raw.send(&frame).await;
+            }
+            for raw in &mut connections {
+                acks.push(raw.expect_past_events("ack").await);
+            }
+            let one = |ack: &Value| ack["messageId"] == acks[0]["messageId"] && ack["queued"] == true;
+            assert!(acks.iter().all(one), "{acks:?}");
+            assert_eq!(acks.iter().filter(|ack| ack["duplicate"] == false).count(), 1, "{acks:?}");
+        }
     }
     let db = mesh.broker.tables().await;
     assert_eq!(db.number("SELECT count(*) FROM message_queue").await, 20);
@@ -94,13 +114,20 @@ async fn two_members_with_the_same_ids_at_two_nodes_do_not_meet() {
     if !Backend::Postgres.is_there() {
         return;
     }
-    let (mesh, second) = two_nodes("prefer_newest").await;
+    let (mut mesh, mut second) = two_nodes("prefer_newest").await;
     let (alice, carol, bob) = (mesh.member("alice").await, mesh.member("carol").await, mesh.member("bob").await);
     let (mut alice_raw, _) = Raw::daemon(&mesh.url(), &alice, HOST_A, BOOT_1).await;
-    let (mut carol_raw, _) = Raw::daemon(&second.url(), &carol, HOST_A, BOOT_1).await;
-    let mut bob_raw = Raw::member(&second.url(), &bob).await;
     let (first, _) = alice_raw.request(send_with_id(&bob.public(), "same", FINGERPRINT)).await;
+    let db = mesh.broker.tables().await;
+    let before = db.number("SELECT max(started_at) FROM node").await;
+    db.close().await;
+    crash(&mut mesh, &mut second).await;
+    let (mut alice_raw, _) = Raw::daemon(&mesh.url(), &alice, HOST_A, BOOT_1).await;
+    let (mut carol_raw, _) = Raw::daemon(&second.url(), &carol, HOST_A, BOOT_1).await;
     let (other, _) = carol_raw.request(send_with_id(&bob.public(), "same", &"f".repeat(64))).await;
+    let (again, _) = alice_raw.request(send_with_id(&bob.public(), "same", FINGERPRINT)).await;
+    assert_eq!((&again["duplicate"], &again["messageId"]), (&json!(true), &first["messageId"]), "{again}");
+    let mut bob_raw = Raw::member(&second.url(), &bob).await;
     assert_eq!((&first["duplicate"], &other["duplicate"]), (&json!(false), &json!(false)), "{first} {other}");
     let mut seen = vec![bob_raw.message().await["messageId"].clone(), bob_raw.message().await["messageId"].clone()];
     let mut sent = vec![first["messageId"].clone(), other["messageId"].clone()];
@@ -110,7 +137,8 @@ async fn two_members_with_the_same_ids_at_two_nodes_do_not_meet() {
     // Two rounds of both nodes later both are still there.
     wait::until("two more scans", async || {
         let db = mesh.broker.tables().await;
-        let done = db.number("SELECT count(*) FROM node WHERE last_seen_at - started_at > 1000").await == 2;
+        let twice = format!("started_at > {before} AND last_seen_at - started_at > 1000");
+        let done = db.number(&format!("SELECT count(*) FROM node WHERE {twice}")).await == 2;
         db.close().await;
         done.then_some(())
     })

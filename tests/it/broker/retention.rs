@@ -86,8 +86,8 @@ async fn a_message_goes_and_its_id_stays(backend: Backend) {
 }
 
 async fn an_id_is_forgotten_after_its_time_unless_the_mesh_keeps_ids_for_ever(backend: Backend) {
-    let mesh = RawMesh::configured(backend, "[timers]\nsweep_ms = 100\n").await;
-    let (_, mut alice_raw) = mesh.connected("alice").await;
+    let mut mesh = RawMesh::configured(backend, "[timers]\nsweep_ms = 100\n").await;
+    let (alice, mut alice_raw) = mesh.connected("alice").await;
     let bob = mesh.member("bob").await;
     alice_raw.request(send_with_id(&bob.public(), "scoped", FINGERPRINT)).await;
     let set = json!({"type": "mesh_policy_set", "dedupeMode": "permanent"});
@@ -95,7 +95,7 @@ async fn an_id_is_forgotten_after_its_time_unless_the_mesh_keeps_ids_for_ever(ba
     let answer = alice_raw.negotiate(&["client_message_id_dedupe"], &[]).await;
     let params = &answer["params"]["client_message_id_dedupe"];
     assert_eq!((&params["mode"], params.get("dedupe_retention_days")), (&json!("permanent"), None), "{answer}");
-    alice_raw.request(send_with_id(&bob.public(), "permanent", FINGERPRINT)).await;
+    let (first, _) = alice_raw.request(send_with_id(&bob.public(), "permanent", FINGERPRINT)).await;
     let db = mesh.broker.tables().await;
     let rows = db.objects("client_message_id, first_seen_at, expires_at", "FROM client_message_dedupe").await;
     for row in rows {
@@ -107,8 +107,10 @@ async fn an_id_is_forgotten_after_its_time_unless_the_mesh_keeps_ids_for_ever(ba
     db.run("UPDATE client_message_dedupe SET expires_at = 1 WHERE expires_at IS NOT NULL").await;
     db.close().await;
     until_number(&mesh, "SELECT count(*) FROM client_message_dedupe", 1).await;
+    mesh.broker.crash().await;
+    let mut alice_raw = Raw::member(&mesh.url(), &alice).await;
     let (again, _) = alice_raw.request(send_with_id(&bob.public(), "permanent", FINGERPRINT)).await;
-    assert_eq!(again["duplicate"], true, "{again}");
+    assert_eq!((&again["duplicate"], &again["messageId"]), (&json!(true), &first["messageId"]), "{again}");
 }
 
 async fn nothing_is_removed_while_the_clock_is_behind_the_last_sweep(backend: Backend) {

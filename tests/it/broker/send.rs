@@ -124,8 +124,8 @@ async fn a_key_that_nobody_has_fails_in_words_that_legacy_clients_read_as_final(
 
 // Covers: R150
 async fn meshes_do_not_reach_into_each_other(backend: Backend) {
-    let mesh = RawMesh::start(backend).await;
-    let (_, mut alice_raw) = mesh.connected("alice").await;
+    let mut mesh = RawMesh::start(backend).await;
+    let (alice, mut alice_raw) = mesh.connected("alice").await;
     let other = crate::support::mesh::Mesh::create(&mesh.broker, "other").await;
     let (eve, mallory) = (other.join(&mesh.broker, "eve").await, other.join(&mesh.broker, "mallory").await);
     let mut eve_raw = Raw::member(&mesh.url(), &eve).await;
@@ -138,11 +138,28 @@ async fn meshes_do_not_reach_into_each_other(backend: Backend) {
     let bob = mesh.member("bob").await;
     alice_raw.send(&send_with_id(&bob.public(), "same", FINGERPRINT)).await;
     let first = alice_raw.expect_past_events("ack").await;
-    eve_raw.send(&send_with_id(&mallory.public(), "same", &FINGERPRINT.replace('0', "1"))).await;
+    mesh.broker.crash().await;
+    let mut eve_raw = Raw::member(&mesh.url(), &eve).await;
+    let theirs = || send_with_id(&mallory.public(), "same", &FINGERPRINT.replace('0', "1"));
+    eve_raw.send(&theirs()).await;
     let second = eve_raw.expect_past_events("ack").await;
     assert_eq!((&first["queued"], &second["queued"]), (&json!(true), &json!(true)), "{first} {second}");
     assert_ne!(first["messageId"], second["messageId"]);
     assert_eq!(second["duplicate"], false, "{second}");
+    // Each mesh knows its own.
+    mesh.broker.crash().await;
+    let own = || send_with_id(&bob.public(), "same", FINGERPRINT);
+    for (member, frame, sent) in [(&alice, own(), &first), (&eve, theirs(), &second)] {
+        let mut raw = Raw::member(&mesh.url(), member).await;
+        raw.send(&frame).await;
+        let again = raw.expect_past_events("ack").await;
+        assert_eq!((&again["duplicate"], &again["messageId"]), (&json!(true), &sent["messageId"]), "{again}");
+    }
+    for (member, sent) in [(&bob, &first), (&mallory, &second)] {
+        let mut raw = Raw::member(&mesh.url(), member).await;
+        assert_eq!(raw.message().await["messageId"], sent["messageId"]);
+        assert_eq!(raw.answers_so_far().await, Vec::<Value>::new());
+    }
 }
 
 async fn a_request_id_comes_back_on_every_kind_of_answer(backend: Backend) {

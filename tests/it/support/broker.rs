@@ -52,10 +52,16 @@ impl Broker {
         Self::beside(self.postgres.clone(), toml).await
     }
 
+    /// One that does not run yet, over a SQLite file, with its directory made.
+    pub(crate) fn unstarted() -> Self {
+        let broker = Self::idle(None);
+        broker.configure("");
+        broker
+    }
+
     /// Starts one over a SQLite file that these statements make.
     pub(crate) async fn over_file(sql: &str) -> Self {
-        let mut broker = Self::idle(None);
-        broker.configure("");
+        let mut broker = Self::unstarted();
         Db::make(&broker.database(), sql).await;
         broker.run().await;
         broker
@@ -132,10 +138,18 @@ impl Broker {
         process.wait().await
     }
 
-    /// Starts again on the same port after [`Self::kill9`] or [`Self::stop`].
+    /// Starts again on the same port after [`Self::kill9`] or [`Self::stop`]; the
+    /// first time after [`Self::unstarted`].
     pub(crate) async fn restart(&mut self) {
         assert!(self.process.is_none(), "the broker still runs");
         self.run().await;
+    }
+
+    /// SIGKILL, and a new process over the same database. Every connection is
+    /// gone then.
+    pub(crate) async fn crash(&mut self) {
+        self.kill9();
+        self.restart().await;
     }
 
     /// Its directory.

@@ -16,6 +16,7 @@ mod multicast;
 mod negotiation;
 mod nodes;
 mod retention;
+mod schema;
 mod send;
 mod session;
 mod upgrade;

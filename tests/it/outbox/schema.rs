@@ -1,4 +1,4 @@
-//! The tables of both databases, as a reader of the files finds them.
+//! The tables of a daemon's two databases, as a reader of the files finds them.
 
 use serde_json::{Value, json};
 
@@ -124,22 +124,5 @@ async fn the_inbox_table() {
     assert_eq!(indexed(&db, "inbox_sender").await, ["sender_pubkey"]);
     let rest = "WHERE type = 'trigger' OR sql LIKE '%fts%' OR sql LIKE '%VIRTUAL%'";
     assert_eq!(db.number(&format!("SELECT count(*) FROM sqlite_master {rest}")).await, 0, "no search table or trigger");
-    db.close().await;
-}
-
-// Covers: R152-R156
-#[tokio::test]
-async fn the_brokers_tables() {
-    let broker = crate::support::broker::Broker::start().await;
-    let db = Db::open(&broker.database()).await;
-    for table in ["topic_message", "message_queue"] {
-        let found = columns(&db, table).await;
-        assert_columns(&found, &[("client_message_id", "TEXT", false)]);
-        let index = format!("{table}_client_id_idx");
-        assert_eq!(indexed(&db, &index).await, ["mesh_id", "sender_member_id", "client_message_id"]);
-        let rest =
-            format!("WHERE name = '{index}' AND sql LIKE '%UNIQUE%' AND sql LIKE '%client_message_id%IS NOT NULL%'");
-        assert_eq!(db.number(&format!("SELECT count(*) FROM sqlite_master {rest}")).await, 1, "{index} is partial");
-    }
     db.close().await;
 }

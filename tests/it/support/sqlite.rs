@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbBackend, Statement};
+use sea_orm::{
+    ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbBackend, DbErr, RuntimeErr, Statement,
+};
 use serde_json::Value;
 
 /// An open database: a file, or one on a server.
@@ -63,6 +65,18 @@ impl Db {
     /// Whether the statement is refused by the schema.
     pub(crate) async fn refuses(&self, sql: &str) -> bool {
         self.0.execute_unprepared(sql).await.is_err()
+    }
+
+    /// The engine's code for a statement that it refuses; `None` when it runs it.
+    pub(crate) async fn refusal(&self, sql: &str) -> Option<String> {
+        match self.0.execute_unprepared(sql).await {
+            Ok(_) => None,
+            Err(DbErr::Exec(RuntimeErr::SqlxError(error))) => {
+                let code = error.as_database_error().and_then(|error| error.code());
+                Some(code.unwrap_or_else(|| panic!("{sql}: {error}")).into_owned())
+            }
+            Err(error) => panic!("{sql}: {error}"),
+        }
     }
 
     /// Closes it, so that no file stays open.

@@ -6,6 +6,7 @@ mod command_line;
 mod concurrency;
 mod dedupe;
 mod delivery;
+mod disk_full;
 mod handshake;
 mod history;
 mod join;

@@ -4,12 +4,13 @@ use serde_json::json;
 use tonic::Code;
 
 use super::table::{Case, End, Heard, Row, run};
-use super::tmpfs::Tmpfs;
+
 use crate::support::cli::Ran;
 use crate::support::daemon::Daemon;
 use crate::support::fake_broker::{Client, FakeBroker};
 use crate::support::grpc::{self, send_request};
 use crate::support::process;
+use crate::support::tmpfs::Tmpfs;
 
 /// A running daemon on a small file system.
 struct World {

@@ -16,5 +16,4 @@ mod servers;
 mod settings;
 mod state;
 mod table;
-mod tmpfs;
 mod troubleshooting;

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use super::queued::Queued;
 use super::table::{Case, End, Heard, Row, bytes, run};
-use super::tmpfs::Tmpfs;
 use crate::support::cli;
 use crate::support::process;
+use crate::support::tmpfs::Tmpfs;
 
 /// The member, with its state directory on a small file system.
 struct World {

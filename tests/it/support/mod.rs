@@ -16,5 +16,6 @@ pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod raw;
 pub(crate) mod sqlite;
+pub(crate) mod tmpfs;
 pub(crate) mod tools;
 pub(crate) mod wait;

@@ -47,24 +47,33 @@ async fn member(version: &str) -> Daemon {
 async fn schema(alice: &Daemon) -> String {
     let mut text = String::new();
     for (name, db) in [("outbox", alice.outbox_db().await), ("inbox", alice.inbox_db().await)] {
-        let sql = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name";
-        text += &format!("-- {name}\n{}\n", db.texts(sql).await.join(";\n"));
+        text += &format!("-- {name}\n{}\n", schema_of(&db).await);
         db.close().await;
     }
     text
+}
+
+async fn schema_of(db: &Db) -> String {
+    db.texts("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").await.join(";\n")
 }
 
 /// Every row of both databases, without what depends on the moment of the run.
 async fn rows(alice: &Daemon) -> String {
     let mut text = String::new();
     for (name, db) in [("outbox", alice.outbox_db().await), ("inbox", alice.inbox_db().await)] {
-        for table in db.texts("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").await {
-            text += &format!("-- {name}.{table}\n");
-            for row in table_rows(&db, &table).await {
-                text += &format!("{row}\n");
-            }
-        }
+        text += &rows_of(name, &db).await;
         db.close().await;
+    }
+    text
+}
+
+async fn rows_of(name: &str, db: &Db) -> String {
+    let mut text = String::new();
+    for table in db.texts("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").await {
+        text += &format!("-- {name}.{table}\n");
+        for row in table_rows(db, &table).await {
+            text += &format!("{row}\n");
+        }
     }
     text
 }

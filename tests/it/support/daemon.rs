@@ -56,6 +56,15 @@ impl Daemon {
         }
     }
 
+    /// The same member on another host: a copy of the home, whose daemon does not
+    /// run.
+    pub(crate) fn copied(&self) -> Self {
+        let copy = Self::unjoined(&self.slug, &self.name);
+        let status = Command::new("cp").arg("-a").arg(self.home.path().join(".")).arg(copy.home.path()).status();
+        assert!(status.expect("cp runs").success(), "the home is copied");
+        copy
+    }
+
     /// A variable of the next starts.
     pub(crate) fn env(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::daemon::Daemon;
 use crate::support::fake_broker::{Client, FakeBroker};
+use crate::support::keys;
 
 async fn connected() -> (FakeBroker, Daemon, Client) {
     let fake = FakeBroker::start().await;
@@ -108,14 +109,94 @@ async fn a_refusal_for_now_is_retried_with_growing_pauses() {
         }
     }
     let pauses: Vec<u128> = moments.windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect();
-    // 50 ms, doubled each time, less a quarter at most. Only the lower bounds can
-    // be told from outside: a busy machine makes each of them longer.
+    // 50 ms, doubled each time, less a quarter at most. A busy machine makes each
+    // of them longer; what was planned is in the table.
     for (pause, least) in pauses.iter().zip([37, 75, 150]) {
         assert!(*pause >= least, "{pauses:?}");
     }
     let send = client.expect("send").await;
     client.ack(&send, "broker-1").await;
     alice.outbox_status(&id, "done").await;
+}
+
+/// A minute at first, which nobody waits for: the table says what was planned.
+const SLOW: &str = "[reconnect]\ninitial_backoff_ms = 60000\nmax_backoff_ms = 3600000\n";
+
+/// What the row waits, at least and at most: its stored time, less when the test
+/// began to cause the failure and less when it saw that the failure was written.
+fn planned(row: &Value, caused: i64, seen: i64) -> (i64, i64) {
+    let at = row["next_attempt_at"].as_i64().expect("a time");
+    (at - seen, at - caused)
+}
+
+// Covers: R141, R162
+#[tokio::test]
+async fn the_stored_pauses_double_and_stay_within_a_quarter_of_the_plan() {
+    const ROWS: usize = 8;
+    let fake = FakeBroker::start().await;
+    let mut alice = fake.member("alice");
+    alice.configure(SLOW);
+    alice.start().await;
+    let mut client = fake.link(&alice).await;
+    let mut ids = Vec::new();
+    for number in 0..ROWS {
+        ids.push(alice.send("bob", &format!("message {number}")).await);
+    }
+    for attempt in 1..=4 {
+        let caused = keys::now_ms();
+        for _ in 0..ROWS {
+            let send = client.expect("send").await;
+            client.send(&refusal(&send, "internal", true, None)).await;
+        }
+        let plan = 60_000 << (attempt - 1);
+        let mut pauses = Vec::new();
+        for id in &ids {
+            let row = alice.outbox_status(id, "pending").await;
+            assert_eq!(row["attempts"], attempt, "{row}");
+            let (most, least) = planned(&row, caused, keys::now_ms());
+            assert!(least >= plan * 3 / 4, "{row} waits {least} ms at most, planned were {plan}");
+            assert!(most <= plan * 5 / 4, "{row} waits {most} ms at least, planned were {plan}");
+            pauses.push(least);
+        }
+        let (shortest, longest) = (pauses.iter().min().expect("rows"), pauses.iter().max().expect("rows"));
+        assert!(longest - shortest > plan / 100, "rows do not come back in step: {pauses:?}");
+        // They become due, and the daemon looks at its next start.
+        alice.stop().await;
+        drop(client);
+        let db = alice.outbox_db().await;
+        db.run("UPDATE outbox SET next_attempt_at = 0 WHERE status = 'pending'").await;
+        db.close().await;
+        alice.start().await;
+        client = fake.link(&alice).await;
+    }
+    for number in 0..ROWS {
+        let send = client.expect("send").await;
+        client.ack(&send, &format!("broker-{number}")).await;
+    }
+    for id in &ids {
+        alice.outbox_status(id, "done").await;
+    }
+}
+
+// Covers: R162
+#[tokio::test]
+async fn a_lost_link_puts_the_row_back_with_a_reason_and_a_pause() {
+    let fake = FakeBroker::start().await;
+    let mut alice = fake.member("alice");
+    alice.configure(SLOW);
+    alice.start().await;
+    let mut client = fake.link(&alice).await;
+    let id = alice.send("bob", "x").await;
+    client.expect("send").await;
+    let row = alice.outbox_status(&id, "inflight").await;
+    assert_eq!(row["last_error"], Value::Null, "{row}");
+    let caused = keys::now_ms();
+    client.drop_link();
+    let row = alice.outbox_status(&id, "pending").await;
+    let (most, least) = planned(&row, caused, keys::now_ms());
+    assert!(least >= 45_000 && most <= 75_000, "{row} waits between {most} and {least} ms");
+    assert!(row["last_error"].as_str().is_some_and(|text| text.contains("link")), "{row}");
+    assert_eq!(row["attempts"], 1, "{row}");
 }
 
 #[tokio::test]

@@ -167,14 +167,60 @@ async fn a_prune_makes_room() {
 // Covers: R198
 #[tokio::test]
 async fn accepted_sends_older_than_their_retention_make_room_by_themselves() {
+    const TWO_HOURS: i64 = 2 * 3_600_000;
     let (_fake, alice, _client) =
-        filled("[outbox]\ndone_retention_hours = 0\n[disk]\noutbox_max_bytes = 2200000\n").await;
-    accepts_again(&alice, "after the clearing").await;
+        filled("[outbox]\ndone_retention_hours = 1\n[disk]\noutbox_max_bytes = 2200000\n").await;
+    let refused = async || alice.post_send(&json!({"to": "bob", "message": "x"})).await.status == 507;
+    wait::until("a refusal", async || refused().await.then_some(())).await;
     let db = alice.outbox_db().await;
-    wait::until("the texts to be cleared", async || {
-        let held = "SELECT count(*) FROM outbox WHERE status = 'done' AND length(payload) > 1000";
-        (db.number(held).await == 0).then_some(())
+    let held = "SELECT count(*) FROM outbox WHERE status = 'done' AND length(payload) > 1000";
+    assert_eq!(db.number(held).await, 3, "what is young is kept, whatever the pressure");
+    assert!(refused().await, "and room is not made by itself");
+    db.run(&format!("UPDATE outbox SET accepted_at = accepted_at - {TWO_HOURS} WHERE status = 'done'")).await;
+    accepts_again(&alice, "after the clearing").await;
+    assert_eq!(db.number(held).await, 0, "the texts are cleared");
+    db.close().await;
+}
+
+/// Lines of the log with these words.
+fn told(alice: &Daemon, words: &str) -> Vec<String> {
+    alice.log().iter().map(Value::to_string).filter(|line| line.contains(words)).collect()
+}
+
+// Covers: R194, R195, R199
+#[tokio::test]
+async fn at_90_percent_the_log_warns_once_and_not_before() {
+    let fake = FakeBroker::start().await;
+    let mut alice = fake.member("alice");
+    alice.configure(QUICK);
+    alice.start().await;
+    fake.link(&alice).await.drop_link();
+    for number in 0..89 {
+        alice.send("bob", &format!("message {number}")).await;
+    }
+    alice.stop().await;
+    alice.configure(&format!("[outbox]\nmax_queue_size = 100\n{QUICK}"));
+    alice.start().await;
+    // The look that finds 89 % writes both lines, the warning first.
+    let warning = "95 % on sends are refused";
+    wait::until("the pressure to be told", async || {
+        (!told(&alice, "the outbox is 89 % full").is_empty()).then_some(())
     })
     .await;
-    db.close().await;
+    assert_eq!(told(&alice, warning), Vec::<String>::new(), "not below 90 %");
+    alice.send("bob", "message 89").await;
+    let warned =
+        wait::until("the warning", async || Some(told(&alice, warning)).filter(|lines| !lines.is_empty())).await;
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert!(warned[0].contains("90 % full") && warned[0].contains("WARN"), "{warned:?}");
+    // Sends are taken up to 95 %, which is a step of its own and no second warning.
+    for number in 90..95 {
+        alice.send("bob", &format!("message {number}")).await;
+    }
+    wait::until("the next step to be told", async || {
+        (!told(&alice, "outbox_pressure_high: the outbox is 95 % full").is_empty()).then_some(())
+    })
+    .await;
+    assert_eq!(told(&alice, warning), warned);
+    alice.post_send(&json!({"to": "bob", "message": "one too many"})).await.expect(507);
 }

@@ -89,6 +89,24 @@ async fn a_dead_send_is_listed_queued_again_under_its_id_and_accepted() {
     db.close().await;
 }
 
+// Covers: R170
+#[tokio::test]
+async fn what_waits_for_a_broker_is_shown_as_pending() {
+    let fake = FakeBroker::start().await;
+    let mut alice = fake.member("alice");
+    alice.start().await;
+    fake.link(&alice).await.drop_link();
+    drop(fake);
+    let id = alice.send("bob", "waits").await;
+    for verb in [&["daemon", "outbox"][..], &["outbox"][..], &["outbox", "list"][..]] {
+        let table = alice.cli(verb).await.ok().stdout;
+        let row = table.lines().find(|line| line.contains(&id)).unwrap_or_else(|| panic!("{id} in {table}"));
+        assert!(row.contains("pending") && row.contains("bob"), "{table}");
+    }
+    let failed = alice.cli(&["daemon", "outbox", "--failed"]).await.ok().stdout;
+    assert!(!failed.contains(&id), "it has not failed: {failed}");
+}
+
 // Covers: R168
 #[tokio::test]
 async fn the_age_of_a_requeued_send_counts_from_the_requeue() {

@@ -202,6 +202,26 @@ fn vacuums(alice: &Daemon) -> Vec<String> {
     lines.iter().filter(|line| line.to_string().contains("database_vacuumed")).filter_map(of).collect()
 }
 
+/// Pages of both files that hold nothing.
+async fn free_pages(alice: &Daemon) -> [i64; 2] {
+    let (inbox, outbox) = (alice.inbox_db().await, alice.outbox_db().await);
+    let sql = "SELECT freelist_count FROM pragma_freelist_count";
+    let pages = [inbox.number(sql).await, outbox.number(sql).await];
+    inbox.close().await;
+    outbox.close().await;
+    pages
+}
+
+/// Leaves many free pages in both files, as a large backlog does that was cleared.
+async fn leave_holes(alice: &Daemon) {
+    for db in [alice.inbox_db().await, alice.outbox_db().await] {
+        db.run("CREATE TABLE backlog (text BLOB)").await;
+        db.run("INSERT INTO backlog VALUES (zeroblob(4000000))").await;
+        db.run("DROP TABLE backlog").await;
+        db.close().await;
+    }
+}
+
 // Covers: R180
 #[tokio::test]
 async fn both_databases_are_vacuumed_once_a_week_and_not_under_load() {
@@ -216,6 +236,7 @@ async fn both_databases_are_vacuumed_once_a_week_and_not_under_load() {
     alice.stop().await;
     drop(client);
     days_pass(&alice, 8).await;
+    leave_holes(&alice).await;
     alice.start().await;
     let mut client = fake.link(&alice).await;
     // Load for longer than the idle time and the looks.
@@ -230,6 +251,8 @@ async fn both_databases_are_vacuumed_once_a_week_and_not_under_load() {
         client.ack(&send, &format!("broker-{number}")).await;
     }
     assert_eq!(vacuums(&alice), Vec::<String>::new(), "not under load");
+    let holes = free_pages(&alice).await;
+    assert!(holes.iter().all(|pages| *pages > 500), "{holes:?}");
     let both = wait::until("both to be vacuumed", async || {
         let mut found = vacuums(&alice);
         found.sort();
@@ -237,6 +260,8 @@ async fn both_databases_are_vacuumed_once_a_week_and_not_under_load() {
     })
     .await;
     assert_eq!(both, ["inbox", "outbox"]);
+    let holes = free_pages(&alice).await;
+    assert!(holes.iter().all(|pages| *pages < 50), "the pages are given back: {holes:?}");
     let (inbox, outbox) = wait::until("the time to be noted", async || noted(&alice).await).await;
     assert!(inbox > keys::now_ms() - DAY && outbox > keys::now_ms() - DAY);
     // Not again before a week has passed.

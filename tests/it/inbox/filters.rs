@@ -91,8 +91,15 @@ async fn a_query_that_means_nothing_is_refused() {
 #[tokio::test]
 async fn search_is_not_there() {
     let Pair { broker: _broker, bob, .. } = Pair::start().await;
-    for path in ["/v1/inbox/search?q=x", "/v1/search?q=x"] {
-        assert_eq!(bob.http().get(path).send().await.status, 404, "{path}");
+    let refused = bob.http().get("/v1/inbox/search?q=x").send().await.expect(404).json();
+    assert_eq!(refused["code"], "capability_disabled", "{refused}");
+    assert!(refused.to_string().contains("inbox_fts"), "the switch is named: {refused}");
+    let unknown = bob.http().get("/v1/search?q=x").send().await.expect(404).json();
+    assert_eq!(unknown["code"], "route_not_found", "{unknown}");
+    // No verb promises what is not there.
+    for verb in [&["inbox", "search", "x"][..], &["daemon", "search", "x"][..], &["search", "x"][..]] {
+        let refused = bob.cli(verb).await.exits(2);
+        assert!(refused.stderr.contains("usage_error"), "{verb:?}: {refused:?}");
     }
 }
 

@@ -1,8 +1,6 @@
 //! The way to the broker: what `daemon status` tells while there is none, and
 //! how a daemon ends that must not come back.
 
-use std::path::PathBuf;
-
 use serde_json::json;
 
 use super::queued::Queued;
@@ -13,7 +11,7 @@ use crate::support::daemon::{Daemon, unique};
 use crate::support::fake_broker::ALL_BITS;
 use crate::support::keys::{self, now_ms};
 use crate::support::mesh::Mesh;
-use crate::support::wait;
+use crate::support::{tools, wait};
 
 /// How far the broker's clock is ahead in the tests, in milliseconds.
 const FIVE_MINUTES: i64 = 300_000;
@@ -69,13 +67,6 @@ impl World {
         self.queued.kept().await;
         heard
     }
-}
-
-/// The library that shows a process another time.
-fn faketime() -> PathBuf {
-    let folders = std::fs::read_dir("/usr/lib").expect("/usr/lib");
-    let found = folders.flatten().map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"));
-    found.into_iter().find(|path| path.exists()).expect("these tests need the package faketime")
 }
 
 fn cases() -> Vec<Case<World>> {
@@ -259,7 +250,7 @@ fn clocks() -> Vec<Case<World>> {
                     let mesh = Mesh::create(&broker, "demo").await;
                     let bob = Daemon::join(&broker, &mesh, "bob").await;
                     let mut alice = Daemon::joined(&broker, &mesh, "alice").await;
-                    alice.env("LD_PRELOAD", &faketime().display().to_string());
+                    alice.env("LD_PRELOAD", &tools::faketime().display().to_string());
                     alice.env("FAKETIME", "+5m");
                     alice.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
                     alice.start().await;

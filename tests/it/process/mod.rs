@@ -1,6 +1,7 @@
 //! The daemon as a process: what lies on disk, who may run, how it starts and
 //! ends.
 
+mod clock;
 mod duplicates;
 mod files;
 mod instances;

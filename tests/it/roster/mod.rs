@@ -8,6 +8,7 @@ mod rotation;
 #[cfg(feature = "failpoints")]
 mod rotation_faults;
 mod rotation_nodes;
+mod rotation_waiting;
 mod verify;
 
 use crate::support::daemon::Daemon;

@@ -213,7 +213,7 @@ pub(super) fn sealed_for(fake: &FakeBroker, client: &Client, key: &str, id: &str
     push
 }
 
-async fn metric(daemon: &Daemon, name: &str) -> f64 {
+pub(super) async fn metric(daemon: &Daemon, name: &str) -> f64 {
     let text = daemon.http().get("/v1/metrics").send().await.expect(200).text();
     let lines = text.lines().filter(|line| line.starts_with(name) && !line.starts_with('#'));
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()

@@ -22,6 +22,7 @@ struct State {
     cut_at: Mutex<Option<&'static str>>,
     cuts: AtomicU32,
     connections: AtomicU32,
+    swallowed: Mutex<Vec<String>>,
     from_client: Mutex<Vec<Value>>,
     links: Mutex<Vec<CancellationToken>>,
 }
@@ -103,6 +104,13 @@ impl Proxy {
         self.state.acks_dropped.load(Ordering::SeqCst)
     }
 
+    /// From now on frames of these types and of no others vanish, whoever sends
+    /// them; the link stays.
+    pub(crate) fn swallow(&self, kinds: &[&str]) {
+        *self.state.swallowed.lock().expect("no holder panicked") =
+            kinds.iter().map(|kind| (*kind).to_owned()).collect();
+    }
+
     /// Connections so far.
     pub(crate) fn connections(&self) -> u32 {
         self.state.connections.load(Ordering::SeqCst)
@@ -181,7 +189,9 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State,
         }
         while let Some(frame) = frame_length(&buffer).filter(|length| *length <= buffer.len()) {
             let bytes: Vec<u8> = buffer.drain(..frame).collect();
-            if let Some(frame) = text_of(&bytes).and_then(|text| serde_json::from_str::<Value>(&text).ok()) {
+            let text = text_of(&bytes);
+            let vanishes = text.as_deref().is_some_and(|text| is_swallowed(state, text));
+            if let Some(frame) = text.and_then(|text| serde_json::from_str::<Value>(&text).ok()) {
                 let kind = frame["type"].as_str().unwrap_or_default().to_owned();
                 // Noted before it is lost: a test that sees the cut finds it here.
                 if side == Side::Client {
@@ -191,9 +201,17 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State,
                     return Ok(());
                 }
             }
-            to.write_all(&bytes).await?;
+            if !vanishes {
+                to.write_all(&bytes).await?;
+            }
         }
     }
+}
+
+fn is_swallowed(state: &State, text: &str) -> bool {
+    let kinds = state.swallowed.lock().expect("no holder panicked");
+    let kind = || Some(serde_json::from_str::<Value>(text).ok()?["type"].as_str()?.to_owned());
+    !kinds.is_empty() && kind().is_some_and(|kind| kinds.contains(&kind))
 }
 
 fn take_drop(state: &State) -> bool {

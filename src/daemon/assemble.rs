@@ -215,7 +215,9 @@ pub(super) async fn parts(
 /// Whether the process before this one ended because another connection of the
 /// member took over. Taking it back would only make the two evict each other.
 fn was_replaced(state: &StateDir) -> bool {
-    LastExit::read(&state.last_exit()).is_some_and(|last| last.code == ErrorCode::ReplacedByNewerConnection.name())
+    // Who yielded and was refused for it has been replaced still.
+    let codes = [ErrorCode::ReplacedByNewerConnection, ErrorCode::MemberAlreadyConnected];
+    LastExit::read(&state.last_exit()).is_some_and(|last| codes.iter().any(|code| last.code == code.name()))
 }
 
 /// What `daemon status` shows of the process.

@@ -16,6 +16,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{Archived, Error, OpeningKey, OwnKey};
 use crate::crypto::keys::{BoxPublic, BoxSecret};
+use crate::domain::clock_trust::EARLIEST;
 use crate::domain::ids::MemberKey;
 use crate::domain::time::UnixMillis;
 use crate::runtime::private_file;
@@ -160,8 +161,13 @@ impl Archive {
         self.keys.drain(..excess).map(|entry| entry.key_id.clone()).collect()
     }
 
-    /// Takes out the keys whose time is over. Returns how many.
+    /// Takes out the keys whose time is over. Returns how many. One that was rotated
+    /// out while the clock showed a time before this program has its grace from now.
     pub fn erase_expired(&mut self, now: UnixMillis) -> usize {
+        for entry in self.keys.iter_mut().filter(|entry| entry.rotated_out_at < EARLIEST.0) {
+            entry.expires_at = entry.expires_at.saturating_add(now.0.saturating_sub(entry.rotated_out_at));
+            entry.rotated_out_at = now.0;
+        }
         let before = self.keys.len();
         self.keys.retain(|entry| entry.expires_at > now.0);
         before - self.keys.len()
@@ -236,10 +242,14 @@ mod tests {
         OwnKey::new(MemberSecret::from_seed(&[seed; 32]), 0)
     }
 
+    fn at(ms: i64) -> UnixMillis {
+        UnixMillis(EARLIEST.0 + ms)
+    }
+
     fn archive_of(seeds: std::ops::Range<u8>) -> Archive {
         let mut archive = Archive::default();
         for seed in seeds {
-            archive.add(&key(seed), format!("k_{seed}"), UnixMillis(i64::from(seed)), WEEK);
+            archive.add(&key(seed), format!("k_{seed}"), at(i64::from(seed)), WEEK);
         }
         archive
     }
@@ -254,10 +264,19 @@ mod tests {
         let read = Archive::load(&path, UnixMillis(9)).unwrap();
         let publics: Vec<MemberKey> = read.opening_keys().iter().map(|one| one.key.public()).collect();
         assert_eq!(publics, [key(3).public(), key(2).public(), key(1).public()]);
-        assert_eq!(archive.erase_expired(UnixMillis(0).plus(WEEK)), 0);
-        assert_eq!(archive.erase_expired(UnixMillis(3).plus(WEEK)), 3);
+        assert_eq!(archive.erase_expired(at(0).plus(WEEK)), 0);
+        assert_eq!(archive.erase_expired(at(3).plus(WEEK)), 3);
         archive.save(&path).unwrap();
         assert!(!path.exists() && Archive::load(&path, UnixMillis(9)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_key_rotated_out_in_1970_has_its_grace_from_the_right_time() {
+        let mut archive = Archive::default();
+        archive.add(&key(1), "k_1".to_owned(), UnixMillis(600_000), WEEK);
+        assert_eq!(archive.erase_expired(at(0)), 0);
+        assert_eq!(archive.erase_expired(at(-1).plus(WEEK)), 0);
+        assert_eq!(archive.erase_expired(at(0).plus(WEEK)), 1);
     }
 
     #[test]

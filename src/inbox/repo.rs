@@ -14,6 +14,7 @@ use sea_orm::{
 pub(super) use self::all_new::insert_all_new;
 use super::entity::{ActiveModel, Column, Entity, Model};
 use crate::domain::time::UnixMillis;
+use crate::runtime::time_guard::Span;
 
 /// 16 bytes that stand for a message in the memory of what was seen.
 pub(super) type SeenHash = [u8; 16];
@@ -262,6 +263,22 @@ pub(super) async fn count_before(db: &impl ConnectionTrait, before: UnixMillis, 
     );
     let row = db.query_one_raw(statement).await?;
     row.map_or(Ok(0), |row| row.try_get_by_index::<i64>(0)).map(i64::unsigned_abs)
+}
+
+/// Counts the age of what came under a wrong clock from now: it would be removed as
+/// if it had been read for years.
+pub(super) async fn rebase(db: &impl ConnectionTrait, wrong: Span, now: UnixMillis) -> Result<(), DbErr> {
+    for change in [
+        "inbox SET received_at = ?3, clock_back = 0 WHERE received_at",
+        "inbox_seen SET seen_at = ?3 WHERE seen_at",
+        "inbox_quarantine SET received_at = ?3 WHERE received_at",
+        "inbox_waiting SET grace_until = grace_until + ?3 - received_at, received_at = ?3 WHERE received_at",
+    ] {
+        let values = [Value::from(wrong.from.0), Value::from(wrong.to.0), Value::from(now.0)];
+        let sql = format!("UPDATE {change} BETWEEN ?1 AND ?2");
+        db.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, values)).await?;
+    }
+    Ok(())
 }
 
 /// Forgets hashes that are older than any id the broker would let through.

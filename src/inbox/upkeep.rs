@@ -10,6 +10,7 @@ use super::pipeline::Pipeline;
 use super::{Error, MIN_MEMORY, repo};
 use crate::db::tx;
 use crate::domain::time::UnixMillis;
+use crate::runtime::time_guard::Database;
 
 /// Rows that one commit removes at most; deliveries wait no longer than for one.
 const PRUNE_ROWS: u64 = 5000;
@@ -33,6 +34,15 @@ impl Pipeline {
     /// Does what is due, in a step short enough for deliveries to wait for it.
     /// Nothing is removed while the clock is not believed.
     pub(super) async fn keep_up(&self, upkeep: &mut Upkeep) {
+        if let Some(span) = self.deps.guard.wrong_times(Database::Inbox) {
+            match repo::rebase(self.db.writer(), span, self.deps.clock.now()).await {
+                Ok(()) => self.deps.guard.corrected(Database::Inbox),
+                Err(error) => {
+                    tracing::warn!(error = %error, "Times of a wrong clock were not corrected: {error}");
+                    self.reopen().await;
+                }
+            }
+        }
         if !self.deps.guard.may_destroy() {
             return;
         }

@@ -25,6 +25,7 @@ use crate::domain::pressure::Level;
 use crate::domain::time::UnixMillis;
 use crate::events::Hub;
 use crate::runtime::clock::Clock;
+use crate::runtime::time_guard::Database;
 use crate::wire::features::Feature;
 
 /// Pause between two looks, and while the outbox is filling up.
@@ -122,10 +123,10 @@ impl Keeper {
                 self.handle.shared.wake.notify_one();
             }
         }
-        if let Some(span) = guard.wrong_times()
+        if let Some(span) = guard.wrong_times(Database::Outbox)
             && self.correct(Task::Rebase { from: span.from, to: span.to }).await
         {
-            guard.corrected();
+            guard.corrected(Database::Outbox);
             self.handle.shared.wake.notify_one();
         }
         doubt

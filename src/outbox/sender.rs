@@ -35,6 +35,7 @@ use crate::identity::Identity;
 use crate::peers;
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
+use crate::runtime::time_guard::Database;
 use crate::telemetry::metrics::Metrics;
 use crate::wire::delivery::DeliveryStatus as StatusFrame;
 
@@ -189,7 +190,7 @@ impl Sender {
 
     /// Says for how many new rows there is room, if nothing else is to leave first.
     fn offer(&mut self, caught_up: bool, awaited: &Awaited) {
-        let room = if caught_up && self.flow.is_free() && self.handle.guard.wrong_times().is_none() {
+        let room = if caught_up && self.flow.is_free() && self.handle.guard.wrong_times(Database::Outbox).is_none() {
             self.places(awaited).min(self.flow.pace.available(self.clock.monotonic()))
         } else {
             0
@@ -206,7 +207,7 @@ impl Sender {
 
     /// Claims due rows and hands them to the link. True when there may be more.
     async fn claim_and_transmit(&mut self, awaited: &mut Awaited) -> bool {
-        if self.handle.guard.wrong_times().is_some() {
+        if self.handle.guard.wrong_times(Database::Outbox).is_some() {
             // The keeper corrects what a wrong clock has dated, and wakes this task:
             // until then nobody knows what is too old.
             self.handle.shared.recount.notify_one();

@@ -4,6 +4,7 @@
 //! clocks and what the broker said. Each question is a new reading, so a jump is
 //! noticed by the first one that comes after it.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::clock::Clock;
@@ -28,6 +29,17 @@ struct State {
     broker: Option<BrokerTime>,
     /// Times that were written since a start with a clock that ran behind.
     wrong: Option<Span>,
+    /// Where they have been corrected.
+    corrected: BTreeSet<Database>,
+}
+
+/// Where times are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Database {
+    /// Of sends.
+    Outbox,
+    /// Of messages.
+    Inbox,
 }
 
 /// Times of this daemon that a wrong clock gave.
@@ -39,6 +51,12 @@ pub struct Span {
     pub to: UnixMillis,
 }
 
+// === impl Database ===
+
+impl Database {
+    const COUNT: usize = 2;
+}
+
 // === impl TimeGuard ===
 
 impl TimeGuard {
@@ -48,7 +66,7 @@ impl TimeGuard {
         let last = Reading { wall: clock.now(), monotonic: clock.monotonic() };
         let doubt = at_start(last.wall, last_tick);
         let wrong = doubt.map(|_| Span { from: last.wall, to: last.wall });
-        let state = State { last, doubt, broker: None, wrong };
+        let state = State { last, doubt, broker: None, wrong, corrected: BTreeSet::new() };
         Self(Arc::new(Inner { clock, state: Mutex::new(state) }))
     }
 
@@ -69,15 +87,20 @@ impl TimeGuard {
         state.doubt.is_none() && state.wrong.is_none()
     }
 
-    /// Times that were written by a wrong clock, once the right time is known.
-    pub fn wrong_times(&self) -> Option<Span> {
+    /// Times that were written by a wrong clock, once the right time is known and
+    /// until they are corrected in this database.
+    pub fn wrong_times(&self, database: Database) -> Option<Span> {
         let state = self.look(None);
-        state.wrong.filter(|_| state.doubt.is_none())
+        state.wrong.filter(|_| state.doubt.is_none() && !state.corrected.contains(&database))
     }
 
-    /// The wrong times have been corrected.
-    pub fn corrected(&self) {
-        self.lock().wrong = None;
+    /// The wrong times of this database have been corrected.
+    pub fn corrected(&self, database: Database) {
+        let mut state = self.lock();
+        state.corrected.insert(database);
+        if state.corrected.len() == Database::COUNT {
+            state.wrong = None;
+        }
     }
 
     fn look(&self, broker: Option<UnixMillis>) -> std::sync::MutexGuard<'_, State> {
@@ -89,9 +112,10 @@ impl TimeGuard {
         let doubt = judge(state.doubt, state.last, now, state.broker);
         let jumped = judge(None, state.last, now, None) == Some(Doubt::Jumped);
         let before = state.last.wall;
-        // The span of a wrong clock ends where the clock was set.
-        if !jumped && let Some(wrong) = state.wrong.as_mut().filter(|wrong| wrong.to == before) {
-            wrong.to = now.wall;
+        // The span of a wrong clock ends where the clock was set; until then it ran on.
+        let ran_on = before.plus(now.monotonic.saturating_sub(state.last.monotonic));
+        if let Some(wrong) = state.wrong.as_mut().filter(|wrong| wrong.to == before) {
+            wrong.to = if jumped { ran_on } else { now.wall };
         }
         match (state.doubt, doubt) {
             (None, Some(doubt)) => tracing::warn!(
@@ -130,14 +154,15 @@ mod tests {
         let right = UnixMillis(EARLIEST.0 + 1_000_000_000);
         clock.set(right);
         assert_eq!(guard.doubt(), Some(Doubt::Jumped));
-        assert_eq!(guard.wrong_times(), None);
+        assert_eq!(guard.wrong_times(Database::Outbox), None);
         clock.advance(Duration::from_secs(10));
         guard.note_broker_time(right.plus(Duration::from_secs(11)));
         assert_eq!(guard.doubt(), None);
         // What was written meanwhile has to be corrected first.
         assert!(!guard.may_destroy());
-        assert_eq!(guard.wrong_times(), Some(Span { from: UnixMillis(5_000), to: UnixMillis(65_000) }));
-        guard.corrected();
+        assert_eq!(guard.wrong_times(Database::Outbox), Some(Span { from: UnixMillis(5_000), to: UnixMillis(65_000) }));
+        guard.corrected(Database::Outbox);
+        guard.corrected(Database::Inbox);
         assert!(guard.may_destroy());
     }
 
@@ -148,7 +173,7 @@ mod tests {
         assert!(guard.may_destroy());
         clock.set(UnixMillis(EARLIEST.0 + 31 * 86_400_000));
         assert!(!guard.may_destroy());
-        assert_eq!(guard.wrong_times(), None);
+        assert_eq!(guard.wrong_times(Database::Outbox), None);
         guard.note_broker_time(clock.now());
         assert!(guard.may_destroy());
     }

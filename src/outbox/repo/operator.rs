@@ -247,7 +247,7 @@ pub async fn set_meta(db: &impl ConnectionTrait, key: &str, value: &str) -> Resu
     db.execute_raw(sqlite(sql, [key.into(), value.into()])).await.map(drop)
 }
 
-/// Counts the age of rows that were accepted under a wrong clock from now.
+/// Counts the age of rows that were accepted, or ended, under a wrong clock from now.
 pub async fn rebase(
     db: &impl ConnectionTrait,
     from: UnixMillis,
@@ -256,7 +256,14 @@ pub async fn rebase(
 ) -> Result<u64, DbErr> {
     let sql = "UPDATE outbox SET requeued_at = ?3, next_attempt_at = MIN(next_attempt_at, ?3) WHERE status = 'pending' \
                AND COALESCE(requeued_at, enqueued_at) BETWEEN ?1 AND ?2";
-    Ok(db.execute_raw(sqlite(sql, [from.0.into(), to.0.into(), now.0.into()])).await?.rows_affected())
+    let values = || [from.0.into(), to.0.into(), now.0.into()];
+    for (status, ended) in [("done", "accepted_at"), ("aborted", "aborted_at")] {
+        let sql = format!(
+            "UPDATE outbox SET {ended} = ?3 WHERE status = '{status}' AND COALESCE({ended}, enqueued_at) BETWEEN ?1 AND ?2"
+        );
+        db.execute_raw(sqlite(sql, values())).await?;
+    }
+    Ok(db.execute_raw(sqlite(sql, values())).await?.rows_affected())
 }
 
 /// Lets no waiting row wait beyond a time.

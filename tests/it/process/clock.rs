@@ -192,3 +192,33 @@ async fn a_clock_that_is_set_right_makes_nothing_old() {
     .await;
     all_is_there(&host).await;
 }
+
+/// What came in 1970 is young, and so is what was sent or queued then, to the last
+/// moment before the clock is set.
+// Covers: D-C14
+#[tokio::test]
+async fn what_came_under_the_wrong_clock_is_young_under_the_right_one() {
+    let mut host = Host::with_a_past().await;
+    let db = host.alice.inbox_db().await;
+    let old = keys::now_ms() - 31 * DAY;
+    db.run(&format!("UPDATE inbox SET received_at = {old}")).await;
+    db.close().await;
+    let (sent, text) = boots_in_1970(&mut host).await;
+    host.proxy.restore();
+    connected(&host.alice, true).await;
+    host.bob.received(&text).await;
+    host.alice.outbox_status(&sent, "done").await;
+    let received = unique("received in 1970");
+    host.bob.send("alice", &received).await;
+    host.alice.received(&received).await;
+    host.proxy.cut();
+    connected(&host.alice, false).await;
+    let last = host.alice.send("bob", "at the last moment").await;
+    host.set("+0");
+    host.proxy.restore();
+    host.alice.outbox_status(&last, "done").await;
+    // What is old by the right clock goes, and nothing else.
+    wait::until("what is old to be removed", async || (bodies(&host.alice).await == [json!(received)]).then_some(()))
+        .await;
+    assert_eq!(rows(&host.alice, "length(payload) = 0").await, 0, "no text is cleared");
+}

@@ -100,9 +100,12 @@ async fn a_replaced_daemon_does_not_throw_out_the_one_that_replaced_it() {
     ended_with(&mut original, 12, "replaced_by_newer_connection").await;
     works(&copy, &bob).await;
     let before = reconnects(&copy).await;
-    let command = original.command();
-    original.spawn(command);
-    ended_with(&mut original, 13, "member_already_connected").await;
+    // However often: being refused for it does not end the yielding.
+    for _ in 0..2 {
+        let command = original.command();
+        original.spawn(command);
+        ended_with(&mut original, 13, "member_already_connected").await;
+    }
     copy.process().assert_running();
     works(&copy, &bob).await;
     assert_eq!(reconnects(&copy).await, before, "it has the link that it had");

@@ -150,6 +150,8 @@ mod tests {
         assert!(!guard.may_destroy());
         clock.advance(Duration::from_secs(60));
         assert_eq!(guard.doubt(), Some(Doubt::RunsBehind));
+        // Written since the last look, by the wrong clock as well.
+        clock.advance(Duration::from_secs(4));
         // The clock is set right: a jump, still nothing is destroyed.
         let right = UnixMillis(EARLIEST.0 + 1_000_000_000);
         clock.set(right);
@@ -160,8 +162,11 @@ mod tests {
         assert_eq!(guard.doubt(), None);
         // What was written meanwhile has to be corrected first.
         assert!(!guard.may_destroy());
-        assert_eq!(guard.wrong_times(Database::Outbox), Some(Span { from: UnixMillis(5_000), to: UnixMillis(65_000) }));
+        let wrong = Some(Span { from: UnixMillis(5_000), to: UnixMillis(69_000) });
+        assert_eq!(guard.wrong_times(Database::Outbox), wrong);
         guard.corrected(Database::Outbox);
+        assert_eq!((guard.wrong_times(Database::Outbox), guard.wrong_times(Database::Inbox)), (None, wrong));
+        assert!(!guard.may_destroy());
         guard.corrected(Database::Inbox);
         assert!(guard.may_destroy());
     }

@@ -100,6 +100,7 @@ impl Task {
                 self.told_offset_ms = Some(offset_ms);
             }
             if self.pause(&error, attempt).await.is_err() {
+                self.stop.cancelled().await;
                 return;
             }
         }

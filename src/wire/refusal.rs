@@ -76,6 +76,9 @@ refusals! {
     /// `sender_key` is no key of this member.
     SenderKeyUnknown = "sender_key_unknown", retry false,
         "invalid: sender_key is no key of this member";
+    /// The receiver has another key by now; who is told of rotations can seal again.
+    RecipientKeyStale = "recipient_key_stale", retry true,
+        "recipient_key_stale: seal again with the member's newest key";
     /// The epoch is not accepted for new messages.
     KeyEpochStale = "key_epoch_stale", retry true,
         "key_epoch_stale: seal again with the newest epoch";

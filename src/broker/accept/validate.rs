@@ -17,7 +17,7 @@ use crate::broker::shared::{MAX_INLINE_BYTES, Shared};
 use crate::broker::store::entity::message;
 use crate::domain::ids::ClientMessageId;
 use crate::wire::delivery::{Priority, Send};
-use crate::wire::features::DedupeMode;
+use crate::wire::features::{DedupeMode, Feature};
 use crate::wire::refusal::Refusal;
 use crate::wire::text;
 
@@ -163,6 +163,12 @@ fn direct(shared: &Shared, peer: &Peer, target: String) -> Result<Destination, R
         let member = peer.mesh.member(&key.member_id).ok_or(Refusal::RecipientNotFound)?;
         if member.revoked_at.is_some() {
             return Err(Refusal::RecipientRevoked.into());
+        }
+        // Old clients know no other key, and a receiver opens with its old one for a
+        // while. A daemon that was away may come back long after that, and sends
+        // before it has heard of the new key.
+        if key.rotated_out_at.is_some() && peer.has(Feature::MemberKeypairRotatedEvent) {
+            return Err(Refusal::RecipientKeyStale.into());
         }
         return Ok(Destination { kind: "dm", route: Route::Member, recipients: vec![key.member_id], target });
     }

@@ -282,6 +282,7 @@ fn bit(feature: Feature) -> u8 {
         Feature::MaxPayload => 2,
         Feature::DeliveryAck => 4,
         Feature::ClientMessageIdDedupe => 8,
+        Feature::MemberKeypairRotatedEvent => 16,
         _ => 0,
     }
 }

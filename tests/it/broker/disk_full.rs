@@ -147,6 +147,7 @@ fn assert_taken(ack: &Value) {
     assert_eq!((&ack["queued"], &ack["duplicate"]), (&json!(true), &json!(false)), "{ack}");
 }
 
+// Covers: D-J1
 #[tokio::test]
 async fn a_batch_without_room_is_refused_whole_and_its_ids_are_good_later() {
     let mut world = World::start().await;
@@ -181,6 +182,7 @@ async fn a_batch_without_room_is_refused_whole_and_its_ids_are_good_later() {
     world.bob_gets(&all).await;
 }
 
+// Covers: D-J1
 #[tokio::test]
 async fn the_one_message_that_does_not_fit_harms_no_other_of_its_batch() {
     let mut world = World::start().await;

@@ -95,7 +95,7 @@ async fn every_send_of_a_failed_batch_is_answered_from_what_is_stored() {
 
 /// The same with a link, where one commit writes new sends and what became of others:
 /// what is refused has not left, and no answer of the broker is lost.
-// Covers: D-C12
+// Covers: D-C12, D-J1
 #[tokio::test]
 async fn a_failed_batch_of_sends_and_outcomes_is_none_of_both() {
     let Some(strace) = tools::system("strace") else { return };

@@ -57,10 +57,11 @@ struct Amount {
 // === impl Amount ===
 
 impl Amount {
-    fn add(&mut self, row_pages: u64) {
+    fn add(&mut self, row_pages: u64, again: u64) {
         let rows = row_pages.saturating_mul(PAGE);
         self.rows = self.rows.saturating_add(rows);
-        self.log = self.log.saturating_add(rows).saturating_add(PAGES_A_COMMIT * PAGE);
+        self.log =
+            self.log.saturating_add(rows).saturating_add(again.saturating_add(PAGES_A_COMMIT).saturating_mul(PAGE));
     }
 }
 
@@ -74,11 +75,12 @@ impl WalKeeper {
         Self { db, waiting: Amount { log: bytes, rows: bytes }, later: Amount::default(), moving: None }
     }
 
-    /// To be called after each commit, with the pages that its rows fill, roughly.
+    /// To be called after each commit, with the pages that its new rows fill and those
+    /// that it writes again, roughly: they lengthen the log and are moved once.
     /// Waits only when little is left to move, or far too much, or the log is long.
-    pub async fn wrote(&mut self, row_pages: u64) {
-        self.waiting.add(row_pages);
-        self.later.add(row_pages);
+    pub async fn wrote(&mut self, row_pages: u64, again: u64) {
+        self.waiting.add(row_pages, again);
+        self.later.add(row_pages, again);
         if self.waiting.log > TOO_MUCH {
             self.moving = None;
             self.finish().await;
@@ -156,7 +158,7 @@ mod tests {
                 }
             });
             own.run(script).await.expect("writes");
-            keeper.wrote(64).await;
+            keeper.wrote(64, 0).await;
         }
         assert!(db.wal_bytes() < LONG + TOO_MUCH, "{} bytes", db.wal_bytes());
     }

@@ -171,7 +171,7 @@ impl Pipeline {
             let message: StoredMessage = row::stored(row, &self.shared.generation);
             self.deps.hub.publish(now, MeshEvent::Message(Arc::new(message)));
         }
-        self.wal.lock().await.wrote(stored.pages).await;
+        self.wal.lock().await.wrote(stored.pages, 0).await;
         Ok(())
     }
 

@@ -161,13 +161,14 @@ impl Writer {
             }
         }
         self.put_back_orphans().await;
-        // Each changed row is written again, with its page.
+        let pages = together.rows.iter().map(pages_of).sum::<u64>();
+        // Each row that is changed is written again, with its page.
         let stored = together.stored.iter().map(|(ids, _)| ids.len()).sum::<usize>();
-        let mut pages = together.rows.iter().map(pages_of).sum::<u64>() + (together.outcomes.len() + stored) as u64;
+        let mut again = (together.outcomes.len() + stored) as u64;
         self.write_together(together).await;
         for (limit, only, reply) in claims {
             let claimed = repo::claim_due(self.writer(), self.clock.now(), limit, &only).await;
-            pages += claimed.iter().flatten().map(pages_of).sum::<u64>();
+            again += claimed.iter().flatten().map(pages_of).sum::<u64>();
             self.after(claimed.as_ref().err()).await;
             // The sender asks again when its link or this task is gone.
             let _ = reply.send(claimed);
@@ -184,7 +185,7 @@ impl Writer {
             }
             let _ = reply.send(done);
         }
-        self.wal.wrote(pages).await;
+        self.wal.wrote(pages, again).await;
     }
 
     async fn write_together(&mut self, together: Together) {

@@ -94,7 +94,7 @@ impl BatchWriter {
     /// Moves the log into the file now and then. To be called after each batch, once
     /// its answers are out, with the pages that it changed, roughly.
     pub async fn tidy(&mut self, pages: u64) {
-        self.wal.wrote(pages).await;
+        self.wal.wrote(pages, 0).await;
     }
 
     /// After an error no transaction is left.

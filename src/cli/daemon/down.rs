@@ -80,7 +80,8 @@ fn report(stopped: &Stopped, json: bool, output: &mut Output) -> Result<(), Fail
     let pid = stopped.pid.map(|pid| format!("  pid {pid}")).unwrap_or_default();
     output.line(format_args!("stopped  {}{pid}", stopped.mesh))?;
     if stopped.undelivered > 0 {
-        output.note(format_args!("note: {} queued messages go out after the next start", stopped.undelivered));
+        let what = if stopped.undelivered == 1 { "queued message goes" } else { "queued messages go" };
+        output.note(format_args!("note: {} {what} out after the next start", stopped.undelivered));
     }
     Ok(())
 }

@@ -164,6 +164,10 @@ impl Follower {
                 );
                 false
             }
+            // The topics hear these from the link themselves.
+            SystemEvent::TopicEpoch(_) | SystemEvent::TopicKeyAvailable(_) | SystemEvent::TopicMembersChanged(_) => {
+                false
+            }
             SystemEvent::PeerVisible(_)
             | SystemEvent::PeerHidden(_)
             | SystemEvent::MemberKeypairRotated(_)

@@ -17,6 +17,8 @@
 //! | oneself, without an answer | `set_status`, `set_summary`, `set_stats`, `join_group`, `leave_group` | |
 //! | oneself, answered by `ack` | `set_visible`, `set_profile` | `ack` |
 //! | the mesh, signed | `members_get`, `member_revoke`, `mesh_policy_get`, `mesh_policy_set`, `invite_create`, `invite_list`, `invite_revoke`, `api_key_create`, `api_key_list`, `api_key_revoke` | `members_list`, `mesh_policy`, `invites_list`, `api_key_created`, `api_keys_list`, `ack` |
+//! | topics | `topic_create`, `topic_list`, `topic_join`, `topic_leave`, `topic_members`, `topic_history`, `topic_mark_read` | `topic_created`, `topic_list_response`, `ack`, `topic_members_response`, `topic_history_response` |
+//! | topic keys | `topic_epoch_new`, `topic_key_put`, `topic_key_get`, `topic_key_pending` | `topic_epoch`, `ack`, `topic_keys`, `topic_pending` |
 //! | older messages | `history_get` | `history_page` |
 //! | the end | `close_reason` | `close_reason`, `drain` |
 //!
@@ -40,3 +42,4 @@ pub mod roster;
 #[cfg(test)]
 mod tests;
 pub mod text;
+pub mod topics;

@@ -114,6 +114,7 @@ impl Base {
             request_fingerprint: Some(fingerprint.to_owned()),
             reply_to_id: None,
             created_at: 0,
+            key_epoch: None,
         };
         Accept {
             message,

@@ -15,7 +15,7 @@ use crate::broker::fanout::Audience;
 use crate::broker::roster::Member;
 use crate::broker::shared::Shared;
 use crate::broker::store::{deliveries, members, messages};
-use crate::broker::{accept, admin, departures, expiries, history};
+use crate::broker::{accept, admin, departures, expiries, history, topics};
 use crate::domain::names;
 use crate::domain::time::UnixMillis;
 use crate::wire::codec::{DecodeError, DecodeErrorKind};
@@ -114,7 +114,11 @@ pub async fn handle(shared: &Arc<Shared>, peer: &Arc<Peer>, pusher: &mut Pusher,
             );
         }
         ClientFrame::Hello(_) | ClientFrame::SessionHello(_) | ClientFrame::Unknown(_) => {}
-        request => admin::on_link(shared, peer, request).await,
+        request => {
+            if let Some(request) = topics::on_link(shared, peer, request).await {
+                admin::on_link(shared, peer, request).await;
+            }
+        }
     }
 }
 

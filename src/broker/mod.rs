@@ -18,6 +18,7 @@
 pub mod accept;
 pub mod admin;
 pub mod api_keys;
+pub mod certificates;
 pub mod delivery;
 pub mod departures;
 pub mod error;

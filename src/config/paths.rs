@@ -50,6 +50,11 @@ impl Root {
         self.0.join("owners")
     }
 
+    /// That the owner of a mesh let this user's member in.
+    pub fn certificate(&self, mesh_id: &str) -> PathBuf {
+        self.path().join("certificates").join(format!("{mesh_id}.json"))
+    }
+
     /// The broker's directory.
     pub fn broker_dir(&self) -> PathBuf {
         self.0.join("broker")

@@ -104,16 +104,16 @@ pub(super) async fn parts(
     };
     let link = broker_client::prepare(link_config, identity.clone(), clock.clone(), ids.clone(), supervisor);
 
-    let peers = peers::prepare(
-        databases.outbox.clone(),
-        identity.clone(),
-        link.handle(),
-        hub.clone(),
-        clock.clone(),
-        config.crypto.grace(),
-        supervisor,
-    )
-    .await?;
+    let roster = peers::Setup {
+        db: databases.outbox.clone(),
+        identity: identity.clone(),
+        link: link.handle(),
+        hub: hub.clone(),
+        clock: clock.clone(),
+        grace: config.crypto.grace(),
+        trust: state::trust(&options.root, &entry),
+    };
+    let peers = peers::prepare(roster, supervisor).await?;
 
     let prepare = outbox::Prepare {
         mesh: options.mesh.clone(),

@@ -11,6 +11,7 @@
 
 pub mod accept;
 pub mod age_limit;
+pub mod certificate;
 pub mod clock_trust;
 pub mod dedupe;
 pub mod error_code;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Change, Error, Presence, Request, Sightings, repo, shown};
+use super::{Certificates, Change, Error, Presence, Request, Sightings, repo, shown};
 use crate::broker_client::{self, News};
 use crate::db::connect::Sqlite;
 use crate::db::tx;
@@ -28,10 +28,11 @@ use crate::events::Hub;
 use crate::identity::Identity;
 use crate::runtime::clock::Clock;
 use crate::telemetry::names::target;
+use crate::wire::certificate::MemberCertificatePut;
 use crate::wire::event::{PeerEvent, SystemEvent};
 use crate::wire::features::Feature;
 use crate::wire::frame::{ClientFrame, ServerFrame};
-use crate::wire::roster::{Bare, PeerRow};
+use crate::wire::roster::{Bare, MemberRow, PeerRow};
 
 /// How long the broker may take for a list.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -53,6 +54,7 @@ pub(super) struct Follower {
     pub(super) members: watch::Sender<Arc<Vec<PinnedMember>>>,
     pub(super) presence: watch::Sender<Arc<Vec<Presence>>>,
     pub(super) sightings: watch::Sender<Arc<Sightings>>,
+    pub(super) certificates: Certificates,
     pub(super) requests: mpsc::Receiver<Request>,
     /// Whether the last roster could not be kept for want of room.
     pub(super) disk_full: Arc<AtomicBool>,
@@ -102,10 +104,11 @@ impl Follower {
     }
 
     /// Takes one piece of news; true when the lists have to be read again.
-    fn hear(&self, news: News, down_since: &mut Option<UnixMillis>) -> bool {
+    fn hear(&mut self, news: News, down_since: &mut Option<UnixMillis>) -> bool {
         let now = self.clock.now();
         match news {
             News::Up(_) => {
+                self.certificates.link_is_up();
                 if let Some(since) = down_since.take() {
                     let away_ms = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
                     self.hub.publish(now, MeshEvent::DaemonReconnect { away_ms });
@@ -179,7 +182,7 @@ impl Follower {
     }
 
     /// Reads both lists; false when there is no link or no answer.
-    async fn read_lists(&self) -> bool {
+    async fn read_lists(&mut self) -> bool {
         let Some(session) = self.link.session() else { return false };
         // A broker that knows our frames tells all members; others tell who is
         // connected, which is then all there is to pin.
@@ -200,7 +203,7 @@ impl Follower {
         }
     }
 
-    async fn ask(&self, knows_members: bool) -> Result<(), Error> {
+    async fn ask(&mut self, knows_members: bool) -> Result<(), Error> {
         let bare = |req_id| Bare { req_id: Some(req_id) };
         let mut heard = false;
         let answer = self.link.request(|id| ClientFrame::ListPeers(bare(id)), LIMIT).await?;
@@ -228,6 +231,7 @@ impl Follower {
                 let rows = list.members.iter().take(MAX_MEMBERS);
                 self.pin(rows.filter_map(|row| shown::member(row, mesh, known.get(row.member_id.as_str()).copied())))
                     .await?;
+                self.certify(&list.members).await;
             }
         }
         // Last: who is seen for the first time is pinned by now.
@@ -235,6 +239,21 @@ impl Follower {
             self.note_seen();
         }
         Ok(())
+    }
+
+    /// Looks at the members' certificates, and brings the broker the own one if it
+    /// lacks it.
+    async fn certify(&mut self, rows: &[MemberRow]) {
+        let pinned = Arc::clone(&self.members.borrow());
+        self.certificates.learn(&rows[..rows.len().min(MAX_MEMBERS)], &pinned);
+        let Some(certificate) = self.certificates.offer(rows) else { return };
+        let put =
+            |id| ClientFrame::MemberCertificatePut(Box::new(MemberCertificatePut { certificate, req_id: Some(id) }));
+        match self.link.request(put, LIMIT).await {
+            Ok(ServerFrame::Ack(ack)) if ack.error.is_none() => {}
+            Ok(answer) => tracing::info!("The broker did not take the member's certificate ({})", answer.kind()),
+            Err(error) => tracing::info!(error = %error, "The broker did not take the member's certificate: {error}"),
+        }
     }
 
     /// Notes who was seen. Only pinned members are kept, so that a broker cannot
@@ -274,7 +293,7 @@ impl Follower {
     }
 
     /// What the operator decided: disk first, then everybody else.
-    async fn change(&self, change: Change) -> Result<PinnedMember, Error> {
+    async fn change(&mut self, change: Change) -> Result<PinnedMember, Error> {
         let now = self.clock.now();
         let mut list: Vec<PinnedMember> = self.members.borrow().as_ref().clone();
         let changed = match &change {
@@ -293,6 +312,7 @@ impl Follower {
             list.push(member.clone());
         }
         list.sort_by(|one, other| one.display_name.cmp(&other.display_name));
+        self.certificates.tell(&list);
         self.members.send_replace(Arc::new(list));
         let last = changed.into_iter().next_back();
         last.ok_or_else(|| Error::Damaged { member_id: String::new(), detail: "nothing was changed".to_owned() })

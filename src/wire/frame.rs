@@ -6,6 +6,7 @@ use super::admin::{
     ApiKeyCreate, ApiKeyCreated, ApiKeyList, ApiKeyRevoke, ApiKeysList, InviteCreate, InviteList, InviteRevoke,
     InvitesList, MemberRevoke, MembersGet, MeshPolicy, MeshPolicyGet, MeshPolicySet,
 };
+use super::certificate::{MemberCertificateFound, MemberCertificateGet, MemberCertificatePut};
 use super::delivery::{Ack, ClientAck, DeliveryStatus, MessageStatus, MessageStatusResult, Push, Send};
 use super::features::{CloseReason, Drain, NegotiationRequest, NegotiationResponse};
 use super::hello::{ErrorFrame, Hello, HelloAck, SessionHello};
@@ -89,6 +90,10 @@ frames! {
         "member_rotate" => MemberRotate(Box<MemberRotate>),
         /// Changes the own name.
         "member_rename" => MemberRename(MemberRename),
+        /// Stores the own certificate.
+        "member_certificate_put" => MemberCertificatePut(Box<MemberCertificatePut>),
+        /// Asks for a member's certificate.
+        "member_certificate_get" => MemberCertificateGet(MemberCertificateGet),
         /// Ends the own membership.
         "member_leave" => MemberLeave(Bare),
         /// Ends a membership.
@@ -177,6 +182,8 @@ frames! {
         "members_list" => MembersList(MembersList),
         /// The new key is registered.
         "member_rotated" => MemberRotated(MemberRotated),
+        /// A member's certificate.
+        "member_certificate" => MemberCertificate(Box<MemberCertificateFound>),
         /// What the owner has set.
         "mesh_policy" => MeshPolicy(MeshPolicy),
         /// Invites.

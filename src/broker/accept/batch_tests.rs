@@ -78,6 +78,7 @@ impl Base {
                 last_seen_at: None,
                 revoked_at: (id == "gone").then_some(1),
                 changed_at: 0,
+                certificate: None,
             };
             members::insert_member(store.writer(), row).await.expect("a member");
         }

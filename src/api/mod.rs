@@ -62,7 +62,7 @@ use crate::runtime::supervisor::Supervisor;
 use crate::runtime::task_kind::Phase;
 use crate::runtime::time_guard::TimeGuard;
 use crate::telemetry::metrics::Metrics;
-use crate::{broker_client, inbox, outbox, peers};
+use crate::{broker_client, inbox, outbox, peers, topics};
 
 /// Reads the settings again and says which keys changed.
 pub type Reload = Arc<dyn Fn() -> Result<admin::ReloadResponse, ConfigError> + Send + Sync>;
@@ -85,6 +85,8 @@ pub struct Deps {
     pub inbox: inbox::Handle,
     /// Who is in the mesh.
     pub peers: peers::Handle,
+    /// Which topics there are.
+    pub topics: topics::Handle,
     /// The link to the broker; only its state is read.
     pub link: broker_client::Handle,
     /// What is counted.

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::direct::{BoxError, NONCE_BYTES};
-use super::keys::{BoxPublic, MemberSecret};
+use super::keys::{BoxPublic, BoxSecret, MemberSecret};
 
 /// Length of a sealed copy: the sealer's X25519 key, a MAC, the topic key.
 pub const SEALED_COPY_BYTES: usize = 80;
@@ -76,12 +76,12 @@ impl TopicKey {
     /// Opens a copy that was sealed for `own`. The sealer is named by the copy's
     /// first 32 bytes and is not proven to be anybody: a statement of the topic
     /// commits to the key.
-    pub fn open_copy(own: &MemberSecret, copy: &[u8], nonce: &[u8; NONCE_BYTES]) -> Result<Self, BoxError> {
+    pub fn open_copy(own: &BoxSecret, copy: &[u8], nonce: &[u8; NONCE_BYTES]) -> Result<Self, BoxError> {
         let (sealer, sealed) = copy.split_first_chunk::<32>().ok_or(BoxError::NotOpened)?;
         if copy.len() != SEALED_COPY_BYTES {
             return Err(BoxError::NotOpened);
         }
-        let secret = SecretKey::from_bytes(*own.box_secret().as_bytes());
+        let secret = SecretKey::from_bytes(*own.as_bytes());
         let opened = SalsaBox::new(&PublicKey::from_bytes(*sealer), &secret)
             .decrypt(nonce.into(), sealed)
             .map_err(|_| BoxError::NotOpened)?;

@@ -34,7 +34,7 @@ use crate::runtime::supervisor::Supervisor;
 use crate::runtime::time_guard::TimeGuard;
 use crate::telemetry::logging;
 use crate::telemetry::metrics::Metrics;
-use crate::{api, inbox, outbox, peers};
+use crate::{api, inbox, outbox, peers, topics};
 
 /// Everything, built and bound.
 #[derive(Debug)]
@@ -48,6 +48,7 @@ pub(super) struct Parts {
     backoff: Backoff,
     link: broker_client::Parts,
     peers: peers::Parts,
+    topics: topics::Parts,
     outbox: outbox::Parts,
     inbox: inbox::Parts,
     rotation: Arc<Rotation>,
@@ -115,10 +116,20 @@ pub(super) async fn parts(
     };
     let peers = peers::prepare(roster, supervisor).await?;
 
+    let topics = topics::prepare(topics::Deps {
+        state: state.clone(),
+        identity: identity.clone(),
+        peers: peers.handle(),
+        link: link.handle(),
+        ids: ids.clone(),
+        clock: clock.clone(),
+    })?;
+
     let prepare = outbox::Prepare {
         mesh: options.mesh.clone(),
         identity: identity.clone(),
         peers: peers.handle(),
+        topics: topics.handle(),
         link: link.handle(),
         ids: ids.clone(),
         clock: clock.clone(),
@@ -137,6 +148,7 @@ pub(super) async fn parts(
         mesh: options.mesh.clone(),
         identity: identity.clone(),
         peers: peers.handle(),
+        topics: topics.handle(),
         link: link.handle(),
         hub: hub.clone(),
         ids: ids.clone(),
@@ -174,6 +186,7 @@ pub(super) async fn parts(
         outbox: outbox.handle(),
         inbox: inbox.handle(),
         peers: peers.handle(),
+        topics: topics.handle(),
         link: link.handle(),
         metrics: metrics.clone(),
         supervisor: supervisor.clone(),
@@ -204,6 +217,7 @@ pub(super) async fn parts(
         backoff,
         link,
         peers,
+        topics,
         outbox,
         inbox,
         rotation,
@@ -317,10 +331,13 @@ impl Parts {
         let peers_handle = self.peers.handle();
         let streams = self.link.spawn(supervisor);
         self.peers.spawn(streams.news, supervisor);
+        let topics_handle = self.topics.handle();
+        self.topics.spawn(streams.topics, supervisor);
         let sender = outbox::SenderDeps {
             link: link.clone(),
             statuses: streams.statuses,
             peers: peers_handle,
+            topics: topics_handle,
             identity: self.identity,
             ids: self.ids,
             hub: self.hub,

@@ -33,4 +33,5 @@ pub mod retry;
 pub mod roster;
 pub mod sweep_guard;
 pub mod time;
+pub mod topics;
 pub mod trust;

@@ -108,7 +108,7 @@ impl Services {
         Ok(self.pinned_member(&changed, &peers.members()))
     }
 
-    fn pinned_member(&self, member: &PinnedMember, members: &[PinnedMember]) -> admin::PinnedMember {
+    pub(super) fn pinned_member(&self, member: &PinnedMember, members: &[PinnedMember]) -> admin::PinnedMember {
         let claimed = names::key(&member.display_name);
         let bound_to = members
             .iter()
@@ -133,7 +133,7 @@ impl Services {
 
     /// The member that an operator names: by key, name, prefix or id. What was
     /// removed or is in question is found too.
-    fn member(&self, field: &'static str, text: &str) -> Result<PinnedMember, Failure> {
+    pub(super) fn member(&self, field: &'static str, text: &str) -> Result<PinnedMember, Failure> {
         let members = self.0.deps.peers.members();
         if let Some(member) = members.iter().find(|member| member.member_id.as_str() == text) {
             return Ok(member.clone());

@@ -16,6 +16,7 @@ pub mod lifecycle;
 pub mod messaging;
 pub mod outbox;
 pub mod peers;
+pub mod topics;
 
 use std::sync::Arc;
 

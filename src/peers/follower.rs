@@ -210,7 +210,7 @@ impl Follower {
         if let ServerFrame::PeersList(list) = answer {
             let present: Vec<Presence> = list.peers.iter().filter_map(presence).collect();
             if !knows_members {
-                self.pin(list.peers.iter().filter_map(shown::peer)).await?;
+                self.pin(list.peers.iter().filter_map(shown::peer), &[]).await?;
             }
             self.presence.send_if_modified(|old| {
                 let changed = **old != present;
@@ -227,11 +227,12 @@ impl Follower {
                 let pinned = Arc::clone(&self.members.borrow());
                 let known: HashMap<&str, &PinnedMember> =
                     pinned.iter().map(|member| (member.member_id.as_str(), member)).collect();
-                let mesh = self.identity.mesh_id();
-                let rows = list.members.iter().take(MAX_MEMBERS);
-                self.pin(rows.filter_map(|row| shown::member(row, mesh, known.get(row.member_id.as_str()).copied())))
-                    .await?;
-                self.certify(&list.members).await;
+                let identity = self.identity.clone();
+                let rows = &list.members[..list.members.len().min(MAX_MEMBERS)];
+                let pinned_as = |row: &MemberRow| known.get(row.member_id.as_str()).copied();
+                let seen = rows.iter().filter_map(|row| shown::member(row, identity.mesh_id(), pinned_as(row)));
+                self.pin(seen, rows).await?;
+                self.offer_certificate(rows).await;
             }
         }
         // Last: who is seen for the first time is pinned by now.
@@ -241,11 +242,8 @@ impl Follower {
         Ok(())
     }
 
-    /// Looks at the members' certificates, and brings the broker the own one if it
-    /// lacks it.
-    async fn certify(&mut self, rows: &[MemberRow]) {
-        let pinned = Arc::clone(&self.members.borrow());
-        self.certificates.learn(&rows[..rows.len().min(MAX_MEMBERS)], &pinned);
+    /// Brings the broker the own certificate if it lacks it.
+    async fn offer_certificate(&mut self, rows: &[MemberRow]) {
         let Some(certificate) = self.certificates.offer(rows) else { return };
         let put =
             |id| ClientFrame::MemberCertificatePut(Box::new(MemberCertificatePut { certificate, req_id: Some(id) }));
@@ -270,8 +268,10 @@ impl Follower {
         });
     }
 
-    /// Brings rows into the pinned list: disk first, then everybody else.
-    async fn pin(&self, shown: impl Iterator<Item = ShownMember>) -> Result<(), Error> {
+    /// Brings rows into the pinned list: disk first, then everybody else. Whose
+    /// certificate holds is known before: nobody who wakes for a new member has to
+    /// wait for it.
+    async fn pin(&mut self, shown: impl Iterator<Item = ShownMember>, rows: &[MemberRow]) -> Result<(), Error> {
         let now = self.clock.now();
         let mut list: Vec<PinnedMember> = self.members.borrow().as_ref().clone();
         let mut changed_any = false;
@@ -285,6 +285,7 @@ impl Follower {
             }
             news.into_iter().for_each(|news| self.tell(news, now));
         }
+        self.certificates.learn(rows, &list);
         if changed_any {
             list.sort_by(|one, other| one.display_name.cmp(&other.display_name));
             self.members.send_replace(Arc::new(list));

@@ -16,9 +16,10 @@ const LINK_KEY_DIGITS: usize = 128;
 const MIN_DAMAGED_DIGITS: usize = 64;
 
 /// A member certificate: the owner signed the key of an invite, and that key
-/// signed the member's.
+/// signed the member's. A field that is missing makes it none, and not the list
+/// that it stands in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase")]
 pub struct MemberCertificate {
     /// The key that joined, 64 hex digits.
     pub member_pubkey: String,

@@ -67,10 +67,19 @@ fn no_field_can_be_changed_and_no_signature_exchanged() {
         change(&mut changed);
         assert!(!is_genuine(&changed, "MESH1", public(3)), "change {number}");
     }
-    // An invite of the same owner with another role, by whoever holds both keys.
-    let admin = Statement::invite_key("MESH1", public(5), "admin", EXPIRES).unwrap().sign(&secret(3));
-    let mixed = Certificate { owner_signature: admin, ..good };
-    assert!(!is_genuine(&mixed, "MESH1", public(3)));
+    // The owner's word for something else, beside a signature of the invite's key
+    // that was not made for it.
+    let (admin, later) = (CertifiedRole::Admin, EXPIRES + 1);
+    let others = [
+        ("MESH1", Certificate { role: admin, ..good }),
+        ("MESH1", Certificate { expires_at_s: later, ..good }),
+        ("MESH2", good),
+    ];
+    for (mesh, other) in others {
+        let text = Statement::invite_key(mesh, public(5), other.role.as_str(), other.expires_at_s).unwrap();
+        let mixed = Certificate { owner_signature: text.sign(&secret(3)), ..other };
+        assert!(!is_genuine(&mixed, mesh, public(3)), "{mixed:?} of {mesh}");
+    }
     // The keys of an invite sign members and no further invites.
     let below = Statement::invite_key("MESH1", public(7), "member", EXPIRES).unwrap().sign(&secret(5));
     let chained = issue("MESH1", public(1), &secret(7), below, CertifiedRole::Member, EXPIRES).unwrap();

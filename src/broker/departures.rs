@@ -20,7 +20,7 @@ use super::session::presence::{send_event, tell_left};
 use super::session::terms::End;
 use super::shared::Shared;
 use super::store::entity::audit;
-use super::store::{api_keys, members, presence as store};
+use super::store::{api_keys, members, presence as store, topics};
 use crate::crypto::sign::Statement;
 use crate::domain::ids::MemberKey;
 use crate::domain::time::UnixMillis;
@@ -57,6 +57,7 @@ pub async fn end(shared: &Arc<Shared>, mesh: &Arc<Mesh>, member_id: &str, by: &s
             at: now,
         };
         store::insert_audit(&transaction, row).await?;
+        topics::leave_all(&transaction, member_id, now).await?;
     }
     transaction.commit().await?;
     let Some(member) = mesh.member(member_id).filter(|_| ended) else { return Ok(()) };

@@ -25,6 +25,9 @@ impl Opener<'_> {
         nonce: &[u8; NONCE_BYTES],
         ciphertext: Vec<u8>,
     ) -> Result<Opened, Refused> {
+        if self.identity.opening_keys().iter().any(|own| own.public() == sender_key) {
+            return Err(Refused::Quarantine("reflected"));
+        }
         match self.topics.opening(topic_id, push.key_epoch) {
             Opening::NotSubscribed => Err(Refused::Quarantine("not_subscribed")),
             Opening::ClearText => Err(Refused::Quarantine("topic_is_encrypted")),

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::entity::Model;
@@ -40,6 +40,8 @@ const GRACE: Duration = Duration::from_secs(7 * 86_400);
 /// Sealed messages that wait at most; what comes beyond is not acknowledged
 /// and stays at the broker.
 const MAX_WAITING: u64 = 10_000;
+/// Waiting messages that are looked at at once.
+const WAITING_PAGE: usize = 64;
 /// Sealed bytes that quarantine keeps of one message.
 const MAX_SEALED: usize = 65_536;
 /// Pause after a failed write.
@@ -86,7 +88,7 @@ pub(super) struct Stored {
 impl Pipeline {
     pub(super) async fn run(self, mut deliveries: mpsc::Receiver<Delivery>) {
         let mut roster = self.deps.peers.changes();
-        let mut topics = self.deps.topics.changes();
+        let mut topics = self.deps.topics.key_changes();
         let mut batch = Vec::with_capacity(MAX_BATCH);
         let mut look = tokio::time::interval(KEEP_UP_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -108,15 +110,19 @@ impl Pipeline {
                 count = deliveries.recv_many(&mut batch, MAX_BATCH) => {
                     if count == 0 { break }
                     upkeep.active = self.deps.clock.monotonic();
-                    self.receive(std::mem::take(&mut batch)).await;
+                    self.receive(std::mem::take(&mut batch), &topics).await;
                 }
             }
         }
         self.own.into_inner().close().await;
     }
 
-    async fn receive(&self, batch: Vec<Delivery>) {
+    async fn receive(&self, batch: Vec<Delivery>, keys: &watch::Receiver<u64>) {
         let mut work = self.open(batch);
+        if keys.has_changed().unwrap_or(false) {
+            // What waited for the key came first.
+            self.try_waiting().await;
+        }
         // Someone may write to us before we have heard of them.
         if work.iter().any(|one| one.result == Err(Refused::UnknownSender)) && self.deps.peers.refresh().await {
             let opener = self.opener();
@@ -318,8 +324,17 @@ impl Pipeline {
 
     async fn open_waiting(&self) -> Result<(), Error> {
         let now = self.deps.clock.now();
+        let mut after = String::new();
+        loop {
+            let waiting = repo::waiting(self.db.readers(), &after, WAITING_PAGE).await?;
+            let Some(last) = waiting.last() else { return Ok(()) };
+            after.clone_from(&last.id);
+            self.open_page(waiting, now).await?;
+        }
+    }
+
+    async fn open_page(&self, waiting: Vec<Waiting>, now: UnixMillis) -> Result<(), Error> {
         let opener = self.opener();
-        let waiting = repo::waiting(self.db.readers(), MAX_WAITING).await?;
         let mut work = Vec::new();
         for row in waiting {
             let Ok(push) = serde_json::from_str::<Push>(&row.frame) else {

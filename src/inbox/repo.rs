@@ -119,11 +119,11 @@ pub(super) async fn wait_for_key(
 }
 
 /// Messages that wait for a key, oldest first.
-pub(super) async fn waiting(db: &impl ConnectionTrait, limit: u64) -> Result<Vec<Waiting>, DbErr> {
+pub(super) async fn waiting(db: &impl ConnectionTrait, after: &str, limit: usize) -> Result<Vec<Waiting>, DbErr> {
     let statement = Statement::from_sql_and_values(
         DbBackend::Sqlite,
-        "SELECT id, frame, grace_until FROM inbox_waiting ORDER BY id LIMIT ?",
-        [Value::from(i64::try_from(limit).unwrap_or(i64::MAX))],
+        "SELECT id, frame, grace_until FROM inbox_waiting WHERE id > ? ORDER BY id LIMIT ?",
+        [Value::from(after), Value::from(i64::try_from(limit).unwrap_or(i64::MAX))],
     );
     let rows = db.query_all_raw(statement).await?;
     rows.iter()

@@ -1,7 +1,7 @@
 //! How much may leave, and for whom: the broker's rate, receivers without room,
 //! and one at a time after a frame that was too large.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use crate::domain::holds::Holds;
@@ -15,6 +15,8 @@ const CAUTION: Duration = Duration::from_secs(600);
 pub(super) struct Flow {
     pub(super) pace: Pace,
     pub(super) holds: Holds,
+    /// Topics whose key is not here: nothing of them leaves until it is.
+    pub(super) keyless: BTreeSet<String>,
     caution: Option<Caution>,
 }
 
@@ -30,12 +32,17 @@ struct Caution {
 
 impl Flow {
     pub(super) fn new() -> Self {
-        Self { pace: Pace::unlimited(), holds: Holds::default(), caution: None }
+        Self { pace: Pace::unlimited(), holds: Holds::default(), keyless: BTreeSet::new(), caution: None }
     }
 
     /// Whether nothing of what was learned stands against new rows.
     pub(super) fn is_free(&self) -> bool {
         self.holds.is_empty() && self.caution.is_none()
+    }
+
+    /// Whose rows do not leave with the others.
+    pub(super) fn held(&self) -> Vec<String> {
+        self.holds.targets().into_iter().chain(self.keyless.iter().cloned()).collect()
     }
 
     /// Sends that may await their answer at once.

@@ -4,6 +4,9 @@ pub mod operator;
 
 mod batch;
 
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, FromQueryResult, PaginatorTrait as _,
     QueryFilter as _, QuerySelect as _, Statement, Value,
@@ -243,12 +246,15 @@ pub async fn put_back(db: &impl ConnectionTrait, ids: &[String]) -> Result<(), D
 }
 
 /// When the next waiting row becomes due.
-pub async fn next_due(db: &impl ConnectionTrait) -> Result<Option<UnixMillis>, DbErr> {
-    let statement = Statement::from_string(
-        DbBackend::Sqlite,
-        "SELECT MIN(next_attempt_at) FROM outbox INDEXED BY outbox_pending WHERE status = 'pending'",
-    );
-    let row = db.query_one_raw(statement).await?;
+pub async fn next_due(db: &impl ConnectionTrait, without: &BTreeSet<String>) -> Result<Option<UnixMillis>, DbErr> {
+    let mut sql =
+        "SELECT MIN(next_attempt_at) FROM outbox INDEXED BY outbox_pending WHERE status = 'pending'".to_owned();
+    if !without.is_empty() {
+        let places = vec!["?"; without.len()].join(", ");
+        let _ = write!(sql, " AND target_id NOT IN ({places})");
+    }
+    let values = without.iter().map(|target| Value::from(target.as_str()));
+    let row = db.query_one_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, values)).await?;
     row.map_or(Ok(None), |row| row.try_get_by_index::<Option<i64>>(0)).map(|at| at.map(UnixMillis))
 }
 

@@ -1,5 +1,7 @@
 //! From a row to the frame of a post: sealed with the topic's key of this moment.
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
@@ -15,9 +17,14 @@ use crate::wire::delivery::Send;
 pub(super) fn seal(
     row: &Model,
     topics: &topics::Handle,
+    keyless: &BTreeSet<String>,
     identity: &Identity,
     nonce: [u8; NONCE_BYTES],
 ) -> Result<Sealed, SealError> {
+    if keyless.contains(&row.target_id) {
+        // What was accepted before this one has to leave first.
+        return Err(SealError::NoKey("what was posted before it waits for the topic's key".to_owned()));
+    }
     let body = text(row)?;
     let own = identity.current();
     let frame = Send {

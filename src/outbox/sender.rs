@@ -137,10 +137,7 @@ impl Sender {
                     if changed.is_err() { break }
                     look = true;
                 }
-                Ok(()) = topics.changed(), if !self.flow.holds.is_empty() => {
-                    self.release_topics();
-                    look = true;
-                }
+                Ok(()) = topics.changed() => look |= self.release_topics(),
                 1.. = self.arriving.recv_many(&mut arrived, CLAIM as usize) => {
                     self.transmit_arrived(&mut arrived, &mut awaited).await;
                 }
@@ -249,7 +246,7 @@ impl Sender {
         let left = limit - u32::try_from(rows.len()).unwrap_or(limit);
         let mut full = true;
         if left > 0 {
-            let held = self.flow.holds.targets();
+            let held = self.flow.held();
             let only = if held.is_empty() { Only::All } else { Only::Without(held) };
             let Some(others) = self.claim(left, only).await else { return false };
             full = u32::try_from(others.len()).unwrap_or(u32::MAX) == left;
@@ -318,7 +315,7 @@ impl Sender {
             }
         };
         let sealed = if row.destination_kind == "topic" {
-            seal_topic::seal(&row, &self.deps.topics, &self.deps.identity, nonce)
+            seal_topic::seal(&row, &self.deps.topics, &self.flow.keyless, &self.deps.identity, nonce)
         } else {
             seal(&row, members, &self.deps.identity, nonce)
         };
@@ -372,7 +369,7 @@ impl Sender {
 
     /// When the next row that waits is due.
     async fn next_due(&self) -> Option<UnixMillis> {
-        match repo::next_due(self.handle.db.readers()).await {
+        match repo::next_due(self.handle.db.readers(), &self.flow.keyless).await {
             Ok(due) => due,
             Err(_) => Some(self.clock.now().plus(READ_PAUSE)),
         }

@@ -5,6 +5,7 @@ use super::reporter::place_of;
 use super::sender::{Awaited, Sender};
 use crate::domain::retry::is_too_old;
 use crate::domain::time::UnixMillis;
+use crate::topics::Sealing;
 
 // === impl Sender ===
 
@@ -21,19 +22,17 @@ impl Sender {
 
     /// Nothing of a topic leaves before its key comes, and then in order.
     pub(super) fn wait_for_key(&mut self, row: Model, why: String, awaited: &mut Awaited) {
-        let failures = self.flow.holds.failures(&row.target_id);
-        let pause = self.deps.backoff.pause(failures, self.deps.ids.jitter(1000));
-        self.flow.holds.refused(&row.target_id, self.clock.monotonic(), pause);
+        self.flow.keyless.insert(row.target_id.clone());
         let reporter = self.reporter.clone();
         awaited.reports.push(Box::pin(async move { reporter.deferred(&row, place_of(&row), why).await }));
     }
 
-    /// A topic has changed: a key that rows wait for may have come.
-    pub(super) fn release_topics(&mut self) {
+    /// Topics have changed: lets those go whose key is here. True if there are any.
+    pub(super) fn release_topics(&mut self) -> bool {
+        let before = self.flow.keyless.len();
         let topics = &self.deps.topics;
-        for target in self.flow.holds.targets().into_iter().filter(|target| topics.has(target)) {
-            self.flow.holds.release(&target);
-        }
+        self.flow.keyless.retain(|topic| matches!(topics.sealing(topic), Sealing::NotYet(_)));
+        self.flow.keyless.len() < before
     }
 
     /// Whether a retry could leave the time in which the broker recognises it.

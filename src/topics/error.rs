@@ -75,6 +75,15 @@ pub enum Error {
         /// Milliseconds until it can be renewed again.
         after_ms: u64,
     },
+    /// Another member renewed the key at the same moment.
+    #[error("another member renewed the key of {0} at the same moment; that one counts")]
+    Raced(String),
+    /// The broker cannot do it now.
+    #[error("the broker cannot do it now: {0}")]
+    NotNow(String),
+    /// Others change topics, and take long.
+    #[error("other calls about topics wait for the broker; try again")]
+    Busy,
     /// The broker refused.
     #[error("the broker refused: {0}")]
     Refused(String),
@@ -99,12 +108,13 @@ impl Error {
             Self::NotFound(_) => ErrorCode::TopicNotFound,
             Self::NotSubscribed(_) => ErrorCode::TopicNotSubscribed,
             Self::Unencrypted(_) => ErrorCode::UnencryptedNotAllowed,
-            Self::NoLink | Self::Link(_) => ErrorCode::BrokerUnreachable,
+            Self::NoLink | Self::Link(_) | Self::NotNow(_) => ErrorCode::BrokerUnreachable,
+            Self::Busy => ErrorCode::DaemonBusy,
             Self::NotOffered => ErrorCode::FeatureUnavailable,
             Self::NotAllowed(_) | Self::Refused(_) => ErrorCode::PermissionDenied,
             Self::NoKey { .. } | Self::Distrusted { .. } => ErrorCode::TopicKeyMissing,
             Self::NotWaiting { .. } => ErrorCode::NoPendingChange,
-            Self::TooSoon { .. } => ErrorCode::RateLimited,
+            Self::TooSoon { .. } | Self::Raced(_) => ErrorCode::RateLimited,
             Self::File(_) => ErrorCode::StorageFailed,
             Self::Crypto(_) => ErrorCode::InternalError,
         }
@@ -118,7 +128,13 @@ impl Error {
             Some(Refusal::FeatureUnavailable) => Self::NotOffered,
             Some(Refusal::Forbidden) => Self::NotAllowed(topic),
             Some(Refusal::RateLimit) => Self::TooSoon { topic, after_ms: retry_after_ms.unwrap_or(0) },
+            Some(refusal) if refusal.retryable() => Self::NotNow(text.to_owned()),
             _ => Self::Refused(text.to_owned()),
         }
+    }
+
+    /// The broker's answer is none to what was asked.
+    pub(super) fn unexpected() -> Self {
+        Self::NotNow("it answered something else".to_owned())
     }
 }

@@ -1,8 +1,10 @@
 //! The three files of topic state (R25).
 //!
 //! Keys are on disk before anything that names them, so a crash in between leaves
-//! a key too many and never one too few. A file that cannot be read is set aside:
-//! the broker has a sealed copy of each key, and the statements.
+//! a key too many and never one too few. Each file names its topics in full, so one
+//! that is lost takes nothing of the others with it; one that cannot be read is set
+//! aside. The broker has a sealed copy of each newer key, the statements, and knows
+//! who is subscribed.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,10 +13,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::table::{Table, Topic};
+use super::table::Table;
 use crate::config::paths::StateDir;
 use crate::crypto::topic::TopicKey;
-use crate::domain::ids::{MemberId, TopicId};
+use crate::domain::ids::MemberId;
 use crate::domain::time::UnixMillis;
 use crate::runtime::private_file::{self, FileError, PRIVATE};
 use crate::wire::topics::EpochStatement;
@@ -54,6 +56,7 @@ struct Subscription {
 #[serde(deny_unknown_fields)]
 struct Keys {
     topic_id: String,
+    name: String,
     /// Epoch to 64 hex digits.
     keys: BTreeMap<u32, String>,
 }
@@ -62,9 +65,9 @@ struct Keys {
 #[serde(deny_unknown_fields)]
 struct Epochs {
     topic_id: String,
+    name: String,
     /// The newest that counts here; 0 for none.
     epoch: u32,
-    lead: Option<String>,
     statement: Option<EpochStatement>,
     /// Epoch to what its key must hash to.
     commitments: BTreeMap<u32, String>,
@@ -85,21 +88,21 @@ impl Files {
         Self { subscriptions: state.topic_subscriptions(), keys: state.topic_keys(), epochs: state.key_epoch() }
     }
 
-    /// Reads all of them.
-    pub(super) fn load(&self, now: UnixMillis) -> Result<Table, FileError> {
+    /// Reads all of them. Says also whether it is not known any more to which topics
+    /// this member is subscribed.
+    pub(super) fn load(&self, now: UnixMillis) -> Result<(Table, bool), FileError> {
         let mut table = Table::default();
-        for one in read::<Subscription>(&self.subscriptions, now)? {
-            let Ok(id) = TopicId::parse(one.topic_id) else { continue };
-            let topic = Topic {
-                description: one.description,
-                subscribed: one.subscribed,
-                encrypted: one.encrypted,
-                ..Topic::new(id, one.name)
-            };
-            table.put(topic);
+        let (subscriptions, lost) = read::<Subscription>(&self.subscriptions, now)?;
+        for one in subscriptions {
+            if let Some(topic) = table.entry(&one.topic_id, &one.name) {
+                topic.description = one.description;
+                topic.subscribed = one.subscribed;
+                topic.encrypted = one.encrypted;
+            }
         }
-        for one in read::<Keys>(&self.keys, now)? {
-            let Some(topic) = table.by_text_mut(&one.topic_id) else { continue };
+        for one in read::<Keys>(&self.keys, now)?.0 {
+            let Some(topic) = table.entry(&one.topic_id, &one.name) else { continue };
+            topic.encrypted = true;
             for (epoch, hex) in &one.keys {
                 let mut bytes = Zeroizing::new([0; 32]);
                 if hex::decode_to_slice(hex, bytes.as_mut_slice()).is_ok() {
@@ -107,9 +110,9 @@ impl Files {
                 }
             }
         }
-        for one in read::<Epochs>(&self.epochs, now)? {
-            let Some(topic) = table.by_text_mut(&one.topic_id) else { continue };
-            topic.lead = one.lead.and_then(|lead| MemberId::parse(lead).ok());
+        for one in read::<Epochs>(&self.epochs, now)?.0 {
+            let Some(topic) = table.entry(&one.topic_id, &one.name) else { continue };
+            topic.encrypted = true;
             topic.head = one.statement;
             topic.admitted = one.admitted.into_iter().filter_map(|id| MemberId::parse(id).ok()).collect();
             topic.commitments = one
@@ -118,14 +121,14 @@ impl Files {
                 .filter_map(|(epoch, hex)| Some((epoch, hex::decode(hex).ok()?.try_into().ok()?)))
                 .collect();
         }
-        Ok(table)
+        Ok((table, lost))
     }
 
     /// Writes the keys. First of all.
     pub(super) fn save_keys(&self, table: &Table) -> Result<(), FileError> {
         let topics = table.all().filter(|topic| !topic.keys.is_empty()).map(|topic| {
             let keys = topic.keys.iter().map(|(epoch, key)| (*epoch, hex::encode(key.as_bytes()))).collect();
-            Keys { topic_id: topic.id.to_string(), keys }
+            Keys { topic_id: topic.id.to_string(), name: topic.name.clone(), keys }
         });
         write(&self.keys, topics)
     }
@@ -142,8 +145,8 @@ impl Files {
         write(&self.subscriptions, subscriptions)?;
         let epochs = table.all().filter(|topic| topic.encrypted).map(|topic| Epochs {
             topic_id: topic.id.to_string(),
+            name: topic.name.clone(),
             epoch: topic.epoch(),
-            lead: topic.lead.as_ref().map(MemberId::to_string),
             statement: topic.head.clone(),
             commitments: topic.commitments.iter().map(|(epoch, hash)| (*epoch, hex::encode(hash))).collect(),
             admitted: topic.admitted.iter().map(MemberId::to_string).collect(),
@@ -152,10 +155,11 @@ impl Files {
     }
 }
 
-fn read<T: DeserializeOwned>(path: &PathBuf, now: UnixMillis) -> Result<Vec<T>, FileError> {
-    let Some(text) = private_file::read_optional(path)?.map(Zeroizing::new) else { return Ok(Vec::new()) };
+/// What a file says, and whether it was set aside.
+fn read<T: DeserializeOwned>(path: &PathBuf, now: UnixMillis) -> Result<(Vec<T>, bool), FileError> {
+    let Some(text) = private_file::read_optional(path)?.map(Zeroizing::new) else { return Ok((Vec::new(), false)) };
     match serde_json::from_str::<File<T>>(&text) {
-        Ok(file) if file.version == VERSION => Ok(file.topics),
+        Ok(file) if file.version == VERSION => Ok((file.topics, false)),
         other => {
             // Where and what, without the content: one of the files holds secrets.
             let detail = match other {
@@ -171,9 +175,9 @@ fn read<T: DeserializeOwned>(path: &PathBuf, now: UnixMillis) -> Result<Vec<T>, 
                 path = %path.display(),
                 kept = %PathBuf::from(aside).display(),
                 detail,
-                "topic_state_malformed: the file was set aside; keys and statements are read from the broker again"
+                "topic_state_malformed: the file was set aside; what it held is read from the broker again"
             );
-            Ok(Vec::new())
+            Ok((Vec::new(), true))
         }
     }
 }
@@ -191,6 +195,8 @@ fn write<T: Serialize>(path: &PathBuf, topics: impl Iterator<Item = T>) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::ids::TopicId;
+    use crate::topics::table::Topic;
 
     // Covers: R25
     #[test]
@@ -202,14 +208,13 @@ mod tests {
             epochs: dir.path().join("e.json"),
         };
         let now = UnixMillis(7);
-        assert_eq!(files.load(now).unwrap().all().count(), 0);
+        let (table, lost) = files.load(now).unwrap();
+        assert!(!lost && table.all().count() == 0);
         let mut topic = Topic::new(TopicId::parse("T1").unwrap(), "ops".to_owned());
         let key = TopicKey::from_bytes([8; 32]);
         topic.subscribed = true;
-        topic.encrypted = true;
-        topic.lead = Some(MemberId::parse("A").unwrap());
-        topic.commitments.insert(1, key.commitment("T1", 1));
-        topic.head = Some(EpochStatement { topic_id: "T1".to_owned(), epoch: 1, ..EpochStatement::default() });
+        let statement = EpochStatement { topic_id: "T1".to_owned(), epoch: 1, ..EpochStatement::default() };
+        topic.set_head(statement, [(1, key.commitment("T1", 1))].into());
         topic.admitted.insert(MemberId::parse("B").unwrap());
         topic.keys.insert(1, key);
         let mut table = Table::default();
@@ -219,15 +224,23 @@ mod tests {
         for path in [&files.subscriptions, &files.keys, &files.epochs] {
             assert_eq!(private_file::exposed(path).unwrap(), None, "{}", path.display());
         }
-        let read = files.load(now).unwrap();
+        let (read, _) = files.load(now).unwrap();
         let topic = read.by_name("ops").unwrap();
         assert!(topic.subscribed && topic.encrypted);
         assert_eq!((topic.epoch(), topic.key(1).map(|key| *key.as_bytes())), (1, Some([8; 32])));
-        assert_eq!((topic.lead.as_ref().unwrap().as_str(), topic.admitted.len()), ("A", 1));
+        assert_eq!(topic.admitted.len(), 1);
 
         std::fs::write(&files.keys, "{").unwrap();
-        let read = files.load(now).unwrap();
-        assert!(read.by_name("ops").unwrap().keys.is_empty());
+        let (read, lost) = files.load(now).unwrap();
+        assert!(!lost && read.by_name("ops").unwrap().keys.is_empty());
         assert!(dir.path().join("k.json.malformed-7").exists() && !files.keys.exists());
+
+        // Without the list of subscriptions a topic keeps its keys, and is still
+        // known to be encrypted.
+        files.save_keys(&table).unwrap();
+        std::fs::write(&files.subscriptions, "[]").unwrap();
+        let (read, lost) = files.load(now).unwrap();
+        let topic = read.by_name("ops").unwrap();
+        assert!(lost && topic.encrypted && topic.key(1).is_some() && !topic.subscribed);
     }
 }

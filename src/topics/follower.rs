@@ -1,17 +1,19 @@
 //! Keeps up with the topics of this member.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::manage::note_row;
+use super::table::Topic;
 use super::{Error, Handle};
 use crate::broker_client::LinkState;
 use crate::domain::ids::TopicId;
-use crate::wire::frame::ClientFrame;
-use crate::wire::topics::TopicRequest;
+use crate::wire::topics::TopicRow;
 
 /// News that come together are looked at together.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -20,32 +22,42 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// All topics are looked at so often, whatever was heard.
 const PERIOD: Duration = Duration::from_secs(60);
 
+/// What is to be looked at.
+#[derive(Default)]
+struct Due {
+    all: bool,
+    named: BTreeSet<String>,
+}
+
 /// Looks at topics when something was heard of them, when the link is new, and
 /// when it is known of more members who may be trusted.
 pub(super) async fn run(topics: Handle, mut news: mpsc::Receiver<String>, stop: CancellationToken) {
     let mut link = topics.0.deps.link.state();
     let mut roster = topics.0.deps.peers.changes();
     let mut certificates = topics.0.deps.peers.certificates();
-    let mut number = 0;
+    let mut period = tokio::time::interval(PERIOD);
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut due = Due::default();
     let mut heard = Vec::new();
+    let mut number = 0;
     loop {
         let session = match &*link.borrow_and_update() {
             LinkState::Ready(session) => Some(session.number),
             _ => None,
         };
-        let is_new = session.is_some_and(|session| session != number);
-        let mut all = is_new;
-        if !is_new {
+        if session.is_some_and(|session| session != number) {
+            due.all = true;
+        } else {
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = link.changed() => {
                     if changed.is_err() { stop.cancelled().await; return }
                     continue;
                 }
-                changed = roster.changed() => { if changed.is_err() { return } all = true }
-                changed = certificates.changed() => { if changed.is_err() { return } all = true }
+                changed = roster.changed() => { if changed.is_err() { return } due.all = true }
+                changed = certificates.changed() => { if changed.is_err() { return } due.all = true }
                 1.. = news.recv_many(&mut heard, 64) => {}
-                () = tokio::time::sleep(PERIOD) => all = true,
+                _ = period.tick() => due.all = true,
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -57,70 +69,87 @@ pub(super) async fn run(topics: Handle, mut news: mpsc::Receiver<String>, stop: 
             roster.mark_unchanged();
             certificates.mark_unchanged();
         }
-        let named: BTreeSet<String> = heard.drain(..).collect();
-        if session.is_some() {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                result = look(&topics, all, &named) => match result {
-                    Ok(()) => number = session.unwrap_or(number),
-                    // The next link is looked at from its beginning.
-                    Err(Error::NoLink | Error::Link(_)) => tokio::select! {
-                        () = stop.cancelled() => return,
-                        () = tokio::time::sleep(PAUSE) => {}
-                    },
-                    Err(Error::NotOffered) => number = session.unwrap_or(number),
-                    Err(error) => {
-                        number = session.unwrap_or(number);
-                        tracing::warn!(error = %error, "Topics could not be brought up to date: {error}");
-                    }
-                },
+        due.named.extend(heard.drain(..));
+        let Some(session) = session else { continue };
+        let result = tokio::select! {
+            () = stop.cancelled() => return,
+            result = look(&topics, &due, session != number) => result,
+        };
+        match result {
+            Ok(()) | Err(Error::NotOffered) => {
+                number = session;
+                due = Due::default();
+            }
+            // What is due stays due.
+            Err(error) => {
+                tracing::debug!(error = %error, "Topics could not be brought up to date: {error}");
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(PAUSE) => {}
+                }
             }
         }
     }
 }
 
-async fn look(topics: &Handle, all: bool, named: &BTreeSet<String>) -> Result<(), Error> {
-    let subscribed: Vec<TopicId> = {
-        let table = topics.read();
-        table.all().filter(|topic| topic.subscribed).map(|topic| topic.id.clone()).collect()
-    };
-    if subscribed.is_empty() {
+async fn look(topics: &Handle, due: &Due, is_new_link: bool) -> Result<(), Error> {
+    let settled = !topics.is_unsettled();
+    let known: Vec<TopicId> =
+        topics.read().all().filter(|topic| topic.subscribed).map(|topic| topic.id.clone()).collect();
+    if known.is_empty() && settled {
         return Ok(());
     }
-    let rows = if all { topics.rows().await? } else { Vec::new() };
+    if is_new_link {
+        // Who was removed meanwhile has to be known before anything is sealed.
+        topics.0.deps.peers.refresh().await;
+    }
+    let rows = if due.all || !settled { topics.rows().await? } else { Vec::new() };
+    if !settled {
+        settle(topics, &rows).await?;
+    }
+    let subscribed: Vec<TopicId> =
+        topics.read().all().filter(|topic| topic.subscribed).map(|topic| topic.id.clone()).collect();
     for id in subscribed {
-        let _busy = topics.0.busy.lock().await;
-        let row = rows.iter().find(|row| row.id == id.as_str());
-        if all {
-            let Some(row) = row else { continue };
-            if !row.joined {
-                rejoin(topics, &id).await?;
-            }
-            topics.note(|table| {
-                if let Some(topic) = table.get_mut(&id) {
-                    note_row(topic, row);
-                }
-            });
-        } else if !named.contains(id.as_str()) {
+        if !due.all && !due.named.contains(id.as_str()) {
             continue;
         }
-        if !topics.is_encrypted(id.as_str()) {
-            continue;
-        }
-        match topics.sync(&id).await {
+        match one(topics, &id, rows.iter().find(|row| row.id == id.as_str())).await {
             Ok(()) => {}
             Err(error @ (Error::NoLink | Error::Link(_))) => return Err(error),
             // One topic in trouble does not keep the others waiting.
-            Err(error) => tracing::warn!(error = %error, topic_id = id.as_str(), "{error}"),
+            Err(error) => tracing::warn!(error = %error, topic_id = id.as_str(), "A topic is behind: {error}"),
         }
     }
     Ok(())
 }
 
-/// The broker does not know of the subscription: it was restored from a backup, or
-/// this daemon was.
-async fn rejoin(topics: &Handle, id: &TopicId) -> Result<(), Error> {
-    let topic = id.to_string();
-    let join = |req_id| ClientFrame::TopicJoin(TopicRequest { topic, role: None, req_id: Some(req_id) });
-    topics.request(id.as_str(), join).await.map(drop)
+async fn one(topics: &Handle, id: &TopicId, row: Option<&TopicRow>) -> Result<(), Error> {
+    let _busy = topics.turn().await?;
+    let Some(mut topic) = topics.read().get(id).filter(|topic| topic.subscribed).cloned() else { return Ok(()) };
+    if let Some(row) = row {
+        if !row.joined {
+            // The broker does not know of the subscription: one of the two was
+            // restored from a backup.
+            topics.join(id.as_str(), &topic.name).await?;
+        }
+        note_row(&mut topic, row);
+        topics.note(topic);
+    }
+    if topics.is_encrypted(id.as_str()) { topics.sync(id).await } else { Ok(()) }
+}
+
+/// Takes over from the broker to which topics this member is subscribed.
+async fn settle(topics: &Handle, rows: &[TopicRow]) -> Result<(), Error> {
+    let _busy = topics.turn().await?;
+    topics.change(|table| {
+        for row in rows.iter().filter(|row| row.joined) {
+            let Ok(id) = TopicId::parse(row.id.as_str()) else { continue };
+            let mut topic = table.get(&id).cloned().unwrap_or_else(|| Topic::new(id, row.name.clone()));
+            topic.subscribed = true;
+            note_row(&mut topic, row);
+            table.put(topic);
+        }
+    })?;
+    topics.0.unsettled.store(false, Ordering::Release);
+    Ok(())
 }

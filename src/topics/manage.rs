@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::keys::LIMIT;
-use super::table::Topic;
+use super::table::{Shown, Topic};
 use super::{Error, Handle, View};
 use crate::domain::ids::{MemberId, TopicId};
 use crate::domain::roster::PinnedMember;
@@ -36,27 +36,36 @@ impl Handle {
     pub async fn subscribe(&self, name: &str, create: bool, description: &str) -> Result<(View, bool), Error> {
         let name = check_name(name)?.to_owned();
         check_description(description)?;
-        let busy = self.0.busy.lock().await;
+        let busy = self.turn().await?;
         let found = self.rows().await?.into_iter().find(|row| row.name == name);
         let (row, created) = match found {
             Some(row) => (row, false),
-            None if create => self.create(&name, description).await?,
+            None if create => Box::pin(self.create(&name, description)).await?,
             None => return Err(Error::NotFound(format!("#{name}"))),
         };
         let id = TopicId::parse(row.id.as_str()).map_err(|error| Error::Refused(error.to_string()))?;
         self.check_row(&row)?;
-        if !row.joined {
-            let join = |req_id| {
-                ClientFrame::TopicJoin(TopicRequest { topic: row.id.clone(), role: None, req_id: Some(req_id) })
-            };
-            self.request(&name, join).await?;
-        }
+        let was = self.read().get(&id).map(|topic| topic.subscribed);
+        // Known before the broker begins to push: nothing of it is turned away.
         self.change(|table| {
             let mut topic = table.get(&id).cloned().unwrap_or_else(|| Topic::new(id.clone(), row.name.clone()));
             topic.subscribed = true;
             note_row(&mut topic, &row);
             table.put(topic);
+            table.forget_others(&row.name, &id);
         })?;
+        if !row.joined
+            && let Err(error) = self.join(&row.id, &name).await
+        {
+            if !matches!(error, Error::NoLink | Error::Link(_)) {
+                self.change(|table| {
+                    if let Some(topic) = table.get_mut(&id) {
+                        topic.subscribed = was.unwrap_or(false);
+                    }
+                })?;
+            }
+            return Err(error);
+        }
         if row.epoch > 0 {
             // Without a key it is subscribed all the same; the key comes later.
             if let Err(error) = self.sync(&id).await {
@@ -84,7 +93,7 @@ impl Handle {
     /// Ends a subscription. Says whether there was one.
     pub async fn unsubscribe(&self, name: &str) -> Result<bool, Error> {
         let name = check_name(name)?.to_owned();
-        let _busy = self.0.busy.lock().await;
+        let _busy = self.turn().await?;
         let known = self.read().by_name(&name).map(|topic| (topic.id.clone(), topic.subscribed));
         let topic = known.as_ref().map_or_else(|| name.clone(), |(id, _)| id.to_string());
         let leave = |req_id| ClientFrame::TopicLeave(TopicRequest { topic, role: None, req_id: Some(req_id) });
@@ -98,7 +107,7 @@ impl Handle {
         self.change(|table| {
             if let Some(topic) = table.get_mut(&id) {
                 topic.subscribed = false;
-                topic.holders.clear();
+                topic.shown = Shown::default();
             }
         })?;
         Ok(was_subscribed)
@@ -120,7 +129,7 @@ impl Handle {
     /// Renews a topic's key. The new epoch, and for how many it was sealed.
     pub async fn rotate(&self, name: &str) -> Result<(u32, u32), Error> {
         let name = check_name(name)?.to_owned();
-        let _busy = self.0.busy.lock().await;
+        let _busy = self.turn().await?;
         let id = self.usable(&name)?;
         self.sync(&id).await?;
         let topic = self.topic_with_key(&id)?;
@@ -135,7 +144,7 @@ impl Handle {
         let name = name.map(check_name).transpose()?;
         let pending = |req_id| ClientFrame::TopicKeyPending(Bare { req_id: Some(req_id) });
         let ServerFrame::TopicPending(answer) = self.request(name.unwrap_or_default(), pending).await? else {
-            return Err(Error::Refused("it answered something else".to_owned()));
+            return Err(Error::unexpected());
         };
         let table = self.read();
         if let Some(name) = name.filter(|name| table.by_name(name).is_none()) {
@@ -153,12 +162,12 @@ impl Handle {
     /// may be sealed with. Their epochs.
     pub async fn admit(&self, name: &str, member: &PinnedMember) -> Result<Vec<u32>, Error> {
         let name = check_name(name)?.to_owned();
-        let _busy = self.0.busy.lock().await;
+        let _busy = self.turn().await?;
         let id = self.usable(&name)?;
         self.sync(&id).await?;
         let topic = self.topic_with_key(&id)?;
         let member_id = member.member_id.as_str();
-        if !topic.members.contains(member_id) {
+        if !topic.shown.members.contains(member_id) {
             let text = member.display_name.clone();
             return Err(Error::NotWaiting { topic: format!("#{name}"), member: text });
         }
@@ -171,7 +180,11 @@ impl Handle {
         let epoch = topic.epoch();
         if let Some(key) = topic.key(epoch) {
             let keys = self.seal_for(key, std::slice::from_ref(member));
-            self.put_keys(&topic, epoch, keys).await?;
+            // Refused where the broker has no copy of this member's own.
+            self.put_keys(&topic, epoch, keys).await.map_err(|error| match error {
+                Error::NotAllowed(topic) => Error::NoKey { topic, why: "the broker knows of no copy".to_owned() },
+                error => error,
+            })?;
         }
         Ok(vec![epoch])
     }
@@ -181,8 +194,15 @@ impl Handle {
         let list = |req_id| ClientFrame::TopicList(Bare { req_id: Some(req_id) });
         match self.request("", list).await? {
             ServerFrame::TopicList(list) => Ok(list.topics),
-            _ => Err(Error::Refused("it answered something else".to_owned())),
+            _ => Err(Error::unexpected()),
         }
+    }
+
+    /// Comes into a topic at the broker.
+    pub(super) async fn join(&self, topic_id: &str, name: &str) -> Result<(), Error> {
+        let topic = topic_id.to_owned();
+        let join = |req_id| ClientFrame::TopicJoin(TopicRequest { topic, role: None, req_id: Some(req_id) });
+        self.request(name, join).await.map(drop)
     }
 
     /// Makes a topic with its first key.
@@ -190,22 +210,14 @@ impl Handle {
         let id = TopicId::parse(self.0.deps.ids.ulid()).map_err(|error| Error::Crypto(error.to_string()))?;
         let mut topic = Topic::new(id.clone(), name.to_owned());
         let key = self.new_key()?;
-        let own = self.0.deps.identity.member_id().clone();
-        let statement = self.statement(&topic, 1, &key, std::iter::once(own.to_string()))?;
+        let statement = self.statement(&topic, 1, None, &key, std::iter::empty())?;
         topic.description = description.to_owned();
-        topic.encrypted = true;
-        topic.lead = Some(own.clone());
-        topic.commitments.insert(1, key.commitment(id.as_str(), 1));
+        topic.set_head(statement.clone(), [(1, key.commitment(id.as_str(), 1))].into());
         topic.keys.insert(1, key.clone());
-        topic.head = Some(statement.clone());
-        let members = self.0.deps.peers.members();
-        let own_row: Vec<PinnedMember> = members.iter().filter(|member| member.member_id == own).cloned().collect();
-        let keys = Some(self.seal_for(&key, &own_row)).filter(|keys| !keys.is_empty());
-        // Without a name yet: it is another one's if that one was faster.
-        let before = self.read().by_name(name).map(|topic| topic.id.clone());
-        if before.is_none() {
-            self.change(|table| table.put(topic))?;
-        }
+        let keys = Some(vec![self.seal_own(&key)?]);
+        // On disk before the broker hears of it, also when the answer is lost: then
+        // the topic is found by its id.
+        self.change(|table| table.put(topic))?;
         let create = |req_id| {
             let create = TopicCreate {
                 name: name.to_owned(),
@@ -217,14 +229,12 @@ impl Handle {
             };
             ClientFrame::TopicCreate(Box::new(create))
         };
-        match self.request(name, create).await? {
-            ServerFrame::TopicCreated(answer) => {
-                if answer.topic.id != id.as_str() {
-                    self.change(|table| table.forget(&id))?;
-                }
-                Ok((answer.topic, answer.created))
-            }
-            _ => Err(Error::Refused("it answered something else".to_owned())),
+        match self.request(name, create).await {
+            Ok(ServerFrame::TopicCreated(answer)) => Ok((answer.topic, answer.created)),
+            Ok(_) => Err(Error::unexpected()),
+            // Not that of the topic: there are as many as there may be.
+            Err(Error::NotAllowed(_)) => Err(Error::Refused("the mesh has as many topics as it can have".to_owned())),
+            Err(error) => Err(error),
         }
     }
 
@@ -276,7 +286,7 @@ impl Handle {
         let table = self.read();
         let topic = table.get(id).ok_or_else(|| Error::NotFound(id.to_string()))?;
         let name = || format!("#{}", topic.name);
-        if let Some(why) = topic.distrust {
+        if let Some(why) = topic.shown.distrust {
             return Err(Error::Distrusted { topic: name(), why });
         }
         if topic.key(topic.epoch()).is_none() {
@@ -310,8 +320,8 @@ impl Handle {
 /// What the broker shows of a topic.
 pub(super) fn note_row(topic: &mut Topic, row: &TopicRow) {
     topic.description = row.description.clone().unwrap_or_default();
-    topic.shown_epoch = topic.shown_epoch.max(row.epoch);
-    topic.member_count = row.member_count;
+    topic.shown.epoch = topic.shown.epoch.max(row.epoch);
+    topic.shown.member_count = row.member_count;
     topic.encrypted |= row.epoch > 0;
 }
 

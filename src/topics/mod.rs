@@ -10,6 +10,7 @@
 //! (`domain::topics`). A topic that was seen encrypted takes no plaintext.
 //! What it must not do: take the broker's word for who may read.
 
+mod chain;
 mod error;
 mod files;
 mod follower;
@@ -17,7 +18,9 @@ mod keys;
 mod manage;
 mod table;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
@@ -129,8 +132,17 @@ struct Inner {
     table: RwLock<Table>,
     /// Held by whoever is about to change a topic.
     busy: tokio::sync::Mutex<()>,
+    /// It is not known any more to which topics this member is subscribed, until the
+    /// broker has told.
+    unsettled: AtomicBool,
+    /// Counts changes of what posts are sealed with.
     changed: watch::Sender<u64>,
+    /// Counts changes of what posts are opened with.
+    keys: watch::Sender<u64>,
 }
+
+/// How long a call waits while others change topics.
+const BUSY_LIMIT: Duration = Duration::from_secs(15);
 
 /// Topics, built but not started.
 #[derive(Debug)]
@@ -139,13 +151,15 @@ pub struct Parts(Handle);
 /// Reads the topic state.
 pub fn prepare(deps: Deps) -> Result<Parts, FileError> {
     let files = Files::of(&deps.state);
-    let table = files.load(deps.clock.now())?;
+    let (table, unsettled) = files.load(deps.clock.now())?;
     let inner = Inner {
         deps,
         files,
         table: RwLock::new(table),
         busy: tokio::sync::Mutex::default(),
+        unsettled: AtomicBool::new(unsettled),
         changed: watch::channel(0).0,
+        keys: watch::channel(0).0,
     };
     Ok(Parts(Handle(Arc::new(inner))))
 }
@@ -190,7 +204,10 @@ impl Handle {
     /// How a post to a topic is sealed at this moment.
     pub fn sealing(&self, topic_id: &str) -> Sealing {
         let table = self.read();
-        let Some(topic) = table.by_text(topic_id).filter(|topic| topic.subscribed) else { return Sealing::Gone };
+        let Some(topic) = table.by_text(topic_id).filter(|topic| topic.subscribed) else {
+            let why = "it is not known yet whether this member is subscribed".to_owned();
+            return if self.is_unsettled() { Sealing::NotYet(why) } else { Sealing::Gone };
+        };
         if !topic.encrypted {
             return Sealing::Plain;
         }
@@ -207,7 +224,7 @@ impl Handle {
     pub fn opening(&self, topic_id: &str, epoch: Option<u32>) -> Opening {
         let table = self.read();
         let Some(topic) = table.by_text(topic_id).filter(|topic| topic.subscribed) else {
-            return Opening::NotSubscribed;
+            return if self.is_unsettled() { Opening::NotYet } else { Opening::NotSubscribed };
         };
         match epoch {
             None if !topic.encrypted => Opening::Plain { name: topic.name.clone() },
@@ -217,6 +234,11 @@ impl Handle {
                 None => Opening::NotYet,
             },
         }
+    }
+
+    /// A signal for each change of what posts are opened with.
+    pub fn key_changes(&self) -> watch::Receiver<u64> {
+        self.0.keys.subscribe()
     }
 
     /// Whether it is the id of a topic.
@@ -236,10 +258,14 @@ impl Handle {
 
     /// Why nothing may be sealed with the newest key, if so.
     fn why_not(&self, topic: &Topic) -> Option<String> {
-        if let Some(distrust) = topic.distrust {
+        if let Some(distrust) = topic.shown.distrust {
             return Some(distrust.to_string());
         }
-        if topic.shown_epoch > topic.epoch() {
+        // Somebody may have gone while there was no link.
+        if self.0.deps.link.session().is_none_or(|session| session.number != topic.shown.session) {
+            return Some("whether its key still holds is not known yet".to_owned());
+        }
+        if topic.shown.epoch > topic.epoch() {
             return Some("it has a newer key, which is on its way".to_owned());
         }
         // What is sealed for an epoch is read by all who hold its key.
@@ -247,6 +273,15 @@ impl Handle {
         let readers = topic.readers();
         let gone = members.iter().find(|member| member.revoked && readers.contains(member.member_id.as_str()))?;
         Some(format!("{} was removed from the mesh, and its key has to be renewed first", gone.display_name))
+    }
+
+    fn is_unsettled(&self) -> bool {
+        self.0.unsettled.load(Ordering::Acquire)
+    }
+
+    /// Waits for whoever changes topics now.
+    async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Error> {
+        tokio::time::timeout(BUSY_LIMIT, self.0.busy.lock()).await.map_err(|_| Error::Busy)
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Table> {
@@ -260,19 +295,21 @@ impl Handle {
         change(&mut table);
         self.0.files.save_keys(&table)?;
         self.0.files.save(&table)?;
-        self.show(table);
+        *self.0.table.write().unwrap_or_else(PoisonError::into_inner) = table;
+        self.0.keys.send_modify(|count| *count += 1);
+        self.0.changed.send_modify(|count| *count += 1);
         Ok(())
     }
 
-    /// Changes what only the memory holds.
-    fn note(&self, change: impl FnOnce(&mut Table)) {
-        let mut table = self.read().clone();
-        change(&mut table);
-        self.show(table);
-    }
-
-    fn show(&self, table: Table) {
-        *self.0.table.write().unwrap_or_else(PoisonError::into_inner) = table;
+    /// Notes what the broker shows of a topic.
+    fn note(&self, topic: Topic) {
+        let mut table = self.0.table.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(known) = table.get_mut(&topic.id) else { return };
+        if known.shown == topic.shown && known.description == topic.description {
+            return;
+        }
+        (known.shown, known.description) = (topic.shown, topic.description);
+        drop(table);
         self.0.changed.send_modify(|count| *count += 1);
     }
 
@@ -281,7 +318,7 @@ impl Handle {
     }
 
     fn distrust_of(&self, id: &TopicId) -> Option<Distrust> {
-        self.read().get(id).and_then(|topic| topic.distrust)
+        self.read().get(id).and_then(|topic| topic.shown.distrust)
     }
 }
 
@@ -292,10 +329,10 @@ fn view(topic: &Topic) -> View {
         description: topic.description.clone(),
         subscribed: topic.subscribed,
         unencrypted: !topic.encrypted,
-        epoch: topic.epoch().max(topic.shown_epoch),
+        epoch: topic.epoch().max(topic.shown.epoch),
         waiting_for_key: topic.subscribed
             && topic.encrypted
-            && (topic.shown_epoch > topic.epoch() || topic.key(topic.epoch()).is_none()),
-        member_count: topic.member_count,
+            && (topic.shown.epoch > topic.epoch() || topic.key(topic.epoch()).is_none()),
+        member_count: topic.shown.member_count,
     }
 }

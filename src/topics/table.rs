@@ -1,13 +1,17 @@
 //! What this daemon knows of topics, in memory.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::crypto::topic::TopicKey;
 use crate::domain::ids::{MemberId, TopicId};
 use crate::domain::topics::Distrust;
 use crate::wire::topics::EpochStatement;
 
-/// A topic. What the broker shows of it stands beside what counts here.
+/// Epochs whose keys are kept; what was stored needs none.
+const KEPT_EPOCHS: u32 = 200;
+
+/// A topic: what counts here.
 #[derive(Clone, Debug)]
 pub(super) struct Topic {
     pub(super) id: TopicId,
@@ -16,33 +20,46 @@ pub(super) struct Topic {
     pub(super) subscribed: bool,
     /// It was seen with keys. Never taken back: plaintext is refused from then on.
     pub(super) encrypted: bool,
-    /// Who signed the first epoch.
-    pub(super) lead: Option<MemberId>,
-    /// The newest epoch that counts here.
+    /// The newest epoch that a trusted member signed.
     pub(super) head: Option<EpochStatement>,
-    /// What the key of each epoch that counts must hash to.
+    /// What the key of each epoch up to there must hash to.
     pub(super) commitments: BTreeMap<u32, [u8; 32]>,
     /// Keys by epoch; one that no commitment fits is not used.
     pub(super) keys: BTreeMap<u32, TopicKey>,
     /// Whom the operator admitted.
     pub(super) admitted: BTreeSet<MemberId>,
-    /// Why the next epoch that the broker shows does not count.
+    /// What the broker shows of it.
+    pub(super) shown: Shown,
+}
+
+/// What the broker shows of a topic. Kept in memory only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Shown {
+    /// The newest epoch.
+    pub(super) epoch: u32,
+    /// The last epoch of the chain that begins at the newest one that counts, and
+    /// what the next one has to name as its predecessor.
+    pub(super) tip: Option<(u32, String)>,
+    /// Why that one does not count, if so.
     pub(super) distrust: Option<Distrust>,
-    /// The newest epoch that the broker shows.
-    pub(super) shown_epoch: u32,
-    /// How many are in it, as the broker shows it.
+    /// How many are in it.
     pub(super) member_count: u32,
-    /// Who is in it, as the broker shows it.
+    /// Who is in it.
     pub(super) members: BTreeSet<String>,
-    /// Who has the newest key, as the broker shows it.
+    /// Who has the newest key.
     pub(super) holders: BTreeSet<String>,
+    /// Who leads it.
+    pub(super) lead: Option<String>,
+    /// The link over which all of this was read; 0 before the first.
+    pub(super) session: u64,
+    /// When this member renewed the key by itself, by the monotonic clock.
+    pub(super) renewed_at: Option<Duration>,
 }
 
 /// All topics that this daemon has had to do with.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Table {
     topics: BTreeMap<TopicId, Topic>,
-    names: HashMap<String, TopicId>,
 }
 
 // === impl Topic ===
@@ -56,16 +73,11 @@ impl Topic {
             description: String::new(),
             subscribed: false,
             encrypted: false,
-            lead: None,
             head: None,
             commitments: BTreeMap::new(),
             keys: BTreeMap::new(),
             admitted: BTreeSet::new(),
-            distrust: None,
-            shown_epoch: 0,
-            member_count: 0,
-            members: BTreeSet::new(),
-            holders: BTreeSet::new(),
+            shown: Shown::default(),
         }
     }
 
@@ -81,10 +93,25 @@ impl Topic {
         (key.commitment(self.id.as_str(), epoch) == *commitment).then_some(key)
     }
 
+    /// Takes over what a trusted member has signed.
+    pub(super) fn set_head(&mut self, head: EpochStatement, commitments: BTreeMap<u32, [u8; 32]>) {
+        let oldest = head.epoch.saturating_sub(KEPT_EPOCHS);
+        self.encrypted = true;
+        self.head = Some(head);
+        self.commitments.extend(commitments);
+        self.commitments.retain(|epoch, _| *epoch > oldest);
+        // A key that lost its race is no key of this topic.
+        let (id, commitments) = (self.id.clone(), &self.commitments);
+        self.keys.retain(|epoch, key| {
+            let fits = |commitment: &[u8; 32]| key.commitment(id.as_str(), *epoch) == *commitment;
+            *epoch > oldest && commitments.get(epoch).is_none_or(fits)
+        });
+    }
+
     /// Everybody who may have the newest key.
     pub(super) fn readers(&self) -> BTreeSet<&str> {
         let signed = self.head.iter().flat_map(|head| head.members.iter());
-        signed.chain(&self.holders).map(String::as_str).collect()
+        signed.chain(&self.shown.holders).map(String::as_str).collect()
     }
 }
 
@@ -93,14 +120,12 @@ impl Topic {
 impl Table {
     /// Puts a topic in, or in place of itself.
     pub(super) fn put(&mut self, topic: Topic) {
-        self.names.insert(topic.name.clone(), topic.id.clone());
         self.topics.insert(topic.id.clone(), topic);
     }
 
-    /// Takes a topic out that was never made.
-    pub(super) fn forget(&mut self, id: &TopicId) {
-        self.topics.remove(id);
-        self.names.retain(|_, named| named != id);
+    /// Takes out what was to be made under a name that belongs to this topic.
+    pub(super) fn forget_others(&mut self, name: &str, id: &TopicId) {
+        self.topics.retain(|other, topic| topic.name != name || other == id || topic.subscribed);
     }
 
     /// All topics by id.
@@ -123,13 +148,15 @@ impl Table {
         self.topics.get(&TopicId::parse(id).ok()?)
     }
 
-    /// The same, to change it.
-    pub(super) fn by_text_mut(&mut self, id: &str) -> Option<&mut Topic> {
-        self.topics.get_mut(&TopicId::parse(id).ok()?)
+    /// The same, to change it; made if it is not there.
+    pub(super) fn entry(&mut self, id: &str, name: &str) -> Option<&mut Topic> {
+        let id = TopicId::parse(id).ok()?;
+        Some(self.topics.entry(id.clone()).or_insert_with(|| Topic::new(id, name.to_owned())))
     }
 
-    /// The topic of that name.
+    /// The topic of that name; of several the one that is subscribed to.
     pub(super) fn by_name(&self, name: &str) -> Option<&Topic> {
-        self.topics.get(self.names.get(name)?)
+        let of_name = || self.topics.values().filter(|topic| topic.name == name);
+        of_name().find(|topic| topic.subscribed).or_else(|| of_name().next())
     }
 }

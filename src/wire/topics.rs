@@ -324,6 +324,9 @@ pub struct TopicKeys {
     /// Who has a copy of the newest epoch's key, by member id.
     #[serde(default)]
     pub holders: Vec<String>,
+    /// Who leads the topic, by member id; absent when the lead is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lead: Option<String>,
     /// Correlation id.
     #[serde(rename = "_reqId", default, skip_serializing_if = "Option::is_none")]
     pub req_id: Option<String>,

@@ -28,6 +28,10 @@ use crate::wire::refusal::Refusal;
 struct Nobody;
 
 impl Fanout for Nobody {
+    fn is_online(&self, _: &str, _: &str) -> bool {
+        false
+    }
+
     fn taker(&self, _: &str, _: &str, _: &Route) -> Option<String> {
         None
     }

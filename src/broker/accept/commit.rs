@@ -146,6 +146,7 @@ pub async fn run(context: Context<'_>, batch: &Batch<'_>, writing: &mut Writing)
         if !stored(index) {
             rows.copies
                 .iter()
+                .filter(|copy| copy.expired_at.is_none())
                 .for_each(|copy| sizes.take_back(&copy.recipient_member_id, &copy.sender_member_id, copy.bytes));
         }
     }

@@ -44,13 +44,25 @@ impl Context<'_> {
         let mut copies = Vec::with_capacity(accept.recipients.len());
         let mut refusal = None;
         for receiver in &accept.recipients {
-            if !sizes.has_room(receiver, &message.sender_member_id, bytes) {
+            let mut expired_at = None;
+            let mut taker = None;
+            if sizes.has_room(receiver, &message.sender_member_id, bytes) {
+                sizes.add(receiver, &message.sender_member_id, bytes);
+                taker = self.fanout.taker(&message.mesh_id, receiver, &accept.route);
+            } else if accept.kind != "topic" {
                 // One full queue among many receivers does not fail the others.
                 refusal = (accept.recipients.len() == 1).then_some(Refusal::RecipientQueueFull);
                 continue;
+            } else if self.fanout.is_online(&message.mesh_id, receiver) {
+                // It reads the topic and is slower than its sender, who waits: nothing of
+                // a topic is left out for who is there.
+                refusal = Some(Refusal::RecipientQueueFull);
+                continue;
+            } else {
+                // Who is away for long does not hold up the topic. The sender is told, as
+                // of everything that a receiver did not take in time.
+                expired_at = Some(now.0);
             }
-            sizes.add(receiver, &message.sender_member_id, bytes);
-            let taker = self.fanout.taker(&message.mesh_id, receiver, &accept.route);
             copies.push(delivery::Model {
                 id: self.ids.ulid(),
                 broker_message_id: message.id.clone(),
@@ -65,7 +77,7 @@ impl Context<'_> {
                 claim_expires_at: taker.is_some().then_some(self.lease_end(now)),
                 claim_id: taker,
                 delivered_at: None,
-                expired_at: None,
+                expired_at,
                 expiry_told_at: None,
             });
         }
@@ -145,7 +157,8 @@ pub(super) fn refusals(accepts: &[Accept], rows: &[Rows], standing: &HashSet<Str
 
 /// What becomes of a send whose message is stored with these copies.
 pub(super) fn accepted<'r>(rows: &Rows, copies: impl Iterator<Item = &'r delivery::Model>) -> Outcome {
-    let copies = copies.map(|copy| (copy.id.clone(), copy.recipient_member_id.clone())).collect();
+    let open = copies.filter(|copy| copy.expired_at.is_none());
+    let copies = open.map(|copy| (copy.id.clone(), copy.recipient_member_id.clone())).collect();
     Outcome::Accepted(Accepted { message: Arc::clone(&rows.message), copies })
 }
 

@@ -55,6 +55,10 @@ impl Fanout for LocalFanout {
         targets.iter().find(|peer| !peer.is_behind()).map(|peer| peer.presence_id.clone())
     }
 
+    fn is_online(&self, mesh_id: &str, member_id: &str) -> bool {
+        !self.targets(mesh_id, member_id, &Route::Member).is_empty()
+    }
+
     fn copies(&self, mesh_id: &str, copies: Vec<Outbound>) {
         for Outbound { member_id, route, copy } in copies {
             for peer in self.targets(mesh_id, &member_id, &route) {

@@ -64,6 +64,9 @@ pub trait Fanout: Debug + Send + Sync {
     /// Names the connection.
     fn taker(&self, mesh_id: &str, member_id: &str, route: &Route) -> Option<String>;
 
+    /// Whether the receiver is connected, however slow it is.
+    fn is_online(&self, mesh_id: &str, member_id: &str) -> bool;
+
     /// Brings copies of one mesh.
     fn copies(&self, mesh_id: &str, copies: Vec<Outbound>);
 

@@ -31,11 +31,17 @@ pub async fn list(db: &impl ConnectionTrait, mesh_id: &str) -> Result<Vec<topic:
 
 /// The topic with that id or that name.
 pub async fn find(db: &impl ConnectionTrait, mesh_id: &str, topic: &str) -> Result<Option<topic::Model>, DbErr> {
-    let of_mesh = || topic::Entity::find().filter(topic::Column::MeshId.eq(mesh_id));
-    if let Some(row) = of_mesh().filter(topic::Column::Id.eq(topic)).one(db).await? {
+    let of_mesh = topic::Entity::find().filter(topic::Column::MeshId.eq(mesh_id));
+    if let Some(row) = of_mesh.filter(topic::Column::Id.eq(topic)).one(db).await? {
         return Ok(Some(row));
     }
-    of_mesh().filter(topic::Column::Name.eq(topic)).one(db).await
+    by_name(db, mesh_id, topic).await
+}
+
+/// The topic of that name.
+pub async fn by_name(db: &impl ConnectionTrait, mesh_id: &str, name: &str) -> Result<Option<topic::Model>, DbErr> {
+    let of_mesh = topic::Entity::find().filter(topic::Column::MeshId.eq(mesh_id));
+    of_mesh.filter(topic::Column::Name.eq(name)).one(db).await
 }
 
 /// The topic with that id, of whatever mesh.
@@ -187,9 +193,48 @@ pub async fn put_keys(db: &impl ConnectionTrait, rows: Vec<topic_key::Model>) ->
     Ok(())
 }
 
-/// Throws a copy away.
-pub async fn drop_key(db: &impl ConnectionTrait, topic_id: &str, epoch: i64, member_id: &str) -> Result<(), DbErr> {
-    topic_key::Entity::delete_by_id((topic_id.to_owned(), epoch, member_id.to_owned())).exec(db).await.map(drop)
+/// Throws a copy away. False if there was none.
+pub async fn drop_key(db: &impl ConnectionTrait, topic_id: &str, epoch: i64, member_id: &str) -> Result<bool, DbErr> {
+    let key = (topic_id.to_owned(), epoch, member_id.to_owned());
+    let gone = topic_key::Entity::delete_by_id(key).exec(db).await?;
+    Ok(gone.rows_affected == 1)
+}
+
+/// Forgets epochs up to one, with the copies of their keys.
+pub async fn forget_epochs(db: &impl ConnectionTrait, topic_id: &str, up_to: i64) -> Result<(), DbErr> {
+    topic_key::Entity::delete_many()
+        .filter(topic_key::Column::TopicId.eq(topic_id))
+        .filter(topic_key::Column::Epoch.lte(up_to))
+        .exec(db)
+        .await?;
+    topic_epoch::Entity::delete_many()
+        .filter(topic_epoch::Column::TopicId.eq(topic_id))
+        .filter(topic_epoch::Column::Epoch.lte(up_to))
+        .exec(db)
+        .await
+        .map(drop)
+}
+
+/// Removes a topic in which nobody is any more. Its posts go with their time.
+pub async fn remove(db: &impl ConnectionTrait, topic_id: &str) -> Result<(), DbErr> {
+    forget_epochs(db, topic_id, i64::MAX).await?;
+    topic::Entity::delete_by_id(topic_id).exec(db).await.map(drop)
+}
+
+/// Takes a member out of all its topics; which they were. Those that nobody is left
+/// in go.
+pub async fn leave_all(db: &impl ConnectionTrait, member_id: &str, now: i64) -> Result<Vec<String>, DbErr> {
+    let mut left: Vec<String> = joined(db, member_id).await?.into_iter().collect();
+    left.sort_unstable();
+    topic_member::Entity::delete_many().filter(topic_member::Column::MemberId.eq(member_id)).exec(db).await?;
+    for topic_id in &left {
+        if members(db, topic_id).await?.is_empty() {
+            remove(db, topic_id).await?;
+        } else {
+            touch(db, topic_id, now).await?;
+        }
+    }
+    Ok(left)
 }
 
 /// The newest copies of one member.

@@ -14,7 +14,7 @@ use crate::broker::shared::Shared;
 use crate::broker::store::entity::{topic, topic_epoch, topic_key, topic_member};
 use crate::broker::store::topics as store;
 use crate::crypto::sign;
-use crate::domain::ids::{MemberKey, TopicId};
+use crate::domain::ids::MemberKey;
 use crate::wire::event::SystemEvent;
 use crate::wire::features::Feature;
 use crate::wire::frame::ServerFrame;
@@ -32,6 +32,8 @@ const MAX_TOPICS: usize = 1_000;
 const SEALED_BYTES: usize = 80;
 /// Shortest time between two epochs of a topic, unless somebody has gone.
 const EPOCH_PAUSE: Duration = Duration::from_secs(600);
+/// Epochs of a topic that are kept. Who comes later needs none of before.
+const KEPT_EPOCHS: i64 = 200;
 /// Statements of one answer, in bytes, so that it fits into a frame.
 const MAX_PAGE_BYTES: usize = 500_000;
 
@@ -54,7 +56,7 @@ pub(super) async fn create(shared: &Arc<Shared>, peer: &Arc<Peer>, request: Topi
     }
     let now = shared.store.now().0;
     let transaction = shared.store.begin().await?;
-    if let Some(topic) = store::find(&transaction, &peer.mesh.id, &name).await?.filter(|topic| topic.name == name) {
+    if let Some(topic) = store::by_name(&transaction, &peer.mesh.id, &name).await? {
         let members = store::members(&transaction, &topic.id).await?;
         let joined = members.iter().any(|member| member.member_id == peer.member_id);
         let mut answer = row(topic, i64::try_from(members.len()).unwrap_or(i64::MAX), joined);
@@ -138,6 +140,7 @@ pub(super) async fn new_epoch(shared: &Arc<Shared>, peer: &Arc<Peer>, request: T
         return Err(Denied::Later(Refusal::RateLimit, u64::try_from(wait).unwrap_or(0)));
     }
     begin(&transaction, &statement, now).await?;
+    store::forget_epochs(&transaction, &topic.id, topic.epoch - KEPT_EPOCHS).await?;
     put_copies(&transaction, &topic.id, statement.epoch, keys, &standing, now).await?;
     transaction.commit().await?;
     tracing::info!(topic_id = topic.id, epoch = statement.epoch, "A topic has a new key");
@@ -172,25 +175,25 @@ pub(super) async fn put(shared: &Arc<Shared>, peer: &Arc<Peer>, request: TopicKe
 pub(super) async fn get(shared: &Arc<Shared>, peer: &Arc<Peer>, request: TopicKeyGet) -> Answered {
     require(peer)?;
     let topic = find(shared, peer, &request.topic_id).await?;
+    let db = shared.store.readers();
+    let rows = store::members(db, &topic.id).await?;
+    let stands = |id: &str| peer.mesh.member(id).is_none_or(|member| member.revoked_at.is_none());
+    let lead = rows.iter().find(|row| row.role == "lead" && stands(&row.member_id)).map(|row| row.member_id.clone());
+    let members: Vec<String> = rows.into_iter().map(|row| row.member_id).filter(|id| stands(id)).collect();
+    if !members.contains(&peer.member_id) {
+        return Err(Refusal::TopicNotJoined.into());
+    }
     if let Some(broken) = request.broken {
         let transaction = shared.store.begin().await?;
-        store::drop_key(&transaction, &topic.id, i64::from(broken), &peer.member_id).await?;
-        let now = shared.store.now().0;
-        store::touch(&transaction, &topic.id, now).await?;
-        let members = store::members(&transaction, &topic.id).await?;
+        let dropped = store::drop_key(&transaction, &topic.id, i64::from(broken), &peer.member_id).await?;
+        if dropped {
+            store::touch(&transaction, &topic.id, shared.store.now().0).await?;
+        }
         transaction.commit().await?;
-        tracing::warn!(topic_id = topic.id, member_id = peer.member_id, broken, "A copy of a topic's key did not open");
-        tell(shared, &topic, members.into_iter().map(|one| one.member_id), SystemEvent::TopicMembersChanged);
-    }
-    let db = shared.store.readers();
-    let members: Vec<String> = store::members(db, &topic.id)
-        .await?
-        .into_iter()
-        .map(|member| member.member_id)
-        .filter(|id| peer.mesh.member(id).is_none_or(|member| member.revoked_at.is_none()))
-        .collect();
-    if !members.contains(&peer.member_id) {
-        return Err(Refusal::Forbidden.into());
+        if dropped {
+            tracing::warn!(topic_id = topic.id, member_id = peer.member_id, broken, "A topic's key did not open");
+            tell(shared, &topic, members.clone(), SystemEvent::TopicMembersChanged);
+        }
     }
     let page = MAX_EPOCHS_OF_A_PAGE as u64;
     let rows = store::epochs(db, &topic.id, i64::from(request.after_epoch), page + 1).await?;
@@ -211,7 +214,8 @@ pub(super) async fn get(shared: &Arc<Shared>, peer: &Arc<Peer>, request: TopicKe
         nonce: key.nonce,
     });
     let holders = store::holders(db, &topic.id, topic.epoch).await?;
-    let answer = TopicKeys { topic_id: topic.id, epochs, keys: keys.collect(), more, members, holders, req_id: None };
+    let answer =
+        TopicKeys { topic_id: topic.id, epochs, keys: keys.collect(), more, members, holders, lead, req_id: None };
     Ok(Some(ServerFrame::TopicKeys(answer)))
 }
 
@@ -251,8 +255,7 @@ fn check(peer: &Peer, statement: &EpochStatement) -> Result<(), Denied> {
     });
     let own = statement.signer == peer.member_id
         && peer.mesh.member(&peer.member_id).is_some_and(|member| member.pubkey == statement.signer_key);
-    let bounded = (1..=MAX_TOPIC_MEMBERS).contains(&statement.members.len())
-        && TopicId::parse(statement.topic_id.as_str()).is_ok();
+    let bounded = (1..=MAX_TOPIC_MEMBERS).contains(&statement.members.len()) && is_ulid(&statement.topic_id);
     if signed && own && bounded { Ok(()) } else { Err(Refusal::Invalid.into()) }
 }
 
@@ -308,9 +311,15 @@ async fn put_copies(
     Ok(store::put_keys(db, keys.into_iter().map(row).collect()).await?)
 }
 
+/// Whether a topic may be called so by its id: nothing that could be a name.
+fn is_ulid(text: &str) -> bool {
+    text.len() == 26 && text.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase())
+}
+
 /// What may be a topic's name. Our clients allow less.
 fn is_name(name: &str) -> bool {
     (1..=MAX_TOPIC_NAME_BYTES).contains(&name.len())
+        && !is_ulid(name)
         && !name.starts_with('#')
         && !name.chars().any(|c| c.is_control() || c.is_whitespace() || c == '|')
 }

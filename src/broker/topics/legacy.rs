@@ -48,7 +48,12 @@ pub(super) async fn join(shared: &Arc<Shared>, peer: &Peer, topic: &str, role: O
     if !matches!(role.as_str(), "lead" | "member" | "observer") {
         return Err(Refusal::Invalid.into());
     }
-    let role = if role == "lead" { "member".to_owned() } else { role };
+    let made_it = topic.created_by_member_id.as_deref() == Some(peer.member_id.as_str());
+    let role = match role.as_str() {
+        _ if made_it => "lead".to_owned(),
+        "lead" => "member".to_owned(),
+        _ => role,
+    };
     let now = shared.store.now().0;
     let transaction = shared.store.begin().await?;
     let members = store::members(&transaction, &topic.id).await?;
@@ -84,6 +89,10 @@ pub(super) async fn leave(shared: &Arc<Shared>, peer: &Peer, topic: &str) -> Ans
         store::touch(&transaction, &topic.id, now).await?;
     }
     let members = store::members(&transaction, &topic.id).await?;
+    if left && members.is_empty() {
+        // Nobody could ever give its key to anybody: the name is free again.
+        store::remove(&transaction, &topic.id).await?;
+    }
     transaction.commit().await?;
     if left {
         tell(shared, &topic, members.into_iter().map(|one| one.member_id), SystemEvent::TopicMembersChanged);
@@ -118,6 +127,9 @@ pub(super) async fn history(shared: &Shared, peer: &Peer, request: TopicHistoryG
     let limit = request.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_HISTORY_LIMIT).contains(&limit) {
         return Err(Refusal::Invalid.into());
+    }
+    if topic.epoch > 0 && !store::joined(shared.store.readers(), &peer.member_id).await?.contains(&topic.id) {
+        return Err(Refusal::Forbidden.into());
     }
     let rows = store::posts(shared.store.readers(), &topic.id, request.before_id.as_deref(), limit.into()).await?;
     let mut bytes = 0;

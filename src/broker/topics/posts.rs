@@ -64,14 +64,15 @@ pub async fn find(shared: &Shared, peer: &Arc<Peer>, send: &Send) -> Result<Targ
     }
     let members = store::members(db, &topic.id).await?;
     if !members.iter().any(|member| member.member_id == peer.member_id) {
-        return Err(Refusal::Forbidden.into());
+        return Err(Refusal::TopicNotJoined.into());
     }
     let newest = epoch_of(&topic);
     let key_epoch = match (newest, send.key_epoch) {
         (0, None) => None,
         (0, Some(_)) => return Err(Refusal::Invalid.into()),
         (_, None) => return Err(Refusal::Unencrypted.into()),
-        (newest, Some(epoch)) if epoch > newest => return Err(Refusal::Invalid.into()),
+        // Newer than what a restored database knows: perhaps it is told again.
+        (newest, Some(epoch)) if epoch > newest => return Err(Refusal::KeyEpochStale.into()),
         (newest, Some(epoch)) if newest - epoch >= MAX_CONCURRENT_EPOCHS => return Err(Refusal::KeyEpochStale.into()),
         (_, Some(epoch)) => Some(i64::from(epoch)),
     };

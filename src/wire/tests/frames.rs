@@ -101,7 +101,7 @@ const SERVER: &[&str] = &[
     r#"{"type":"topic_members_response","topic":"T","members":[{"memberId":"A","pubkey":"8a","displayName":"n","role":"lead","joinedAt":"x","lastReadAt":null}],"_reqId":"q"}"#,
     r#"{"type":"topic_history_response","topic":"T","messages":[{"id":"m1","senderPubkey":"8a","senderMemberId":"A","senderName":"n","nonce":"Bwc=","ciphertext":"aGk=","bodyVersion":2,"keyEpoch":2,"replyToId":"m0","createdAt":"x"}],"_reqId":"q"}"#,
     r#"{"type":"topic_epoch","statement":{"topicId":"T","name":"ops","epoch":2,"predecessor":"aa","commitment":"bb","members":["A","B"],"signer":"A","signerKey":"8a","ts":5,"signature":"cc"},"accepted":false,"_reqId":"q"}"#,
-    r#"{"type":"topic_keys","topicId":"T","epochs":[{"topicId":"T","name":"ops","epoch":2,"predecessor":"aa","commitment":"bb","members":["A","B"],"signer":"A","signerKey":"8a","ts":5,"signature":"cc"}],"keys":[{"epoch":2,"sealed":"c2Vh","nonce":"Bwc="}],"more":false,"members":["A"],"holders":["A"],"_reqId":"q"}"#,
+    r#"{"type":"topic_keys","topicId":"T","epochs":[{"topicId":"T","name":"ops","epoch":2,"predecessor":"aa","commitment":"bb","members":["A","B"],"signer":"A","signerKey":"8a","ts":5,"signature":"cc"}],"keys":[{"epoch":2,"sealed":"c2Vh","nonce":"Bwc="}],"more":false,"members":["A"],"holders":["A"],"lead":"A","_reqId":"q"}"#,
     r#"{"type":"topic_pending","pending":[{"topicId":"T","epoch":2,"memberId":"B","since":5}],"_reqId":"q"}"#,
     r#"{"type":"close_reason","kind":"replaced","detail":"","code":4003,"retryable":false}"#,
     r#"{"type":"drain","reconnectAfterMs":1500}"#,

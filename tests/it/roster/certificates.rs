@@ -251,7 +251,7 @@ async fn what_stands_behind_the_token_never_leaves_the_hosts() {
     let bytes = base64_url(fragment);
     assert_eq!(bytes.len(), 96, "seed and signature");
     let seed = &bytes[..32];
-    let forms = [fragment[..42].as_bytes().to_vec(), seed.to_vec(), hex::encode(seed).into_bytes()];
+    let forms = [fragment.as_bytes()[..42].to_vec(), seed.to_vec(), hex::encode(seed).into_bytes()];
     let heard = tee.heard();
     assert!(holds(&heard, b"POST /join") && holds(&heard, b"/invites") && holds(&heard, token.as_bytes()));
     // Only the owner's signature of it may be known: it is part of the certificate.

@@ -23,6 +23,7 @@ mod row;
 pub mod salvage;
 mod stream;
 mod upkeep;
+mod waiting;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::entity::Model;
 use super::open::{Opened, Opener, Refused, STALE_KEY};
-use super::repo::{self, Quarantined, SeenHash, Waiting};
+use super::repo::{self, Quarantined, SeenHash};
 use super::upkeep::{Upkeep, is_full};
 use super::{Deps, Error, Shared, row};
 use crate::broker_client::Delivery;
@@ -35,13 +35,9 @@ use crate::wire::delivery::{ClientAck, Priority, Push, ReceiptState};
 
 /// Deliveries that one commit covers at most.
 const MAX_BATCH: usize = 256;
-/// How long sealed bytes wait for a key.
-const GRACE: Duration = Duration::from_secs(7 * 86_400);
 /// Sealed messages that wait at most; what comes beyond is not acknowledged
 /// and stays at the broker.
 const MAX_WAITING: u64 = 10_000;
-/// Waiting messages that are looked at at once.
-const WAITING_PAGE: usize = 64;
 /// Sealed bytes that quarantine keeps of one message.
 const MAX_SEALED: usize = 65_536;
 /// Pause after a failed write.
@@ -155,7 +151,7 @@ impl Pipeline {
         }
     }
 
-    fn opener(&self) -> Opener<'_> {
+    pub(super) fn opener(&self) -> Opener<'_> {
         Opener { identity: &self.deps.identity, peers: &self.deps.peers, topics: &self.deps.topics }
     }
 
@@ -166,7 +162,7 @@ impl Pipeline {
     }
 
     /// Writes a batch in one transaction; then acknowledges, then tells.
-    async fn store(&self, work: &[Work]) -> Result<(), Error> {
+    pub(super) async fn store(&self, work: &[Work]) -> Result<(), Error> {
         let now = self.deps.clock.now();
         let stored = match self.store_all_new(work, now).await? {
             Some(stored) => stored,
@@ -280,21 +276,6 @@ impl Pipeline {
         }
     }
 
-    async fn wait_for_key(
-        &self,
-        db: &impl sea_orm::ConnectionTrait,
-        push: &Push,
-        now: UnixMillis,
-    ) -> Result<(), Error> {
-        tracing::info!(sender = push.sender_pubkey, topic_id = push.topic_id, "A message waits until its key is known");
-        let waiting = Waiting {
-            id: self.deps.ids.ulid(),
-            frame: serde_json::to_string(push).unwrap_or_default(),
-            grace_until: now.plus(GRACE),
-        };
-        Ok(repo::wait_for_key(db, &waiting, push, now).await?)
-    }
-
     async fn set_aside(
         &self,
         db: &impl sea_orm::ConnectionTrait,
@@ -313,48 +294,6 @@ impl Pipeline {
             sealed: (sealed.len() <= MAX_SEALED).then(|| sealed.to_vec()),
         };
         Ok(repo::quarantine(db, &row, now).await?)
-    }
-
-    /// Opens what waited for a key, now that the roster has changed.
-    async fn try_waiting(&self) {
-        if let Err(error) = self.open_waiting().await {
-            tracing::warn!(error = %error, "Waiting messages could not be opened: {error}");
-        }
-    }
-
-    async fn open_waiting(&self) -> Result<(), Error> {
-        let now = self.deps.clock.now();
-        let mut after = String::new();
-        loop {
-            let waiting = repo::waiting(self.db.readers(), &after, WAITING_PAGE).await?;
-            let Some(last) = waiting.last() else { return Ok(()) };
-            after.clone_from(&last.id);
-            self.open_page(waiting, now).await?;
-        }
-    }
-
-    async fn open_page(&self, waiting: Vec<Waiting>, now: UnixMillis) -> Result<(), Error> {
-        let opener = self.opener();
-        let mut work = Vec::new();
-        for row in waiting {
-            let Ok(push) = serde_json::from_str::<Push>(&row.frame) else {
-                repo::stop_waiting(self.db.writer(), &row.id).await?;
-                continue;
-            };
-            let mut result = opener.open(&push);
-            if result.as_ref().is_err_and(Refused::waits) {
-                if now <= row.grace_until || !self.deps.guard.may_destroy() {
-                    continue;
-                }
-                let reason = match result {
-                    Err(Refused::NoTopicKey) => "topic_key_never_came",
-                    _ => "sender_never_known",
-                };
-                result = Err(Refused::Quarantine(reason));
-            }
-            work.push(Work { push: Box::new(push), result, waited: Some(row.id) });
-        }
-        if work.is_empty() { Ok(()) } else { self.store(&work).await }
     }
 }
 

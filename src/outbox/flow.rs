@@ -1,7 +1,7 @@
 //! How much may leave, and for whom: the broker's rate, receivers without room,
 //! and one at a time after a frame that was too large.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use crate::domain::holds::Holds;
@@ -15,8 +15,8 @@ const CAUTION: Duration = Duration::from_secs(600);
 pub(super) struct Flow {
     pub(super) pace: Pace,
     pub(super) holds: Holds,
-    /// Topics whose key is not here: nothing of them leaves until it is.
-    pub(super) keyless: BTreeSet<String>,
+    /// Topics whose key is not here, and why: nothing of them leaves until it is.
+    pub(super) keyless: BTreeMap<String, String>,
     caution: Option<Caution>,
 }
 
@@ -32,7 +32,7 @@ struct Caution {
 
 impl Flow {
     pub(super) fn new() -> Self {
-        Self { pace: Pace::unlimited(), holds: Holds::default(), keyless: BTreeSet::new(), caution: None }
+        Self { pace: Pace::unlimited(), holds: Holds::default(), keyless: BTreeMap::new(), caution: None }
     }
 
     /// Whether nothing of what was learned stands against new rows.
@@ -42,7 +42,7 @@ impl Flow {
 
     /// Whose rows do not leave with the others.
     pub(super) fn held(&self) -> Vec<String> {
-        self.holds.targets().into_iter().chain(self.keyless.iter().cloned()).collect()
+        self.holds.targets().into_iter().chain(self.keyless.keys().cloned()).collect()
     }
 
     /// Sends that may await their answer at once.

@@ -4,7 +4,7 @@ pub mod operator;
 
 mod batch;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use sea_orm::{
@@ -246,14 +246,17 @@ pub async fn put_back(db: &impl ConnectionTrait, ids: &[String]) -> Result<(), D
 }
 
 /// When the next waiting row becomes due.
-pub async fn next_due(db: &impl ConnectionTrait, without: &BTreeSet<String>) -> Result<Option<UnixMillis>, DbErr> {
+pub async fn next_due(
+    db: &impl ConnectionTrait,
+    without: &BTreeMap<String, String>,
+) -> Result<Option<UnixMillis>, DbErr> {
     let mut sql =
         "SELECT MIN(next_attempt_at) FROM outbox INDEXED BY outbox_pending WHERE status = 'pending'".to_owned();
     if !without.is_empty() {
         let places = vec!["?"; without.len()].join(", ");
         let _ = write!(sql, " AND target_id NOT IN ({places})");
     }
-    let values = without.iter().map(|target| Value::from(target.as_str()));
+    let values = without.keys().map(|target| Value::from(target.as_str()));
     let row = db.query_one_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, values)).await?;
     row.map_or(Ok(None), |row| row.try_get_by_index::<Option<i64>>(0)).map(|at| at.map(UnixMillis))
 }

@@ -1,6 +1,6 @@
 //! From a row to the frame of a post: sealed with the topic's key of this moment.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -17,13 +17,13 @@ use crate::wire::delivery::Send;
 pub(super) fn seal(
     row: &Model,
     topics: &topics::Handle,
-    keyless: &BTreeSet<String>,
+    keyless: &BTreeMap<String, String>,
     identity: &Identity,
     nonce: [u8; NONCE_BYTES],
 ) -> Result<Sealed, SealError> {
-    if keyless.contains(&row.target_id) {
+    if let Some(why) = keyless.get(&row.target_id) {
         // What was accepted before this one has to leave first.
-        return Err(SealError::NoKey("what was posted before it waits for the topic's key".to_owned()));
+        return Err(SealError::NoKey(why.clone()));
     }
     let body = text(row)?;
     let own = identity.current();

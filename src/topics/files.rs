@@ -7,7 +7,7 @@
 //! who is subscribed.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -156,7 +156,7 @@ impl Files {
 }
 
 /// What a file says, and whether it was set aside.
-fn read<T: DeserializeOwned>(path: &PathBuf, now: UnixMillis) -> Result<(Vec<T>, bool), FileError> {
+fn read<T: DeserializeOwned>(path: &Path, now: UnixMillis) -> Result<(Vec<T>, bool), FileError> {
     let Some(text) = private_file::read_optional(path)?.map(Zeroizing::new) else { return Ok((Vec::new(), false)) };
     match serde_json::from_str::<File<T>>(&text) {
         Ok(file) if file.version == VERSION => Ok((file.topics, false)),
@@ -168,7 +168,7 @@ fn read<T: DeserializeOwned>(path: &PathBuf, now: UnixMillis) -> Result<(Vec<T>,
                     format!("{:?} error at line {} column {}", error.classify(), error.line(), error.column())
                 }
             };
-            let mut aside = path.clone().into_os_string();
+            let mut aside = path.as_os_str().to_owned();
             aside.push(format!(".malformed-{}", now.0));
             private_file::rename(path, &PathBuf::from(&aside))?;
             tracing::error!(
@@ -182,11 +182,11 @@ fn read<T: DeserializeOwned>(path: &PathBuf, now: UnixMillis) -> Result<(Vec<T>,
     }
 }
 
-fn write<T: Serialize>(path: &PathBuf, topics: impl Iterator<Item = T>) -> Result<(), FileError> {
+fn write<T: Serialize>(path: &Path, topics: impl Iterator<Item = T>) -> Result<(), FileError> {
     let file = File { version: VERSION, topics: topics.collect() };
     let json = serde_json::to_vec_pretty(&file).map(Zeroizing::new).map_err(|error| FileError {
         action: "write",
-        path: path.clone(),
+        path: path.to_owned(),
         source: error.into(),
     })?;
     private_file::write_atomic(path, &json, PRIVATE)

@@ -39,6 +39,7 @@ impl Handle {
         let mesh = self.0.deps.identity.mesh_id().as_str();
         let Some(mut topic) = self.read().get(id).cloned() else { return Ok(()) };
         let before = (topic.epoch(), topic.keys.len());
+        let removed = self.removed();
         let mut chain = Chain::of(&topic, mesh);
         let mut shown = TopicKeys::default();
         for _ in 0..MAX_PAGES {
@@ -70,6 +71,7 @@ impl Handle {
         topic.shown.member_count = u32::try_from(topic.shown.members.len()).unwrap_or(u32::MAX);
         topic.shown.lead = shown.lead;
         topic.shown.session = session.number;
+        topic.shown.removed = removed;
         let mut broken = Vec::new();
         for copy in shown.keys {
             match self.open_copy(&topic, &copy) {

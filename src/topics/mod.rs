@@ -261,8 +261,10 @@ impl Handle {
         if let Some(distrust) = topic.shown.distrust {
             return Some(distrust.to_string());
         }
-        // Somebody may have gone while there was no link.
-        if self.0.deps.link.session().is_none_or(|session| session.number != topic.shown.session) {
+        // Somebody may have gone while there was no link, or a moment ago.
+        let session = self.0.deps.link.session();
+        if session.is_none_or(|session| session.number != topic.shown.session) || self.removed() != topic.shown.removed
+        {
             return Some("whether its key still holds is not known yet".to_owned());
         }
         if topic.shown.epoch > topic.epoch() {
@@ -273,6 +275,11 @@ impl Handle {
         let readers = topic.readers();
         let gone = members.iter().find(|member| member.revoked && readers.contains(member.member_id.as_str()))?;
         Some(format!("{} was removed from the mesh, and its key has to be renewed first", gone.display_name))
+    }
+
+    /// How many members are known to have been removed from the mesh.
+    fn removed(&self) -> usize {
+        self.0.deps.peers.members().iter().filter(|member| member.revoked).count()
     }
 
     fn is_unsettled(&self) -> bool {

@@ -52,6 +52,8 @@ pub(super) struct Shown {
     pub(super) lead: Option<String>,
     /// The link over which all of this was read; 0 before the first.
     pub(super) session: u64,
+    /// How many members were known to be removed from the mesh before that.
+    pub(super) removed: usize,
     /// When this member renewed the key by itself, by the monotonic clock.
     pub(super) renewed_at: Option<Duration>,
 }

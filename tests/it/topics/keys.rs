@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::{Trio, becomes, count, create, has_key, post, subscribe, topic};
-use crate::support::daemon::unique;
+use crate::support::daemon::{Daemon, unique};
 use crate::support::wait;
 
 #[tokio::test]
@@ -148,4 +148,48 @@ async fn a_member_that_rotates_its_key_keeps_its_topics() {
     let last = unique("read from the beginning");
     post(&trio.alice, "ops", &last).await;
     trio.bob.received(&last).await;
+}
+
+/// Whoever led a topic may go: the others renew its key, agree on it, and let new
+/// ones in. Nothing of it depends on who looks when.
+#[tokio::test]
+async fn a_topic_lives_on_when_its_lead_goes() {
+    let trio = Trio::start().await;
+    let mut dave = Daemon::joined_by(&super::link(&trio.alice, &[]).await, "demo", "dave").await;
+    dave.start().await;
+    trio.bob.knows("dave").await;
+    create(&trio.bob, "ops").await;
+    for daemon in [&trio.alice, &dave] {
+        subscribe(daemon, "ops").await;
+        has_key(daemon, "ops").await;
+    }
+    super::unsubscribe(&trio.bob, "ops").await;
+    for daemon in [&trio.alice, &dave] {
+        becomes(daemon, "ops", "to be renewed", |topic| topic["epoch"] == 2 && topic["waiting_for_key"] == false).await;
+    }
+    for (from, to) in [(&trio.alice, &dave), (&dave, &trio.alice)] {
+        let text = unique("without the lead");
+        post(from, "ops", &text).await;
+        to.received(&text).await;
+    }
+    // The lead is back, and is the lead again.
+    subscribe(&trio.bob, "ops").await;
+    has_key(&trio.bob, "ops").await;
+    let text = unique("back");
+    post(&trio.bob, "ops", &text).await;
+    trio.alice.received(&text).await;
+    dave.received(&text).await;
+    let db = trio.broker.tables().await;
+    assert_eq!(db.number("SELECT count(*) FROM topic_member WHERE role = 'lead'").await, 1);
+    db.run("UPDATE topic_epoch SET created_at = created_at - 600001").await;
+    db.close().await;
+    trio.bob.cli(&["topic", "rotate-key", "ops"]).await.ok();
+    becomes(&dave, "ops", "to follow", |topic| topic["epoch"] == 3 && topic["waiting_for_key"] == false).await;
+
+    // The last one out: the name is free again.
+    for daemon in [&trio.alice, &trio.bob, &dave] {
+        super::unsubscribe(daemon, "ops").await;
+    }
+    assert!(topic(&trio.alice, "ops").await.is_none());
+    assert_eq!(create(&dave, "ops").await["created"], true);
 }

@@ -104,16 +104,23 @@ async fn the_state_of_topics_lies_in_three_private_files_and_is_read_again() {
     assert_eq!(read("topic_keys.json")["topics"][0]["keys"]["1"].as_str().map(str::len), Some(64));
     assert_eq!(read("key_epoch.json")["topics"][0]["epoch"], 1);
 
-    // A file that cannot be read costs nothing: the broker has sealed copies.
-    trio.bob.stop().await;
-    std::fs::write(trio.bob.file("topic_keys.json"), "{\"version\":1,").expect("it is damaged");
-    trio.bob.start().await;
-    has_key(&trio.bob, "ops").await;
-    let aside = std::fs::read_dir(trio.bob.dir()).expect("the directory").flatten();
-    assert_eq!(aside.filter(|entry| entry.file_name().to_string_lossy().contains(".malformed-")).count(), 1);
-    let text = unique("read again");
-    post(&trio.alice, "ops", &text).await;
-    trio.bob.received(&text).await;
+    // A file that cannot be read costs nothing: the broker has sealed copies, and
+    // knows who is subscribed.
+    for (set_aside, name) in ["topic_keys.json", "key_epoch.json", "topic_subscriptions.json"].iter().enumerate() {
+        trio.bob.stop().await;
+        std::fs::write(trio.bob.file(name), "{\"version\":1,").expect("it is damaged");
+        let missed = unique("while it was away");
+        post(&trio.alice, "ops", &missed).await;
+        trio.bob.start().await;
+        trio.bob.received(&missed).await;
+        has_key(&trio.bob, "ops").await;
+        let aside = std::fs::read_dir(trio.bob.dir()).expect("the directory").flatten();
+        let aside = aside.filter(|entry| entry.file_name().to_string_lossy().contains(".malformed-")).count();
+        assert_eq!(aside, set_aside + 1, "{name}");
+        let text = unique("from a daemon that lost a file");
+        post(&trio.bob, "ops", &text).await;
+        trio.alice.received(&text).await;
+    }
 }
 
 /// Two who make a topic of one name at the same moment get one topic.

@@ -20,6 +20,7 @@
 //! | 5 | `peers` | the pinned roster and presence |
 //! | 6 | `outbox` | durable sending |
 //! | 6 | `inbox` | durable receiving |
+//! | 7 | `hooks` | scripts that run for events |
 //! | 8 | `api` | gRPC, REST and SSE on the local sockets |
 //! | 8 | `broker` | the broker |
 //! | 9 | `daemon` | puts the daemon together |
@@ -39,6 +40,7 @@ pub mod daemon;
 pub mod db;
 pub mod domain;
 pub mod events;
+pub mod hooks;
 pub mod identity;
 pub mod inbox;
 pub mod membership;

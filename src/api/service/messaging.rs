@@ -89,7 +89,7 @@ impl Services {
         key: Option<String>,
         kind: pb::MessageKind,
     ) -> Result<pb::SendResponse, Failure> {
-        let accepted = self.0.deps.outbox.accept(convert::send_request(request, key)?).await?;
+        let accepted = self.accept(convert::send_request(request, key)?).await?;
         debug_assert!(accepted.state != AcceptedState::Duplicate || accepted.broker_message_id.is_some());
         // Without a link the last roster says nothing about now.
         let key = accepted.target_key.as_deref().filter(|_| self.0.link.is_up());

@@ -147,7 +147,8 @@ async fn runs(args: RunsArgs, context: &Context, output: &mut Output) -> Result<
     if args.json {
         return output.json(&found);
     }
-    output.table(["STARTED", "HOOK", "EXIT", "MS", "REPLIED", "EVENT", "NOTE"], found.runs.iter().map(run_row).collect())
+    output
+        .table(["STARTED", "HOOK", "EXIT", "MS", "REPLIED", "EVENT", "NOTE"], found.runs.iter().map(run_row).collect())
 }
 
 async fn reload(args: ReloadArgs, context: &Context, output: &mut Output) -> Result<(), Failure> {

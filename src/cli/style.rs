@@ -24,7 +24,9 @@ pub(super) fn state(word: &str) -> String {
     let style = match word {
         "accepted" | "delivered" | "ready" | "connected" | "running" | "started" | "sound" | "active" => GOOD,
         "queued" | "inflight" | "pending" | "starting" | "stopping" | "waiting" | "connecting" | "degraded" => WAITING,
-        "dead" | "aborted" | "expired" | "closed" | "no answer" | "damaged" | "key changed" | "removed" | "missing" => BAD,
+        "dead" | "aborted" | "expired" | "closed" | "no answer" | "damaged" | "key changed" | "removed" | "missing" => {
+            BAD
+        }
         "offline" | "unknown" | "stopped" | "disabled" | "unconfigured" => DIM,
         _ => return word.to_owned(),
     };

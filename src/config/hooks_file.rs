@@ -164,11 +164,15 @@ impl Section {
         let scopes: Result<Vec<Scope>, _> = self.capability_token_scope.iter().map(|text| Scope::parse(text)).collect();
         let scopes = scopes.map_err(|error| format!("capability_token_scope: {error}"))?;
         if !scopes.is_empty() && !kind.is_for_messages() {
-            return Err("capability_token_scope: this hook runs for no message, so there is nobody to write to".to_owned());
+            return Err(
+                "capability_token_scope: this hook runs for no message, so there is nobody to write to".to_owned()
+            );
         }
         if !scopes.is_empty() && self.user_cli {
-            return Err("capability_token_scope: user_cli gives the main socket, which asks for no token; take one of them out"
-                .to_owned());
+            return Err(
+                "capability_token_scope: user_cli gives the main socket, which asks for no token; take one of them out"
+                    .to_owned(),
+            );
         }
         let fs_policy = self.fs_policy()?;
         Ok(Policy {
@@ -201,7 +205,9 @@ impl Section {
         };
         match (self.sandbox, self.fs_policy) {
             (Some(sandbox), _) if sandbox != here => Err(format!("sandbox: {elsewhere}")),
-            (Some(_), Some(FsPolicy::Rw)) => Err("fs_policy: the sandbox's file system is read-only; take it out".to_owned()),
+            (Some(_), Some(FsPolicy::Rw)) => {
+                Err("fs_policy: the sandbox's file system is read-only; take it out".to_owned())
+            }
             (Some(_), _) if self.user_cli => {
                 Err("user_cli: the sandbox hides the main socket; take one of them out".to_owned())
             }
@@ -261,7 +267,10 @@ mod tests {
         let policies = read(text).unwrap().unwrap();
         let (dm, topic) = (&policies["on-dm"], &policies["on-topic-ops"]);
         assert_eq!((dm.timeout.as_secs(), dm.allow_reply, dm.scopes.len(), dm.enabled), (2, true, 1, true));
-        assert_eq!((topic.timeout.as_secs(), topic.allow_reply, topic.scopes.len(), topic.enabled), (7, false, 0, false));
+        assert_eq!(
+            (topic.timeout.as_secs(), topic.allow_reply, topic.scopes.len(), topic.enabled),
+            (7, false, 0, false)
+        );
         assert_eq!((topic.output_size_limit, topic.killpg_on_timeout, topic.audit), (65_536, true, true));
         assert_eq!((topic.network_policy, topic.fs_policy, topic.sandbox), (NetworkPolicy::Deny, FsPolicy::Rw, None));
         assert!(load(Path::new("/nowhere"), 7).unwrap().is_none());

@@ -49,7 +49,11 @@ pub(super) fn facts(
 }
 
 /// What the start found that the operator should know.
-pub(super) fn warnings(state: &StateDir, exposed: Vec<String>, databases: &state::Databases) -> Vec<admin::StatusWarning> {
+pub(super) fn warnings(
+    state: &StateDir,
+    exposed: Vec<String>,
+    databases: &state::Databases,
+) -> Vec<admin::StatusWarning> {
     let mut warnings: Vec<_> = exposed.into_iter().map(|text| api::warning("key_file_exposed", text)).collect();
     for warning in &warnings {
         tracing::warn!(code = warning.code, "{}", warning.message);

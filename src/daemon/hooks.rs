@@ -62,7 +62,8 @@ pub(super) fn deps(setup: Setup<'_>) -> Deps {
         metrics: setup.metrics,
         own: Arc::new(move || {
             let own = identity.member_id();
-            let name = peers.members().iter().find(|member| member.member_id == *own).map(|own| own.display_name.clone());
+            let name =
+                peers.members().iter().find(|member| member.member_id == *own).map(|own| own.display_name.clone());
             Own { name: name.unwrap_or_default(), member_id: own.to_string() }
         }),
     }

@@ -159,8 +159,13 @@ mod tests {
         for text in ["reply:event", "dm:send:<sender_pubkey>", "topic:ops:post"] {
             assert_eq!(Scope::parse(text).unwrap().to_string(), text);
         }
-        assert_eq!(Scope::parse(&format!("dm:send:{}", key("b"))).unwrap().to_string(), format!("dm:send:{}", key("b")));
-        for text in ["state:read", "reply", "dm:send:bob", "dm:send:", "topic::post", "topic:a:b:post", "topic:ops:read", ""] {
+        assert_eq!(
+            Scope::parse(&format!("dm:send:{}", key("b"))).unwrap().to_string(),
+            format!("dm:send:{}", key("b"))
+        );
+        for text in
+            ["state:read", "reply", "dm:send:bob", "dm:send:", "topic::post", "topic:a:b:post", "topic:ops:read", ""]
+        {
             assert_eq!(Scope::parse(text), Err(ScopeError(text.to_owned())), "{text}");
         }
     }
@@ -171,7 +176,9 @@ mod tests {
         let (sender, direct, post) = (key("a"), trigger(None), trigger(Some("ops")));
         assert!(allows("reply:event", dm(&sender, "msg-1"), &direct));
         assert!(allows("reply:event", dm(&sender.to_uppercase(), "msg-1"), &direct));
-        for (to, reply_to) in [(key("b").as_str(), "msg-1"), (&sender, "msg-2"), (&sender, ""), ("alice", "msg-1"), ("*", "msg-1")] {
+        for (to, reply_to) in
+            [(key("b").as_str(), "msg-1"), (&sender, "msg-2"), (&sender, ""), ("alice", "msg-1"), ("*", "msg-1")]
+        {
             assert!(!allows("reply:event", dm(to, reply_to), &direct), "{to} {reply_to}");
         }
         assert!(!allows("reply:event", dm(&sender, "msg-1"), &post), "a post is answered in its topic");

@@ -80,12 +80,17 @@ mod tests {
         let small = json!({"event": "message", "event_id": "x", "body": "hi"});
         assert_eq!(bounded(&small, 1000), small.to_string());
         for filler in ["x", "\"", "ü", "\u{1}", "\u{1F600}", "\n"] {
-            let event = json!({"event": "message", "event_id": "x", "client_message_id": "c", "body": filler.repeat(5000)});
+            let event =
+                json!({"event": "message", "event_id": "x", "client_message_id": "c", "body": filler.repeat(5000)});
             let text = bounded(&event, 1024);
             assert!(text.len() <= 1024 && text.len() > 1010, "{filler:?}: {}", text.len());
             let cut: Value = serde_json::from_str(&text).unwrap();
             assert_eq!((&cut[TRUNCATED], &cut["client_message_id"]), (&json!(true), &json!("c")));
-            assert!(cut["body"].as_str().is_some_and(|body| body.len() > 100 && event["body"].as_str().unwrap().starts_with(body)));
+            assert!(
+                cut["body"]
+                    .as_str()
+                    .is_some_and(|body| body.len() > 100 && event["body"].as_str().unwrap().starts_with(body))
+            );
         }
     }
 

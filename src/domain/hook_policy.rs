@@ -183,7 +183,10 @@ mod tests {
 
     fn hooks(message: &StoredMessage) -> Vec<String> {
         let own = Own { name: "Bob".to_owned(), member_id: "member-bob".to_owned() };
-        let all = FIXED.iter().map(|(_, kind)| kind.clone()).chain([HookKind::Topic("ops".to_owned()), HookKind::Topic("dev".to_owned())]);
+        let all = FIXED
+            .iter()
+            .map(|(_, kind)| kind.clone())
+            .chain([HookKind::Topic("ops".to_owned()), HookKind::Topic("dev".to_owned())]);
         all.filter(|kind| kind.takes(message, &own)).map(|kind| kind.to_string()).collect()
     }
 
@@ -204,7 +207,17 @@ mod tests {
     #[test]
     fn a_mention_is_the_whole_name_in_any_case_and_width() {
         let is_mention = |text: &str| hooks(&message(MessageKind::Direct, text)).contains(&"on-mention".to_owned());
-        for text in ["@bob", "hey @BOB!", "(@Bob)", "ask @bob.", "＠ｂｏｂ look", "x@bob", "@bobby and @bob", "@bob-", "@bob\u{2019}s"] {
+        for text in [
+            "@bob",
+            "hey @BOB!",
+            "(@Bob)",
+            "ask @bob.",
+            "＠ｂｏｂ look",
+            "x@bob",
+            "@bobby and @bob",
+            "@bob-",
+            "@bob\u{2019}s",
+        ] {
             assert!(is_mention(text), "{text}");
         }
         for text in ["bob", "@bobby", "@ bob", "@bob_2", "@bob-2", "@bob.example", "@bobü", ""] {

@@ -36,7 +36,8 @@ impl Redactions {
     /// Reads the expressions.
     pub fn parse(paths: &[String]) -> Result<Self, RedactError> {
         let parse = |path: &String| {
-            JsonPath::parse(path).map_err(|error| RedactError { path: path.clone(), reason: error.message().to_owned() })
+            JsonPath::parse(path)
+                .map_err(|error| RedactError { path: path.clone(), reason: error.message().to_owned() })
         };
         paths.iter().map(parse).collect::<Result<_, _>>().map(Self)
     }

@@ -116,13 +116,7 @@ impl Hook {
     }
 }
 
-fn state(
-    directory: &Path,
-    name: &str,
-    policy: Option<&Policy>,
-    enabled: bool,
-    is_configured: bool,
-) -> (State, String) {
+fn state(directory: &Path, name: &str, policy: Option<&Policy>, enabled: bool, is_configured: bool) -> (State, String) {
     let settings = directory.join(FILE);
     let Some(policy) = policy else {
         let detail = if is_configured {

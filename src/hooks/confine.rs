@@ -106,9 +106,7 @@ impl Tools {
         }
         let plain = || (view.hook.path.clone(), Vec::new());
         let (program, arguments) = match (policy.sandbox, policy.fs_policy, &self.bwrap) {
-            (Some(Sandbox::SandboxExec), ..) => {
-                (PathBuf::from("/usr/bin/sandbox-exec"), seatbelt(view, offline, true))
-            }
+            (Some(Sandbox::SandboxExec), ..) => (PathBuf::from("/usr/bin/sandbox-exec"), seatbelt(view, offline, true)),
             (Some(Sandbox::Bubblewrap), _, None) => {
                 return Err("sandbox = \"bubblewrap\", but there is no `bwrap`; install bubblewrap".to_owned());
             }
@@ -197,7 +195,9 @@ fn sandboxed(view: &View<'_>, offline: bool) -> Vec<OsString> {
         for path in ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32"] {
             arguments.two("--ro-bind-try", path, path);
         }
-        for path in ["/etc/alternatives", "/etc/ld.so.cache", "/etc/nsswitch.conf", "/etc/passwd", "/etc/group", "/etc/ssl"] {
+        for path in
+            ["/etc/alternatives", "/etc/ld.so.cache", "/etc/nsswitch.conf", "/etc/passwd", "/etc/group", "/etc/ssl"]
+        {
             arguments.two("--ro-bind-try", path, path);
         }
         if !offline {

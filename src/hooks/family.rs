@@ -58,7 +58,12 @@ impl Family {
     /// Starts the first process of a run, as the leader of its own group. Nobody is
     /// judged between its start and the note of it. `is_free`: it may use the main
     /// socket.
-    pub(super) fn start(&self, command: &mut Command, hook: &str, is_free: bool) -> io::Result<(Child, Option<Member>)> {
+    pub(super) fn start(
+        &self,
+        command: &mut Command,
+        hook: &str,
+        is_free: bool,
+    ) -> io::Result<(Child, Option<Member>)> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
         let mut table = self.0.table.lock().unwrap_or_else(PoisonError::into_inner);
         let child = command.spawn()?;

@@ -277,7 +277,8 @@ impl Handle {
         let inner = &self.0;
         let counts = inner.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let sum = |of: fn(&Counts) -> u32| counts.values().map(of).fold(0, u32::saturating_add);
-        let running = inner.deps.config.concurrency.saturating_sub(u32::try_from(inner.places.available_permits()).unwrap_or(0));
+        let running =
+            inner.deps.config.concurrency.saturating_sub(u32::try_from(inner.places.available_permits()).unwrap_or(0));
         Summary {
             enabled: inner.deps.enabled,
             active: u32::try_from(inner.catalog().all_active().count()).unwrap_or(u32::MAX),

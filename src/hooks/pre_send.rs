@@ -149,7 +149,8 @@ mod tests {
     #[test]
     fn an_answer_drops_changes_or_lets_through() {
         assert_eq!(answered(json!({})).unwrap().body, "hello");
-        let changed = answered(json!({"message": "other", "meta": {"a": 1}, "priority": "low", "drop": false})).unwrap();
+        let changed =
+            answered(json!({"message": "other", "meta": {"a": 1}, "priority": "low", "drop": false})).unwrap();
         assert_eq!((changed.body.as_str(), changed.priority), ("other", Priority::Low));
         assert_eq!(changed.meta.unwrap().as_str(), "{\"a\":1}");
         let dropped = answered(json!({"drop": true, "reason": "secret"})).unwrap_err();

@@ -96,13 +96,7 @@ pub(super) async fn attend(mut child: Child, input: Vec<u8>, bounds: Bounds, sto
         }
         ended
     };
-    Ended {
-        status,
-        timed_out: cause == Cause::Timeout,
-        stopped: cause == Cause::Stop,
-        stdout: out,
-        stderr: err,
-    }
+    Ended { status, timed_out: cause == Cause::Timeout, stopped: cause == Cause::Stop, stdout: out, stderr: err }
 }
 
 /// Waits for the end, and brings it about when it has to come.

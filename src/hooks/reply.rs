@@ -74,7 +74,10 @@ mod tests {
         let sender = Some(MemberKey([3; 32]));
         let mut trigger = Trigger { sender, client_message_id: "c".to_owned(), topic: None, auto_hops: 0 };
         let reply = request("on-dm", "01J", &trigger, "hi").unwrap();
-        assert_eq!((reply.to.as_str(), reply.auto_hops, reply.reply_to_id.as_deref()), ("03".repeat(32).as_str(), 1, Some("c")));
+        assert_eq!(
+            (reply.to.as_str(), reply.auto_hops, reply.reply_to_id.as_deref()),
+            ("03".repeat(32).as_str(), 1, Some("c"))
+        );
         assert_eq!(reply.client_message_id.unwrap().as_str(), "hook:01J:on-dm:0");
         trigger.topic = Some("ops".to_owned());
         assert_eq!(request("on-dm", "01J", &trigger, "hi").unwrap().to, "#ops");

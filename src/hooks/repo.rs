@@ -155,7 +155,9 @@ pub(super) async fn ended(db: &impl ConnectionTrait, filter: &Filter) -> Result<
 }
 
 fn run_of(row: &QueryResult) -> Result<HookRun, DbErr> {
-    let count = |at| row.try_get_by_index::<Option<i64>>(at).map(|count| count.map_or(0, |count| u32::try_from(count).unwrap_or(0)));
+    let count = |at| {
+        row.try_get_by_index::<Option<i64>>(at).map(|count| count.map_or(0, |count| u32::try_from(count).unwrap_or(0)))
+    };
     let list: Option<String> = row.try_get_by_index(12)?;
     Ok(HookRun {
         hook: row.try_get_by_index(1)?,

@@ -31,7 +31,7 @@ impl Inner {
         self.deps.metrics.hook_ended(&run.hook, exit_label(&run), took);
         self.count(&run);
         self.deps.hub.publish(self.deps.clock.now(), MeshEvent::HookExecuted(Box::new(run)));
-        if self.reported.fetch_add(1, Ordering::Relaxed) % TRIM_EVERY == 0
+        if self.reported.fetch_add(1, Ordering::Relaxed).is_multiple_of(TRIM_EVERY)
             && let Err(error) = repo::trim(self.deps.db.writer()).await
         {
             tracing::warn!(error = %error, "Old hook runs were not removed: {error}");

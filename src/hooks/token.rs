@@ -71,7 +71,12 @@ pub(super) struct Grant<'a> {
 impl RunAccess {
     /// The access of a run that begins now. Only a hook with scopes gets a token
     /// (R222).
-    pub(super) fn new(grant: &Grant<'_>, clock: &Clock, ids: &IdSource, metrics: &Metrics) -> Result<Self, RandomError> {
+    pub(super) fn new(
+        grant: &Grant<'_>,
+        clock: &Clock,
+        ids: &IdSource,
+        metrics: &Metrics,
+    ) -> Result<Self, RandomError> {
         let token = match grant.scopes {
             [] => None,
             _ => Some(Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(ids.random::<BYTES>()?))),
@@ -158,12 +163,8 @@ mod tests {
     use crate::domain::time::UnixMillis;
 
     fn access(scopes: &[Scope], auto_hops: u32, clock: &Clock) -> RunAccess {
-        let trigger = Trigger {
-            sender: Some(MemberKey([1; 32])),
-            client_message_id: "c".to_owned(),
-            topic: None,
-            auto_hops,
-        };
+        let trigger =
+            Trigger { sender: Some(MemberKey([1; 32])), client_message_id: "c".to_owned(), topic: None, auto_hops };
         let grant = Grant { hook: "on-dm", event_id: "01J", scopes, trigger: &trigger };
         RunAccess::new(&grant, clock, &IdSource::new(clock.clone()), &Metrics::new("demo")).unwrap()
     }

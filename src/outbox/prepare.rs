@@ -63,8 +63,7 @@ impl Prepare {
         room: impl Fn(&ClientMessageId) -> Result<(), Error>,
     ) -> Result<Prepared, Error> {
         let destination = request.validate()?;
-        let fingerprint =
-            written.unwrap_or_else(|| LocalFingerprint::of(&self.mesh, destination.kind(), &request));
+        let fingerprint = written.unwrap_or_else(|| LocalFingerprint::of(&self.mesh, destination.kind(), &request));
         let given = request.client_message_id.take();
         let is_given = given.is_some();
         let id = match given {

@@ -50,9 +50,8 @@ impl MessagingService for OfRun {
         request: Request<pb::PostTopicRequest>,
     ) -> Result<Response<pb::PostTopicResponse>, Status> {
         let request = request.into_inner();
-        let posted: Result<_, Failure> = self
-            .admit_post(&request.topic, &request.reply_to_id)
-            .and_then(|_| self.services.post_topic(request));
+        let posted: Result<_, Failure> =
+            self.admit_post(&request.topic, &request.reply_to_id).and_then(|_| self.services.post_topic(request));
         answer(posted)
     }
 }

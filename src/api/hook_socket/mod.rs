@@ -72,8 +72,7 @@ pub fn opener(services: Services, gate: Arc<Gate>, supervisor: Supervisor) -> Op
             let of_run = of_run.clone();
             async move { of_run.refuse().into_response() }
         });
-        let server =
-            Server { gate: Arc::clone(&gate), router, access, supervisor: supervisor.clone(), open };
+        let server = Server { gate: Arc::clone(&gate), router, access, supervisor: supervisor.clone(), open };
         supervisor.spawn(TaskKind::HookRun, "hook socket", server.accept(listener));
         Ok(())
     })

@@ -37,9 +37,10 @@ impl Services {
         if let Some(known) = known {
             return Ok(known);
         }
-        deps.hooks.pre_send(&mut request).await.map_err(|error| {
-            Failure::from(error).with("client_message_id", id.as_str())
-        })?;
+        deps.hooks
+            .pre_send(&mut request)
+            .await
+            .map_err(|error| Failure::from(error).with("client_message_id", id.as_str()))?;
         Ok(deps.outbox.accept_as(request, fingerprint).await?)
     }
 

@@ -124,7 +124,11 @@ async fn a_list_of_hosts_is_told_to_be_unenforced() {
     let mut rig = Rig::start(settings, &[("on-dm", body), ("on-message", body)]).await;
     rig.push("hi").await;
     assert_eq!(ended(&rig.alice, "on-dm", 1).await[0]["unenforced"], json!(["network_policy"]));
-    assert_eq!(ended(&rig.alice, "on-message", 1).await[0]["unenforced"], json!([]), "the list counts under allowlist only");
+    assert_eq!(
+        ended(&rig.alice, "on-message", 1).await[0]["unenforced"],
+        json!([]),
+        "the list counts under allowlist only"
+    );
     let labels = ["hook=\"on-dm\"", "reason=\"network_allowlist\""];
     assert_eq!(metric(&rig.alice, "cm_daemon_hook_unenforceable_total", &labels).await as u64, 1);
 }
@@ -178,7 +182,11 @@ printf '{\"reply\": \"found:%s\"}' \"$r\"";
         let mut rig = Rig::start(&settings, &[("on-dm", probe)]).await;
         rig.push("look around").await;
         let run = ended(&rig.alice, "on-dm", 1).await.remove(0);
-        assert_eq!((&run["exit_code"], &run["replied"], &run["unenforced"]), (&json!(0), &json!(true), &json!([])), "{run}");
+        assert_eq!(
+            (&run["exit_code"], &run["replied"], &run["unenforced"]),
+            (&json!(0), &json!(true), &json!([])),
+            "{run}"
+        );
         let db = rig.alice.outbox_db().await;
         let found = db.texts("SELECT CAST(payload AS TEXT) FROM outbox").await;
         db.close().await;
@@ -201,7 +209,10 @@ async fn a_sandboxed_hook_runs_under_bwrap_and_ends_in_time() {
         all.filter_map(line).filter(|line| line.contains(&home) && line.contains("on-dm.sh")).collect()
     };
     crate::support::wait::until("bwrap to run", async || {
-        processes().iter().any(|line| line.split('\0').next().is_some_and(|program| program.ends_with("/bwrap"))).then_some(())
+        processes()
+            .iter()
+            .any(|line| line.split('\0').next().is_some_and(|program| program.ends_with("/bwrap")))
+            .then_some(())
     })
     .await;
     let run = ended(&rig.alice, "on-dm", 1).await.remove(0);

@@ -41,7 +41,10 @@ async fn a_hook_is_shown_with_its_policy_and_what_it_did() {
     let all = get("/v1/hooks/runs").await.json()["runs"].clone();
     assert_eq!(all.as_array().map(Vec::len), Some(6));
     let failed = get("/v1/hooks/runs?failed_only=true").await.json()["runs"].clone();
-    assert!(failed.as_array().is_some_and(|runs| runs.len() == 3 && runs.iter().all(|run| run["exit_code"] == 4)), "{failed}");
+    assert!(
+        failed.as_array().is_some_and(|runs| runs.len() == 3 && runs.iter().all(|run| run["exit_code"] == 4)),
+        "{failed}"
+    );
     let event = failed[0]["event_id"].as_str().expect("an id").to_owned();
     let of_event = get(&format!("/v1/hooks/runs?event_id={event}")).await.json();
     assert_eq!(of_event["runs"].as_array().map(Vec::len), Some(2), "{of_event}");
@@ -97,8 +100,16 @@ async fn the_service_answers_over_grpc() {
     let socket = format!("unix://{}", rig.alice.socket().display());
     for (method, word) in [("ListHooks", "on-dm"), ("ListHookRuns", "{"), ("ReloadHooks", "on-dm")] {
         let method = format!("claudemesh.admin.v1.HooksService/{method}");
-        let output = tokio::process::Command::new(&grpcurl).args(["-plaintext", &socket, &method]).output().await.expect("grpcurl");
+        let output = tokio::process::Command::new(&grpcurl)
+            .args(["-plaintext", &socket, &method])
+            .output()
+            .await
+            .expect("grpcurl");
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && text.contains(word), "{method}: {text} {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success() && text.contains(word),
+            "{method}: {text} {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }

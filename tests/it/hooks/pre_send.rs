@@ -29,11 +29,16 @@ async fn a_message_is_dropped_changed_or_let_through() {
     let waiting = alice.cli(&["daemon", "outbox", "list", "--json"]).await.ok().json();
     assert_eq!(waiting["entries"], json!([]), "nothing is stored");
     // The id is still free, for other words too.
-    alice.post_send(&json!({"to": "bob", "message": "plain", "client_message_id": "one", "meta": {"a": 1}})).await.expect(202);
+    alice
+        .post_send(&json!({"to": "bob", "message": "plain", "client_message_id": "one", "meta": {"a": 1}}))
+        .await
+        .expect(202);
     let plain = bob.received("plain").await;
     assert_eq!(plain["meta"], json!({"a": 1}));
     let input: Value = serde_json::from_str(&written(&alice, "last").await).expect("JSON");
-    for (field, value) in [("event", "pre_send"), ("to", "bob"), ("message", "plain"), ("client_message_id", "one"), ("priority", "next")] {
+    for (field, value) in
+        [("event", "pre_send"), ("to", "bob"), ("message", "plain"), ("client_message_id", "one"), ("priority", "next")]
+    {
         assert_eq!(input[field], value, "{input}");
     }
 
@@ -79,7 +84,8 @@ async fn a_gate_that_does_not_decide_lets_nothing_through() {
                 *elsewhere*) echo '{\"to\": \"eve\"}';; esac";
     let rig = Rig::start("[pre-send]\ntimeout_s = 1\n", &[("pre-send", body)]).await;
     for text in ["failing", "slow", "words", "elsewhere"] {
-        let (status, answer) = answers(&rig.alice, &json!({"to": "bob", "message": text, "client_message_id": text})).await;
+        let (status, answer) =
+            answers(&rig.alice, &json!({"to": "bob", "message": text, "client_message_id": text})).await;
         assert_eq!((status, &answer["code"]), (503, &json!("pre_send_failed")), "{text}: {answer}");
     }
     std::fs::remove_file(rig.alice.file("hooks").join("pre-send.sh")).expect("the hook");

@@ -26,7 +26,14 @@ async fn a_run_sees_its_own_variables_and_nothing_of_the_daemon() {
     let plain = rig.written("on-dm").await;
     assert_eq!(
         names(&plain),
-        ["CLAUDEMESH_BIN", "CLAUDEMESH_DAEMON_SOCK", "CLAUDEMESH_EVENT_ID", "CLAUDEMESH_HOOK_NAME", "CLAUDEMESH_MESH", "PATH"]
+        [
+            "CLAUDEMESH_BIN",
+            "CLAUDEMESH_DAEMON_SOCK",
+            "CLAUDEMESH_EVENT_ID",
+            "CLAUDEMESH_HOOK_NAME",
+            "CLAUDEMESH_MESH",
+            "PATH"
+        ]
     );
     assert_eq!(value(&plain, "PATH"), "/usr/bin:/bin");
     assert_eq!(value(&plain, "CLAUDEMESH_MESH"), "demo");
@@ -38,8 +45,14 @@ async fn a_run_sees_its_own_variables_and_nothing_of_the_daemon() {
     assert_eq!(
         names(&scoped),
         [
-            "CLAUDEMESH_BIN", "CLAUDEMESH_CAPABILITY_TOKEN", "CLAUDEMESH_DAEMON_SOCK", "CLAUDEMESH_EVENT_ID",
-            "CLAUDEMESH_HOOK_NAME", "CLAUDEMESH_MESH", "HOME", "PATH",
+            "CLAUDEMESH_BIN",
+            "CLAUDEMESH_CAPABILITY_TOKEN",
+            "CLAUDEMESH_DAEMON_SOCK",
+            "CLAUDEMESH_EVENT_ID",
+            "CLAUDEMESH_HOOK_NAME",
+            "CLAUDEMESH_MESH",
+            "HOME",
+            "PATH",
         ]
     );
     assert_eq!(value(&scoped, "HOME"), rig.alice.home().display().to_string());
@@ -149,7 +162,8 @@ async fn without_killpg_only_the_first_process_gets_the_signal() {
 // Covers: R360
 #[tokio::test]
 async fn the_default_time_limit_is_a_setting() {
-    let mut rig = Rig::with_config("[hooks]\ndefault_timeout_s = 1\n", "[on-dm]\n", &[("on-dm", "exec sleep 60")]).await;
+    let mut rig =
+        Rig::with_config("[hooks]\ndefault_timeout_s = 1\n", "[on-dm]\n", &[("on-dm", "exec sleep 60")]).await;
     rig.push("hi").await;
     let run = ended(&rig.alice, "on-dm", 1).await.remove(0);
     assert_eq!((&run["timed_out"], &run["signal"]), (&json!(true), &json!(15)), "{run}");
@@ -162,7 +176,8 @@ async fn the_default_time_limit_is_a_setting() {
 async fn a_failed_run_is_recorded_counted_and_not_repeated() {
     let settings = "[on-dm]\n[on-message]\naudit = false\n";
     let fail = "cat > /dev/null; echo again >> OUT/log; exit 3";
-    let mut rig = Rig::with_config("[daemon]\nlog_level = \"error\"\n", settings, &[("on-dm", fail), ("on-message", fail)]).await;
+    let mut rig =
+        Rig::with_config("[daemon]\nlog_level = \"error\"\n", settings, &[("on-dm", fail), ("on-message", fail)]).await;
     rig.push("one").await;
     rig.push("two").await;
     let dm = ended(&rig.alice, "on-dm", 2).await;

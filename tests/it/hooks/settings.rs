@@ -52,7 +52,8 @@ async fn each_hook_needs_its_own_section_and_may_be_switched_off() {
     let settings = "[on-message]\ntimeout_s = 5\n[on-dm]\nenabled = false\n[on-reconnect]\n";
     let hooks = [("on-message", TOUCH), ("on-dm", TOUCH), ("on-mention", TOUCH)];
     let mut rig = Rig::start(settings, &hooks).await;
-    let expected = json!({"on-message": "active", "on-dm": "disabled", "on-mention": "unconfigured", "on-reconnect": "missing"});
+    let expected =
+        json!({"on-message": "active", "on-dm": "disabled", "on-mention": "unconfigured", "on-reconnect": "missing"});
     assert_eq!(states(&rig.alice).await, expected);
     rig.push("hi @alice @own").await;
     ended(&rig.alice, "on-message", 1).await;

@@ -32,8 +32,9 @@ Examples:
 The newest run comes first. What a hook wrote is not kept.";
 
 const RELOAD_EXAMPLES: &str = "\
-Example:
+Examples:
   claudemesh hook reload
+  claudemesh hook reload --json | jq -r '.inactive[]'
 
 With an error in hooks.toml nothing changes.";
 

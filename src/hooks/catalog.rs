@@ -96,6 +96,11 @@ impl Catalog {
         self.all_active().any(|hook| hook.policy.kind.is_for_messages())
     }
 
+    /// Whether a hook runs for anything but sends.
+    pub(super) fn has_event_hooks(&self) -> bool {
+        self.all_active().any(|hook| hook.policy.kind != HookKind::PreSend)
+    }
+
     /// The gate before sends: one that is wanted but cannot run holds them up too.
     pub(super) fn pre_send(&self) -> Option<&Hook> {
         self.hooks.values().find(|hook| {

@@ -42,7 +42,9 @@ const SAY_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Dispatcher {
     pub(super) inner: Arc<Inner>,
     pub(super) supervisor: Supervisor,
-    pub(super) events: Subscription,
+    /// Followed while a hook runs for what is told; without one, whoever tells it pays
+    /// for nobody who listens.
+    pub(super) events: Option<Subscription>,
     /// The place up to which messages were looked through; `None` without hooks for
     /// messages.
     pub(super) cursor: Option<u64>,
@@ -82,6 +84,13 @@ pub(super) async fn resume(inner: &Inner, catalog: &Catalog) -> Result<Option<u6
     Ok(Some(newest))
 }
 
+async fn next_of(events: &mut Option<Subscription>) -> Next {
+    match events {
+        Some(events) => events.next().await,
+        None => std::future::pending().await,
+    }
+}
+
 // === impl Dispatcher ===
 
 impl Dispatcher {
@@ -94,13 +103,13 @@ impl Dispatcher {
             });
             tokio::select! {
                 () = inner.stop.cancelled() => break,
-                next = self.events.next() => self.hear(next),
+                next = next_of(&mut self.events) => self.hear(next),
                 Some(over) = self.ended.1.recv() => self.note(over),
                 () = inner.reloaded.notified() => self.reload().await,
                 () = tokio::time::sleep(PAUSE), if failed.is_err() => {}
             }
             // What happened meanwhile is one reason to look, not many.
-            while let Some(next) = self.events.next().now_or_never() {
+            while let Some(next) = next_of(&mut self.events).now_or_never() {
                 self.hear(next);
                 if self.inner.stop.is_cancelled() {
                     break;
@@ -297,6 +306,11 @@ impl Dispatcher {
 
     async fn reload(&mut self) {
         let catalog = self.inner.catalog();
+        if !catalog.has_event_hooks() {
+            self.events = None;
+        } else if self.events.is_none() {
+            self.events = Some(self.inner.deps.hub.subscribe());
+        }
         // What was looked through since the last run was queued is not written yet.
         if self.cursor.is_some() && catalog.has_message_hooks() {
             return;

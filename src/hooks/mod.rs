@@ -206,7 +206,7 @@ impl Parts {
         }
         let ended = mpsc::channel(usize::try_from(inner.deps.config.concurrency).unwrap_or(1));
         let dispatcher = Dispatcher {
-            events: inner.deps.hub.subscribe(),
+            events: inner.catalog().has_event_hooks().then(|| inner.deps.hub.subscribe()),
             supervisor: supervisor.clone(),
             cursor: self.cursor,
             rate: SenderRate::new(inner.deps.config.sender_rate_per_min),

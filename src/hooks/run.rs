@@ -118,10 +118,9 @@ impl Inner {
             Bounds { timeout: policy.timeout, keep: policy.output_size_limit, group: policy.killpg_on_timeout };
         let ended = process::attend(child, input.into_bytes(), bounds, &self.stop).await;
         drop(member);
-        if let Some(socket) = &socket {
-            run.capability_calls = socket.access.calls();
-            self.show_stderr(&run.hook, &ended.stderr, socket.access.token());
-        }
+        let access = socket.as_ref().map(|socket| &socket.access);
+        run.capability_calls = access.map_or(0, RunAccess::calls);
+        show_stderr(&run.hook, &ended.stderr, access.and_then(RunAccess::token));
         Ok(ended)
     }
 
@@ -150,7 +149,7 @@ impl Inner {
 
     /// A socket for this run alone, in a directory that only this user enters.
     fn open_socket(&self, job: &Job) -> Result<OwnSocket, String> {
-        let random = self.deps.ids.random::<6>().map_err(|error| error.to_string())?;
+        let random = self.deps.ids.random::<4>().map_err(|error| error.to_string())?;
         let directory = self.deps.places.run.join(hex::encode(random));
         let grant = Grant {
             hook: &job.hook.name,
@@ -186,17 +185,17 @@ impl Inner {
         run.stdout_bytes = u32::try_from(ended.stdout.total).unwrap_or(u32::MAX);
         run.stderr_bytes = u32::try_from(ended.stderr.total).unwrap_or(u32::MAX);
     }
+}
 
-    /// For whoever writes a hook. It may hold texts of messages, so only when asked
-    /// for; never the token.
-    fn show_stderr(&self, hook: &str, stderr: &Captured, token: Option<&str>) {
-        if stderr.kept.is_empty() {
-            return;
-        }
-        let text = String::from_utf8_lossy(&stderr.kept[..stderr.kept.len().min(SHOWN)]).into_owned();
-        let text = token.map_or_else(|| text.clone(), |token| text.replace(token, "***"));
-        tracing::debug!(hook, stderr = text, "Hook {hook} wrote on standard error");
+/// For whoever writes a hook. It may hold texts of messages, so only when asked
+/// for; never the token.
+fn show_stderr(hook: &str, stderr: &Captured, token: Option<&str>) {
+    if stderr.kept.is_empty() {
+        return;
     }
+    let text = String::from_utf8_lossy(&stderr.kept[..stderr.kept.len().min(SHOWN)]).into_owned();
+    let text = token.map_or_else(|| text.clone(), |token| text.replace(token, "***"));
+    tracing::debug!(hook, stderr = text, "Hook {hook} wrote on standard error");
 }
 
 // === impl OwnSocket ===

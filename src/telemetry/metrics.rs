@@ -351,7 +351,7 @@ mod tests {
             r#"cm_daemon_ipc_request_total{mesh="demo",endpoint="/v1/send",status="202",transport="uds"} 1"#,
             r#"cm_daemon_ipc_duration_seconds_count{mesh="demo",endpoint="/v1/send"} 1"#,
             r#"cm_daemon_hook_invocations_total{mesh="demo",hook="on-dm",exit="0"} 1"#,
-            r#"cm_daemon_hook_duration_seconds_bucket{le="0.025",mesh="demo",hook="on-dm"} 1"#,
+            r#"cm_daemon_hook_duration_seconds_bucket{mesh="demo",le="0.025",hook="on-dm"} 1"#,
             r#"cm_daemon_hook_capability_calls_total{mesh="demo",hook="on-dm",scope="reply:event"} 1"#,
             r#"cm_daemon_hook_unenforceable_total{mesh="demo",hook="on-dm",reason="network_deny"} 1"#,
             r#"cm_daemon_invalid_inbound_total{mesh="demo"} 1"#,

@@ -155,6 +155,8 @@ async fn without_killpg_only_the_first_process_gets_the_signal() {
     let run = ended(&rig.alice, "on-dm", 1).await.remove(0);
     assert_eq!((&run["timed_out"], &run["signal"]), (&json!(true), &json!(15)), "{run}");
     let child: i32 = rig.written("child").await.trim().parse().expect("a number");
+    let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).expect("it still runs");
+    assert!(!stat.contains(") Z "), "{stat}");
     let child = rustix::process::Pid::from_raw(child).expect("a process id");
     rustix::process::kill_process(child, rustix::process::Signal::KILL).expect("it still runs");
 }

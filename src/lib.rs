@@ -18,13 +18,14 @@
 //! | 3 | `events` | live events to subscribers |
 //! | 4 | `broker_client` | the link to the broker |
 //! | 5 | `peers` | the pinned roster and presence |
-//! | 6 | `outbox` | durable sending |
-//! | 6 | `inbox` | durable receiving |
-//! | 7 | `hooks` | scripts that run for events |
-//! | 8 | `api` | gRPC, REST and SSE on the local sockets |
-//! | 8 | `broker` | the broker |
-//! | 9 | `daemon` | puts the daemon together |
-//! | 10 | `cli` | the command line |
+//! | 6 | `topics` | subscriptions and the keys of topics |
+//! | 7 | `outbox` | durable sending |
+//! | 7 | `inbox` | durable receiving |
+//! | 8 | `hooks` | scripts that run for events |
+//! | 9 | `api` | gRPC, REST and SSE on the local sockets |
+//! | 9 | `broker` | the broker |
+//! | 10 | `daemon` | puts the daemon together |
+//! | 11 | `cli` | the command line |
 //!
 //! Cargo features: `postgres` (on by default) lets the broker keep its tables in
 //! PostgreSQL; `failpoints` adds named points at which a test stops the process
@@ -49,4 +50,5 @@ pub mod peers;
 pub mod proto;
 pub mod runtime;
 pub mod telemetry;
+pub mod topics;
 pub mod wire;

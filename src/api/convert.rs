@@ -53,6 +53,39 @@ pub fn send_request(request: pb::SendRequest, key: Option<String>) -> Result<Sen
     })
 }
 
+/// A post as the outbox takes it: a send to `#topic` with mentions.
+pub fn post_request(request: pb::PostTopicRequest, key: Option<String>) -> Result<SendRequest, Failure> {
+    let name = request.topic.strip_prefix('#').unwrap_or(&request.topic);
+    if name.is_empty() {
+        return Err(Failure::field("topic", "it is missing or empty"));
+    }
+    let send = pb::SendRequest {
+        to: format!("#{name}"),
+        message: request.message,
+        priority: request.priority,
+        meta: request.meta,
+        reply_to_id: request.reply_to_id,
+        client_message_id: request.client_message_id,
+        allow_unencrypted: request.allow_unencrypted,
+    };
+    Ok(SendRequest { mentions: request.mentions, ..send_request(send, key)? })
+}
+
+/// The answer to a post.
+pub fn post_response(accepted: Accepted) -> pb::PostTopicResponse {
+    let response = send_response(accepted, pb::MessageKind::Topic, None);
+    pb::PostTopicResponse {
+        client_message_id: response.client_message_id,
+        status: response.status,
+        duplicate: response.duplicate,
+        broker_message_id: response.broker_message_id,
+        history_id: response.history_id,
+        degraded: response.degraded,
+        accepted_at: response.accepted_at,
+        recipient: response.recipient,
+    }
+}
+
 fn client_message_id(field: &'static str, text: String) -> Result<ClientMessageId, Failure> {
     ClientMessageId::parse(text).map_err(|error| {
         let text = format!("`{field}`: {error}; an id is 1 to 128 visible ASCII characters");

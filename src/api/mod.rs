@@ -63,7 +63,7 @@ use crate::runtime::supervisor::Supervisor;
 use crate::runtime::task_kind::Phase;
 use crate::runtime::time_guard::TimeGuard;
 use crate::telemetry::metrics::Metrics;
-use crate::{broker_client, hooks, inbox, outbox, peers};
+use crate::{broker_client, hooks, inbox, outbox, peers, topics};
 
 /// Reads the settings again and says which keys changed.
 pub type Reload = Arc<dyn Fn() -> Result<admin::ReloadResponse, ConfigError> + Send + Sync>;
@@ -86,6 +86,8 @@ pub struct Deps {
     pub inbox: inbox::Handle,
     /// Who is in the mesh.
     pub peers: peers::Handle,
+    /// Which topics there are.
+    pub topics: topics::Handle,
     /// Hooks and their runs.
     pub hooks: hooks::Handle,
     /// The link to the broker; only its state is read.

@@ -6,6 +6,7 @@ use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use sea_orm::DbErr;
 
+use super::certificates;
 use super::http::{Answer, body, json};
 use super::roster::Member;
 use super::session::handshake::is_signed;
@@ -113,6 +114,8 @@ async fn join(shared: &Arc<Shared>, request: &JoinRequest, key: MemberKey) -> Re
         last_seen_at: None,
         revoked_at: None,
         changed_at: now,
+        // One that the owner did not sign says nothing either; the member joins.
+        certificate: request.certificate.as_ref().and_then(|it| certificates::for_key(&mesh, it, key)),
     };
     members::insert_member(&transaction, row.clone()).await?;
     transaction.commit().await?;

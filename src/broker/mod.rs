@@ -18,6 +18,7 @@
 pub mod accept;
 pub mod admin;
 pub mod api_keys;
+pub mod certificates;
 pub mod delivery;
 pub mod departures;
 pub mod error;
@@ -35,6 +36,7 @@ pub mod roster;
 pub mod session;
 pub mod shared;
 pub mod store;
+pub mod topics;
 pub mod upgrade;
 
 #[cfg(test)]
@@ -59,6 +61,7 @@ use self::roster::Roster;
 use self::session::{Registry, presence};
 use self::shared::Shared;
 use self::store::Store;
+use self::topics::Names;
 use crate::config::broker::{BrokerConfig, Database};
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
@@ -124,6 +127,7 @@ impl Broker {
             supervisor: Supervisor::new(),
             ready: AtomicBool::new(false),
             nodes: Nodes::default(),
+            topic_names: Names::default(),
             admin_seen: Seen::default(),
             config,
             clock,

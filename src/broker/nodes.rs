@@ -10,8 +10,8 @@
 //! closed everywhere within one scan, and a new key is told everywhere.
 //! What it must not do: talk to another broker. The database is the truth.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use sea_orm::DbErr;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,7 @@ use super::session::{negotiate, presence as shown};
 use super::shared::Shared;
 use super::store::entity::{node, presence as row};
 use super::store::{nodes, presence};
+use super::topics;
 use crate::domain::time::UnixMillis;
 use crate::wire::close;
 use crate::wire::event::SystemEvent;
@@ -43,6 +44,8 @@ pub struct Nodes {
     lacking: RwLock<BTreeSet<Feature>>,
     /// Until when the others' changes were read. Held during the reading.
     read_until: tokio::sync::Mutex<Option<UnixMillis>>,
+    /// Up to which change the members of a topic were told. Held for a look-up.
+    told_topics: Mutex<HashMap<String, i64>>,
 }
 
 // === impl Nodes ===
@@ -120,6 +123,12 @@ pub async fn catch_up(shared: &Arc<Shared>) -> Result<(), DbErr> {
         let audience = Audience::OtherMembers(statement.member_id.clone());
         shown::send_event(shared, &mesh_id, &audience, SystemEvent::MemberKeypairRotated(statement));
     }
+    topics::tell_changed(shared, since, |topic| {
+        let mut told = shared.nodes.told_topics.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain(|_, at| *at >= since);
+        told.insert(topic.id.clone(), topic.changed_at) == Some(topic.changed_at)
+    })
+    .await?;
     for (mesh_id, member_id, instance_id, generation) in
         presence::moved(shared.store.readers(), since, &shared.node_id).await?
     {

@@ -11,6 +11,7 @@ use sea_orm::DbErr;
 
 use super::store::entity::{member, mesh};
 use super::store::{Store, members};
+use crate::wire::certificate::MemberCertificate;
 use crate::wire::features::{ConcurrencyPolicy, DedupeMode};
 use crate::wire::hello::CapabilityStatement;
 use crate::wire::roster::RotationStatement;
@@ -94,6 +95,8 @@ pub struct Member {
     pub role: String,
     /// Its newest capability statement.
     pub capabilities: Option<CapabilityStatement>,
+    /// That the owner let it in.
+    pub certificate: Option<MemberCertificate>,
     /// Unix ms.
     pub joined_at: i64,
     /// Unix ms; `None` for a member in good standing.
@@ -314,7 +317,7 @@ impl Settings {
 // === impl Member ===
 
 impl Member {
-    /// A stored member. A capability statement that does not parse is left out.
+    /// A stored member. A statement or certificate that does not parse is left out.
     pub fn from_row(row: member::Model) -> Self {
         Self {
             id: row.id,
@@ -322,6 +325,7 @@ impl Member {
             display_name: row.display_name,
             role: row.role,
             capabilities: row.capabilities.and_then(|json| serde_json::from_str(&json).ok()),
+            certificate: row.certificate.and_then(|json| serde_json::from_str(&json).ok()),
             joined_at: row.joined_at,
             revoked_at: row.revoked_at,
         }

@@ -12,6 +12,7 @@ use super::nodes::Nodes;
 use super::roster::Roster;
 use super::session::Registry;
 use super::store::Store;
+use super::topics::Names;
 use crate::config::broker::BrokerConfig;
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
@@ -51,6 +52,8 @@ pub struct Shared {
     pub ready: AtomicBool,
     /// The other brokers of this database.
     pub nodes: Nodes,
+    /// What topics are called.
+    pub topic_names: Names,
     /// Signatures of requests that were done.
     pub admin_seen: Seen,
     /// Creates meshes.

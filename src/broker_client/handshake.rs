@@ -276,8 +276,14 @@ fn hostname() -> Option<String> {
 /// bits that this daemon makes use of. A broker applies a bit to a connection
 /// only when it was asked for.
 fn asked_for(require: &[String], optional: &[String]) -> Vec<String> {
-    const USED: [Feature; 4] =
-        [Feature::MaxPayload, Feature::DeliveryAck, Feature::RateLimit, Feature::MemberKeypairRotatedEvent];
+    const USED: [Feature; 6] = [
+        Feature::MaxPayload,
+        Feature::DeliveryAck,
+        Feature::RateLimit,
+        Feature::MemberKeypairRotatedEvent,
+        Feature::KeyEpoch,
+        Feature::TopicE2e,
+    ];
     let mut bits = optional.to_vec();
     for name in USED.map(Feature::as_str) {
         if !require.iter().chain(optional).any(|bit| bit == name) {

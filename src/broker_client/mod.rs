@@ -51,6 +51,8 @@ const OUTGOING: usize = 1024;
 const DELIVERIES: usize = 512;
 /// Delivery reports that may wait for the outbox.
 const STATUSES: usize = 1024;
+/// Topics that may wait to be looked at.
+const TOPICS: usize = 256;
 /// News that may wait.
 const NEWS: usize = 256;
 
@@ -175,6 +177,8 @@ pub struct Streams {
     pub news: mpsc::Receiver<News>,
     /// What became of own sends at their receivers.
     pub statuses: mpsc::Receiver<DeliveryStatus>,
+    /// Topics that have changed, by id. Only a hint: some may be left out.
+    pub topics: mpsc::Receiver<String>,
 }
 
 /// A frame on its way out.
@@ -230,6 +234,7 @@ pub fn prepare(config: Config, identity: Identity, clock: Clock, ids: IdSource, 
     let (deliveries_tx, deliveries) = mpsc::channel(DELIVERIES);
     let (news_tx, news) = mpsc::channel(NEWS);
     let (statuses_tx, statuses) = mpsc::channel(STATUSES);
+    let (topics_tx, topics) = mpsc::channel(TOPICS);
     let (state_tx, state) = watch::channel(LinkState::Connecting);
     let stats = Arc::new(Stats::default());
     let task = session::Task {
@@ -244,6 +249,7 @@ pub fn prepare(config: Config, identity: Identity, clock: Clock, ids: IdSource, 
         deliveries: deliveries_tx,
         news: news_tx,
         statuses: statuses_tx,
+        topics: topics_tx,
         state: state_tx,
         told_offset_ms: None,
         back_at: std::time::Duration::ZERO,
@@ -251,7 +257,11 @@ pub fn prepare(config: Config, identity: Identity, clock: Clock, ids: IdSource, 
         stats: Arc::clone(&stats),
         stop: supervisor.token(Phase::Link),
     };
-    Parts { task, handle: Handle { outgoing, state, ids, stats }, streams: Streams { deliveries, news, statuses } }
+    Parts {
+        task,
+        handle: Handle { outgoing, state, ids, stats },
+        streams: Streams { deliveries, news, statuses, topics },
+    }
 }
 
 // === impl Parts ===

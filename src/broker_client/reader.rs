@@ -40,6 +40,7 @@ pub(super) struct Reader<'a> {
     pub(super) deliveries: &'a mpsc::Sender<Delivery>,
     pub(super) news: &'a mpsc::Sender<News>,
     pub(super) statuses: &'a mpsc::Sender<DeliveryStatus>,
+    pub(super) topics: &'a mpsc::Sender<String>,
     pub(super) clock: &'a Clock,
     pub(super) stats: &'a Stats,
 }
@@ -133,6 +134,14 @@ impl Reader<'_> {
     }
 
     async fn system(&self, event: SystemEvent) -> Result<(), Error> {
+        if let SystemEvent::TopicEpoch(change)
+        | SystemEvent::TopicKeyAvailable(change)
+        | SystemEvent::TopicMembersChanged(change) = event
+        {
+            // All topics are looked at now and then, whatever was heard.
+            let _ = self.topics.try_send(change.topic_id);
+            return Ok(());
+        }
         let own = self.identity.member_id().as_str();
         let revoked = matches!(&event, SystemEvent::MemberRevoked(revoked) if revoked.member_id == own);
         self.tell(News::System(event)).await?;
@@ -159,6 +168,11 @@ fn answered(frame: &ServerFrame) -> Option<&str> {
         ServerFrame::MembersList(list) => list.req_id.as_deref(),
         ServerFrame::MemberRotated(rotated) => rotated.req_id.as_deref(),
         ServerFrame::MessageStatusResult(result) => result.req_id.as_deref(),
+        ServerFrame::TopicCreated(answer) => answer.req_id.as_deref(),
+        ServerFrame::TopicList(answer) => answer.req_id.as_deref(),
+        ServerFrame::TopicEpoch(answer) => answer.req_id.as_deref(),
+        ServerFrame::TopicKeys(answer) => answer.req_id.as_deref(),
+        ServerFrame::TopicPending(answer) => answer.req_id.as_deref(),
         _ => None,
     }
 }

@@ -59,6 +59,7 @@ pub(super) struct Task {
     pub(super) deliveries: mpsc::Sender<Delivery>,
     pub(super) news: mpsc::Sender<News>,
     pub(super) statuses: mpsc::Sender<DeliveryStatus>,
+    pub(super) topics: mpsc::Sender<String>,
     pub(super) state: watch::Sender<LinkState>,
     /// Broker time minus own time, as the broker said it when it refused a
     /// hello; counts more than what the upgrade's answer says.
@@ -252,6 +253,7 @@ impl Task {
             deliveries: &self.deliveries,
             news: &self.news,
             statuses: &self.statuses,
+            topics: &self.topics,
             clock: &self.clock,
             stats: &self.stats,
         };

@@ -35,6 +35,7 @@ use crate::proto::pb::event_service_client::EventServiceClient;
 use crate::proto::pb::inbox_service_client::InboxServiceClient;
 use crate::proto::pb::messaging_service_client::MessagingServiceClient;
 use crate::proto::pb::peer_service_client::PeerServiceClient;
+use crate::proto::pb::topic_service_client::TopicServiceClient;
 use crate::runtime::private_file;
 
 /// Time for the connection itself. A live daemon takes it in a millisecond; a
@@ -214,6 +215,8 @@ services! {
     events => EventServiceClient;
     /// Members.
     peers => PeerServiceClient;
+    /// Topics.
+    topics => TopicServiceClient;
     /// Health and versions.
     control => ControlServiceClient;
     /// This member's keys and whom the daemon trusts.

@@ -28,8 +28,10 @@ Examples:
   claudemesh mesh invite demo
   claudemesh mesh invite demo --role admin --uses 3 --expires 2h
 
-The link goes to standard output alone. Whoever has it can join: hand it over
-like a password.";
+The link goes to standard output alone. It is a secret: whoever has it can join,
+so hand it over like a password. What stands behind # in it proves to the other
+members, not to the broker, that you let its holder in; the broker never gets
+that part. Older clients take only what stands before #: --plain leaves it out.";
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Verb {
@@ -84,6 +86,9 @@ pub(super) struct InviteArgs {
     /// How long it can be used: 30min, 2h, 7d
     #[arg(long, value_name = "SPAN", default_value = "7d", value_parser = humantime::parse_duration)]
     expires: Duration,
+    /// Make a link that older clients understand, which joins without a certificate
+    #[arg(long)]
+    plain: bool,
     /// Accept an unencrypted broker (ws://) on another host
     #[arg(long)]
     allow_insecure: bool,
@@ -160,7 +165,7 @@ fn invite(args: &InviteArgs, context: &Context, output: &mut Output) -> Result<(
         RoleArg::Member => invite::Role::Member,
         RoleArg::Admin => invite::Role::Admin,
     };
-    let terms = Terms { role, uses: args.uses, lifetime: args.expires };
+    let terms = Terms { role, uses: args.uses, lifetime: args.expires, plain: args.plain };
     let made = invite::make(&env, &owner, &terms, args.allow_insecure)?;
     let expires_at = Timestamp::from_unix_ms(made.expires_at.0);
     let until = time(Some(&expires_at));
@@ -181,6 +186,7 @@ fn invite(args: &InviteArgs, context: &Context, output: &mut Output) -> Result<(
         role.as_str(),
         owner.slug
     ));
+    output.note("the link is a secret: hand it over like a password, by a way that the broker has no part in");
     Ok(())
 }
 

@@ -35,6 +35,7 @@ mod style;
 #[cfg(test)]
 mod tests;
 mod times;
+mod topic;
 mod usage;
 mod verify;
 
@@ -117,6 +118,9 @@ enum Verb {
     /// Show the members of the mesh
     #[command(subcommand)]
     Peer(peer::Verb),
+    /// Post to topics, subscribe to them, and say who may read them
+    #[command(subcommand)]
+    Topic(topic::Verb),
     /// Compare a peer's key with its owner; accept a changed key or name
     Verify(verify::Args),
     /// Show hooks and what they did
@@ -239,6 +243,7 @@ fn dispatch(verb: Verb, context: &Context, output: &mut Output) -> Result<u8, Fa
         Verb::Outbox(args) => one_thread()?.block_on(Box::pin(daemon::outbox::run(args, context, output))).map(ok),
         Verb::Events(args) => one_thread()?.block_on(Box::pin(events::run(args, context, output))).map(ok),
         Verb::Peer(verb) => one_thread()?.block_on(peer::run(verb, context, output)).map(ok),
+        Verb::Topic(verb) => one_thread()?.block_on(Box::pin(topic::run(verb, context, output))).map(ok),
         Verb::Verify(args) => one_thread()?.block_on(verify::run(args, context, output)).map(ok),
         Verb::Hook(verb) => one_thread()?.block_on(hook::run(verb, context, output)).map(ok),
         Verb::Join(args) => join::run(args, context, output).map(ok),

@@ -112,6 +112,7 @@ fn print(shown: &VerifyPeerResponse, output: &mut Output) -> Result<(), Failure>
     output.line(format_args!("peer           {name}"))?;
     output.line(format_args!("key            {}", member.pubkey))?;
     output.line(format_args!("trust          {}", trust(&member)))?;
+    output.line(format_args!("let in         {}", let_in(&member)))?;
     output.line(format_args!("safety number  {}", in_two_lines(&shown.safety_number)))?;
     if !member.shown_pubkey.is_empty() {
         output.line(format_args!("shown key      {}", member.shown_pubkey))?;
@@ -143,6 +144,11 @@ fn trust(member: &PinnedMember) -> String {
         }
         PinState::Pinned | PinState::Unspecified => "seen first here, not verified".to_owned(),
     }
+}
+
+/// Whether a certificate leads from the key to the mesh's owner.
+fn let_in(member: &PinnedMember) -> &'static str {
+    if member.certified { "by the mesh's owner (certified)" } else { "by the broker; nothing shows that the owner did" }
 }
 
 /// Twelve groups are more than one line of a terminal takes beside the label.

@@ -50,6 +50,11 @@ impl Root {
         self.0.join("owners")
     }
 
+    /// That the owner of a mesh let this user's member in.
+    pub fn certificate(&self, mesh_id: &str) -> PathBuf {
+        self.path().join("certificates").join(format!("{mesh_id}.json"))
+    }
+
     /// The broker's directory.
     pub fn broker_dir(&self) -> PathBuf {
         self.0.join("broker")
@@ -95,6 +100,12 @@ files! {
     keypair_archive => "keypair-archive.json";
     /// Which features the broker granted last.
     broker_features => "broker_features.json";
+    /// Which topics this member is subscribed to (R25).
+    topic_subscriptions => "topic_subscriptions.json";
+    /// The keys of topics (R25).
+    topic_keys => "topic_keys.json";
+    /// The newest epoch of each topic's key (R25).
+    key_epoch => "key_epoch.json";
     /// What ties the key to this host (R16).
     host_fingerprint => "host_fingerprint.json";
     /// The settings (R17).

@@ -16,6 +16,7 @@
 //! | idempotency towards the broker | HMAC-SHA256 under a key from HKDF-SHA256 |
 //! | comparing keys by voice | SHA-256, six groups of five digits |
 
+pub mod certificate;
 pub mod direct;
 pub mod envelope;
 pub mod fingerprint;

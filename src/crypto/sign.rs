@@ -131,6 +131,27 @@ impl Statement {
         Ok(Self(format!("claudemesh-invite-register|v1|{mesh_id}|{token}|{max_uses}|{at}")))
     }
 
+    /// The owner's word for the key of an invite. `expires_at_s` is in Unix
+    /// seconds.
+    pub fn invite_key(mesh_id: &str, invite: MemberKey, role: &str, expires_at_s: i64) -> Result<Self, StatementError> {
+        field("mesh id", mesh_id)?;
+        field("role", role)?;
+        Ok(Self(format!("claudemesh-invite-key|v1|{mesh_id}|{invite}|{role}|{expires_at_s}")))
+    }
+
+    /// That a member joined with an invite, by the key of that invite.
+    pub fn member_certificate(
+        mesh_id: &str,
+        member: MemberKey,
+        invite: MemberKey,
+        role: &str,
+        expires_at_s: i64,
+    ) -> Result<Self, StatementError> {
+        field("mesh id", mesh_id)?;
+        field("role", role)?;
+        Ok(Self(format!("claudemesh-member-certificate|v1|{mesh_id}|{member}|{invite}|{role}|{expires_at_s}")))
+    }
+
     /// A request about a mesh, by its owner or a member. `text` is the request's
     /// canonical JSON; its hash stands for it.
     pub fn admin(mesh_id: &str, signer: MemberKey, text: &str, at: UnixMillis) -> Result<Self, StatementError> {

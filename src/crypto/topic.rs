@@ -1,17 +1,21 @@
-//! Topic keys: the body of a topic's message, and the key's sealed copies.
+//! Topic keys: the body of a topic's message, the key's sealed copies, and what
+//! stands for a key in public.
 //!
 //! A topic key proves membership of the topic, not authorship: every member can
-//! seal with it. The author's signature is in the envelope.
+//! seal with it. The author's signature is in the envelope. Who sealed a copy of
+//! the key is not proven either: the copy must hold the key that the epoch's
+//! signed statement commits to.
 
 use std::fmt;
 
 use crypto_box::{PublicKey, SalsaBox, SecretKey};
 use crypto_secretbox::XSalsa20Poly1305;
 use crypto_secretbox::aead::{Aead as _, KeyInit as _};
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::direct::{BoxError, NONCE_BYTES};
-use super::keys::{BoxPublic, MemberSecret};
+use super::keys::{BoxPublic, BoxSecret, MemberSecret};
 
 /// Length of a sealed copy: the sealer's X25519 key, a MAC, the topic key.
 pub const SEALED_COPY_BYTES: usize = 80;
@@ -31,6 +35,18 @@ impl TopicKey {
     /// The 32 bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// What stands for the key in public: a hash of its 32 random bytes with the
+    /// place that it belongs to, so that no copy passes for another one's.
+    pub fn commitment(&self, topic_id: &str, epoch: u32) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(b"claudemesh-topic-key|v1|");
+        hash.update(topic_id.as_bytes());
+        hash.update(b"|");
+        hash.update(epoch.to_be_bytes());
+        hash.update(self.0.as_slice());
+        hash.finalize().into()
     }
 
     /// Seals a body. The nonce must be random and new for every call.
@@ -60,12 +76,12 @@ impl TopicKey {
     /// Opens a copy that was sealed for `own`. The sealer is named by the copy's
     /// first 32 bytes and is not proven to be anybody: a statement of the topic
     /// commits to the key.
-    pub fn open_copy(own: &MemberSecret, copy: &[u8], nonce: &[u8; NONCE_BYTES]) -> Result<Self, BoxError> {
+    pub fn open_copy(own: &BoxSecret, copy: &[u8], nonce: &[u8; NONCE_BYTES]) -> Result<Self, BoxError> {
         let (sealer, sealed) = copy.split_first_chunk::<32>().ok_or(BoxError::NotOpened)?;
         if copy.len() != SEALED_COPY_BYTES {
             return Err(BoxError::NotOpened);
         }
-        let secret = SecretKey::from_bytes(*own.box_secret().as_bytes());
+        let secret = SecretKey::from_bytes(*own.as_bytes());
         let opened = SalsaBox::new(&PublicKey::from_bytes(*sealer), &secret)
             .decrypt(nonce.into(), sealed)
             .map_err(|_| BoxError::NotOpened)?;

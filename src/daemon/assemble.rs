@@ -29,7 +29,7 @@ use crate::runtime::supervisor::Supervisor;
 use crate::runtime::time_guard::TimeGuard;
 use crate::telemetry::logging;
 use crate::telemetry::metrics::Metrics;
-use crate::{api, hooks, inbox, outbox, peers};
+use crate::{api, hooks, inbox, outbox, peers, topics};
 
 /// Everything, built and bound.
 #[derive(Debug)]
@@ -43,6 +43,7 @@ pub(super) struct Parts {
     backoff: Backoff,
     link: broker_client::Parts,
     peers: peers::Parts,
+    topics: topics::Parts,
     outbox: outbox::Parts,
     inbox: inbox::Parts,
     hooks: hooks::Parts,
@@ -101,21 +102,31 @@ pub(super) async fn parts(
     };
     let link = broker_client::prepare(link_config, identity.clone(), clock.clone(), ids.clone(), supervisor);
 
-    let peers = peers::prepare(
-        databases.outbox.clone(),
-        identity.clone(),
-        link.handle(),
-        hub.clone(),
-        clock.clone(),
-        config.crypto.grace(),
-        supervisor,
-    )
-    .await?;
+    let roster = peers::Setup {
+        db: databases.outbox.clone(),
+        identity: identity.clone(),
+        link: link.handle(),
+        hub: hub.clone(),
+        clock: clock.clone(),
+        grace: config.crypto.grace(),
+        trust: state::trust(&options.root, &entry),
+    };
+    let peers = peers::prepare(roster, supervisor).await?;
+
+    let topics = topics::prepare(topics::Deps {
+        state: state.clone(),
+        identity: identity.clone(),
+        peers: peers.handle(),
+        link: link.handle(),
+        ids: ids.clone(),
+        clock: clock.clone(),
+    })?;
 
     let prepare = outbox::Prepare {
         mesh: options.mesh.clone(),
         identity: identity.clone(),
         peers: peers.handle(),
+        topics: topics.handle(),
         link: link.handle(),
         ids: ids.clone(),
         clock: clock.clone(),
@@ -134,6 +145,7 @@ pub(super) async fn parts(
         mesh: options.mesh.clone(),
         identity: identity.clone(),
         peers: peers.handle(),
+        topics: topics.handle(),
         link: link.handle(),
         hub: hub.clone(),
         ids: ids.clone(),
@@ -187,6 +199,7 @@ pub(super) async fn parts(
         outbox: outbox.handle(),
         inbox: inbox.handle(),
         peers: peers.handle(),
+        topics: topics.handle(),
         hooks: hooks.handle(),
         link: link.handle(),
         metrics: metrics.clone(),
@@ -218,6 +231,7 @@ pub(super) async fn parts(
         backoff,
         link,
         peers,
+        topics,
         outbox,
         inbox,
         hooks,
@@ -266,10 +280,13 @@ impl Parts {
         let peers_handle = self.peers.handle();
         let streams = self.link.spawn(supervisor);
         self.peers.spawn(streams.news, supervisor);
+        let topics_handle = self.topics.handle();
+        self.topics.spawn(streams.topics, supervisor);
         let sender = outbox::SenderDeps {
             link: link.clone(),
             statuses: streams.statuses,
             peers: peers_handle,
+            topics: topics_handle,
             identity: self.identity,
             ids: self.ids,
             hub: self.hub,

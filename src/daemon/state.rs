@@ -13,7 +13,7 @@ use crate::config::paths::{Root, StateDir};
 use crate::db::connect::Sqlite;
 use crate::db::integrity::{Depth, Integrity, integrity_check, quarantine};
 use crate::db::migrate;
-use crate::domain::ids::{MemberId, MeshId};
+use crate::domain::ids::{MemberId, MemberKey, MeshId};
 use crate::identity::Identity;
 use crate::identity::archive::Archive;
 use crate::identity::host::{self, HostFacts};
@@ -24,7 +24,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
 use crate::runtime::instance_lock::{InstanceLock, LockError};
 use crate::runtime::private_file::{self, PRIVATE, PUBLIC};
-use crate::{membership, outbox};
+use crate::{membership, outbox, peers};
 
 /// Read-only connections of a database.
 const READERS: u32 = 4;
@@ -120,6 +120,14 @@ pub(super) fn identity(root: &Root, state: &StateDir, entry: &MeshEntry, clock: 
         }
     }
     Ok(identity)
+}
+
+/// What members' certificates are checked against: the owner of the invite that
+/// this member joined with. A member of before has none noted, and then nobody is
+/// certified.
+pub(super) fn trust(root: &Root, entry: &MeshEntry) -> peers::Trust {
+    let owner = entry.owner_pubkey.as_deref().and_then(|key| MemberKey::parse(key).ok());
+    peers::Trust { owner, own_file: root.certificate(&entry.mesh_id) }
 }
 
 fn check_member(stored: Stored, entry: &MeshEntry, path: &Path) -> Result<Stored, Error> {

@@ -134,6 +134,8 @@ codes! {
     AmbiguousPeer => "ambiguous_peer", INVALID_ARGUMENT, 400, final, USAGE, "Several members match the destination";
     MeshNotFound => "mesh_not_found", NOT_FOUND, 404, final, OTHER, "This daemon does not serve that mesh";
     TopicNotFound => "topic_not_found", NOT_FOUND, 404, final, OTHER, "There is no such topic";
+    TopicNotSubscribed => "topic_not_subscribed", FAILED_PRECONDITION, 412, final, OTHER, "This member is not subscribed to the topic";
+    TopicKeyMissing => "topic_key_missing", FAILED_PRECONDITION, 412, final, OTHER, "The topic's key is not here, or does not count";
     MessageNotFound => "message_not_found", NOT_FOUND, 404, final, OTHER, "There is no such message";
     FileNotFound => "file_not_found", NOT_FOUND, 404, final, OTHER, "There is no such file";
     // The id is taken: one code for each state and kind of conflict.
@@ -160,6 +162,7 @@ codes! {
     HookWithoutHome => "hook_without_home", FAILED_PRECONDITION, 412, final, REFUSED, "A hook without HOME cannot use the command line";
     PreSendDropped => "pre_send_dropped", PERMISSION_DENIED, 403, final, REFUSED, "The pre-send hook dropped the message";
     PreSendFailed => "pre_send_failed", UNAVAILABLE, 503, retry, OTHER, "The pre-send hook did not decide about the message";
+    PermissionDenied => "permission_denied", PERMISSION_DENIED, 403, final, REFUSED, "This member may not do this";
     MemberKeyChanged => "member_key_changed", FAILED_PRECONDITION, 412, final, REFUSED, "The broker shows another key for a known member";
     NameBindingChanged => "name_binding_changed", FAILED_PRECONDITION, 412, final, REFUSED, "A known name now stands for another member";
     NoPendingChange => "no_pending_change", FAILED_PRECONDITION, 412, final, OTHER, "There is no such change to accept";

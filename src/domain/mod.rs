@@ -12,6 +12,7 @@
 pub mod accept;
 pub mod age_limit;
 pub mod capability;
+pub mod certificate;
 pub mod clock_trust;
 pub mod dedupe;
 pub mod error_code;
@@ -37,4 +38,5 @@ pub mod retry;
 pub mod roster;
 pub mod sweep_guard;
 pub mod time;
+pub mod topics;
 pub mod trust;

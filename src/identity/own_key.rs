@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::crypto::direct::{NONCE_BYTES, SharedKey};
+use crate::crypto::direct::{BoxError, NONCE_BYTES, SharedKey};
 use crate::crypto::fingerprint::{FingerprintKey, NonceKey};
 use crate::crypto::keys::{BoxPublic, BoxSecret, KeyError, MemberSecret};
+use crate::crypto::topic::TopicKey;
 use crate::domain::ids::MemberKey;
 
 /// Shared keys that are kept for each own key. A mesh has about as many peers;
@@ -102,6 +103,11 @@ impl OpeningKey {
         }
         shared.insert(peer, Arc::clone(&key));
         Ok(key)
+    }
+
+    /// Opens a copy of a topic's key that was sealed for this key.
+    pub fn open_topic_key(&self, copy: &[u8], nonce: &[u8; NONCE_BYTES]) -> Result<TopicKey, BoxError> {
+        TopicKey::open_copy(&self.secret, copy, nonce)
     }
 
     /// A nonce made of 16 random bytes that this key recognises later.

@@ -16,6 +16,7 @@ pub mod entity;
 mod error;
 mod fast_store;
 mod open;
+mod open_post;
 mod pipeline;
 mod repo;
 mod row;
@@ -49,6 +50,7 @@ use crate::runtime::supervisor::Supervisor;
 use crate::runtime::task_kind::{Phase, TaskKind};
 use crate::runtime::time_guard::TimeGuard;
 use crate::telemetry::metrics::Metrics;
+use crate::topics;
 
 /// Messages that a page holds at most.
 pub const MAX_PAGE: u32 = 1000;
@@ -64,6 +66,8 @@ pub struct Deps {
     pub identity: Identity,
     /// Who may send.
     pub peers: peers::Handle,
+    /// What opens posts.
+    pub topics: topics::Handle,
     /// Where acknowledgements go.
     pub link: broker_client::Handle,
     /// Where stored messages are told.

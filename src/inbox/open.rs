@@ -17,6 +17,7 @@ use crate::domain::roster::PinnedMember;
 use crate::domain::time::UnixMillis;
 use crate::identity::{Identity, OpeningKey};
 use crate::peers::{self, Known};
+use crate::topics;
 use crate::wire::delivery::Push;
 
 /// Greatest ciphertext that is opened, in bytes after base64: the largest
@@ -33,6 +34,8 @@ pub(super) struct Opened {
     pub(super) sender_key: MemberKey,
     pub(super) sender_name: String,
     pub(super) kind: MessageKind,
+    /// The topic's id and name.
+    pub(super) topic: Option<(String, String)>,
     pub(super) body: String,
     pub(super) meta: Option<String>,
     pub(super) reply_to_id: Option<String>,
@@ -52,6 +55,8 @@ pub(super) struct Opened {
 pub(super) enum Refused {
     /// The sender's key is not known yet. The sealed bytes wait for it.
     UnknownSender,
+    /// The topic's key is not here yet. The sealed bytes wait for it.
+    NoTopicKey,
     /// It can never be stored; kept aside with this reason.
     Quarantine(&'static str),
 }
@@ -64,12 +69,22 @@ pub(super) const STALE_KEY: &str = "sealed_for_erased_key";
 pub(super) struct Opener<'a> {
     pub(super) identity: &'a Identity,
     pub(super) peers: &'a peers::Handle,
+    pub(super) topics: &'a topics::Handle,
 }
 
 /// Who holds a key.
-struct Sender {
-    member_id: String,
-    name: String,
+pub(super) struct Sender {
+    pub(super) member_id: String,
+    pub(super) name: String,
+}
+
+// === impl Refused ===
+
+impl Refused {
+    /// Whether the sealed bytes wait for a key.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self, Self::UnknownSender | Self::NoTopicKey)
+    }
 }
 
 // === impl Opener ===
@@ -89,6 +104,9 @@ impl Opener<'_> {
         let nonce: [u8; NONCE_BYTES] = decode(&push.nonce)
             .and_then(|nonce| nonce.try_into().ok())
             .ok_or(Refused::Quarantine("nonce_malformed"))?;
+        if let Some(topic_id) = &push.topic_id {
+            return self.post(push, topic_id, sender_key, &nonce, ciphertext);
+        }
         let own = self.identity.opening_keys();
         if own.iter().any(|key| key.public() == sender_key) {
             return Err(Refused::Quarantine("reflected"));
@@ -155,6 +173,7 @@ impl Opener<'_> {
             sender_key,
             sender_name: sender.name,
             kind: MessageKind::Direct,
+            topic: None,
             body: envelope.body,
             meta: non_empty(envelope.meta),
             reply_to_id: non_empty(envelope.reply_to),
@@ -182,6 +201,7 @@ impl Opener<'_> {
             sender_key,
             sender_name: self.sender(sender_key).map_or_else(|_| shown_name(push, sender_key), |sender| sender.name),
             kind: if target.starts_with('@') && target != "@all" { MessageKind::Group } else { MessageKind::Broadcast },
+            topic: None,
             body,
             meta: None,
             reply_to_id: None,
@@ -196,7 +216,7 @@ impl Opener<'_> {
     /// Who holds a key: a pinned member, now or within the grace after a
     /// rotation, or a session that the broker shows. A session is its own sender:
     /// nothing but the broker's word ties it to a member.
-    fn sender(&self, key: MemberKey) -> Result<Sender, Refused> {
+    pub(super) fn sender(&self, key: MemberKey) -> Result<Sender, Refused> {
         match self.peers.known(key) {
             Known::Member(member) => {
                 let PinnedMember { member_id, display_name, .. } = *member;
@@ -223,6 +243,7 @@ fn legacy(push: &Push, sender_key: MemberKey, sender: Sender, body: String, nonc
         sender_key,
         sender_name: sender.name,
         kind: MessageKind::Direct,
+        topic: None,
         body,
         meta: None,
         reply_to_id: None,
@@ -236,14 +257,14 @@ fn legacy(push: &Push, sender_key: MemberKey, sender: Sender, body: String, nonc
 
 /// The id of a message whose sender signs none: the one outside the box when it
 /// is well formed, else the broker's.
-fn legacy_id(push: &Push) -> String {
+pub(super) fn legacy_id(push: &Push) -> String {
     push.client_message_id
         .as_deref()
         .and_then(|id| ClientMessageId::parse(id).ok())
         .map_or_else(|| format!("b:{}", push.message_id), ClientMessageId::into_string)
 }
 
-fn shown_name(push: &Push, key: MemberKey) -> String {
+pub(super) fn shown_name(push: &Push, key: MemberKey) -> String {
     let name: String = push.sender_name.as_deref().unwrap_or_default().chars().take(MAX_NAME).collect();
     if name.is_empty() { key.short() } else { name }
 }
@@ -263,6 +284,6 @@ fn decode(text: &str) -> Option<Vec<u8>> {
     BASE64_STANDARD.decode(text).ok()
 }
 
-fn non_empty(text: String) -> Option<String> {
+pub(super) fn non_empty(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }

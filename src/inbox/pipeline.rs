@@ -86,6 +86,7 @@ pub(super) struct Stored {
 impl Pipeline {
     pub(super) async fn run(self, mut deliveries: mpsc::Receiver<Delivery>) {
         let mut roster = self.deps.peers.changes();
+        let mut topics = self.deps.topics.changes();
         let mut batch = Vec::with_capacity(MAX_BATCH);
         let mut look = tokio::time::interval(KEEP_UP_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -98,6 +99,10 @@ impl Pipeline {
                 changed = roster.changed() => {
                     if changed.is_err() { break }
                     roster.mark_unchanged();
+                    self.try_waiting().await;
+                }
+                changed = topics.changed() => {
+                    if changed.is_err() { break }
                     self.try_waiting().await;
                 }
                 count = deliveries.recv_many(&mut batch, MAX_BATCH) => {
@@ -114,7 +119,7 @@ impl Pipeline {
         let mut work = self.open(batch);
         // Someone may write to us before we have heard of them.
         if work.iter().any(|one| one.result == Err(Refused::UnknownSender)) && self.deps.peers.refresh().await {
-            let opener = Opener { identity: &self.deps.identity, peers: &self.deps.peers };
+            let opener = self.opener();
             for one in work.iter_mut().filter(|one| one.result == Err(Refused::UnknownSender)) {
                 one.result = opener.open(&one.push);
             }
@@ -144,8 +149,12 @@ impl Pipeline {
         }
     }
 
+    fn opener(&self) -> Opener<'_> {
+        Opener { identity: &self.deps.identity, peers: &self.deps.peers, topics: &self.deps.topics }
+    }
+
     fn open(&self, batch: Vec<Delivery>) -> Vec<Work> {
-        let opener = Opener { identity: &self.deps.identity, peers: &self.deps.peers };
+        let opener = self.opener();
         let work = |Delivery { push, .. }| Work { result: opener.open(&push), push, waited: None };
         batch.into_iter().map(work).collect()
     }
@@ -193,11 +202,11 @@ impl Pipeline {
                     rows.push(self.row(&one.push, opened, seq, now));
                 }
                 Ok(_) => {}
-                Err(Refused::UnknownSender) if one.waited.is_some() => {}
-                Err(Refused::UnknownSender) if room == 0 => {
+                Err(refused) if refused.waits() && one.waited.is_some() => {}
+                Err(refused) if refused.waits() && room == 0 => {
                     unacknowledged.insert(index);
                 }
-                Err(Refused::UnknownSender) => {
+                Err(Refused::UnknownSender | Refused::NoTopicKey) => {
                     room -= 1;
                     self.wait_for_key(&transaction, &one.push, now).await?;
                 }
@@ -205,7 +214,7 @@ impl Pipeline {
                     self.set_aside(&transaction, &one.push, reason, now).await?;
                 }
             }
-            if let (Some(id), false) = (&one.waited, one.result == Err(Refused::UnknownSender)) {
+            if let (Some(id), false) = (&one.waited, one.result.as_ref().is_err_and(Refused::waits)) {
                 repo::stop_waiting(&transaction, id).await?;
             }
         }
@@ -243,8 +252,8 @@ impl Pipeline {
             broker_message_id: Some(push.message_id.clone()),
             mesh: self.deps.mesh.clone(),
             kind: opened.kind.name().to_owned(),
-            topic: None,
-            topic_id: None,
+            topic: opened.topic.as_ref().map(|(_, name)| name.clone()),
+            topic_id: opened.topic.as_ref().map(|(id, _)| id.clone()),
             sender_member_id: opened.sender_member_id.clone(),
             sender_pubkey: opened.sender_key.to_hex(),
             sender_name: opened.sender_name.clone(),
@@ -271,7 +280,7 @@ impl Pipeline {
         push: &Push,
         now: UnixMillis,
     ) -> Result<(), Error> {
-        tracing::info!(sender = push.sender_pubkey, "A message waits until its sender's key is known");
+        tracing::info!(sender = push.sender_pubkey, topic_id = push.topic_id, "A message waits until its key is known");
         let waiting = Waiting {
             id: self.deps.ids.ulid(),
             frame: serde_json::to_string(push).unwrap_or_default(),
@@ -309,7 +318,7 @@ impl Pipeline {
 
     async fn open_waiting(&self) -> Result<(), Error> {
         let now = self.deps.clock.now();
-        let opener = Opener { identity: &self.deps.identity, peers: &self.deps.peers };
+        let opener = self.opener();
         let waiting = repo::waiting(self.db.readers(), MAX_WAITING).await?;
         let mut work = Vec::new();
         for row in waiting {
@@ -318,11 +327,15 @@ impl Pipeline {
                 continue;
             };
             let mut result = opener.open(&push);
-            if result == Err(Refused::UnknownSender) {
+            if result.as_ref().is_err_and(Refused::waits) {
                 if now <= row.grace_until || !self.deps.guard.may_destroy() {
                     continue;
                 }
-                result = Err(Refused::Quarantine("sender_never_known"));
+                let reason = match result {
+                    Err(Refused::NoTopicKey) => "topic_key_never_came",
+                    _ => "sender_never_known",
+                };
+                result = Err(Refused::Quarantine(reason));
             }
             work.push(Work { push: Box::new(push), result, waited: Some(row.id) });
         }

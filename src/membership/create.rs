@@ -10,7 +10,7 @@ use super::http::Broker;
 use super::invite::{self, Role, Terms};
 use super::names::check_new_slug;
 use super::owner::{self, Owner};
-use super::{Env, Error, join};
+use super::{Env, Error, certificate, join};
 use crate::config::broker_url::BrokerUrl;
 use crate::domain::ids::MeshId;
 use crate::domain::names;
@@ -52,7 +52,10 @@ pub fn create(env: &Env, slug: &str, options: &Options) -> Result<Outcome, Error
     let owned = owner::find(&env.root, slug)?;
     if let Some(entry) = ConfigJson::load(&env.root)?.mesh(slug)? {
         return match owned {
-            Some(owner) if owner.mesh_id.as_str() == entry.mesh_id => Ok(Outcome::AlreadyThere(entry)),
+            Some(owner) if owner.mesh_id.as_str() == entry.mesh_id => {
+                certificate::of_creator(env, &owner, &entry)?;
+                Ok(Outcome::AlreadyThere(entry))
+            }
             _ => Err(Error::SlugTaken { slug: slug.to_owned() }),
         };
     }
@@ -60,7 +63,7 @@ pub fn create(env: &Env, slug: &str, options: &Options) -> Result<Outcome, Error
         Some(owner) => owner,
         None => register(env, slug, options)?,
     };
-    let terms = Terms { role: Role::Admin, uses: 1, lifetime: Duration::from_secs(3600) };
+    let terms = Terms { role: Role::Admin, uses: 1, lifetime: Duration::from_secs(3600), plain: false };
     let invite = invite::make(env, &owner, &terms, options.allow_insecure)?;
     let joining = join::Options { display_name: options.display_name.clone(), allow_insecure: options.allow_insecure };
     match join::join(env, &invite.link, &joining)? {

@@ -221,6 +221,10 @@ impl Error {
             Self::Invite(InviteError::Damaged(_)) => {
                 "copy the whole link: programs that show text often cut long lines; or ask the mesh's owner for a new one"
             }
+            Self::Invite(InviteError::BadLinkKey) => {
+                "copy the whole link, in quotes; without # and what follows it joins too, but then other members cannot \
+                 tell that the owner invited you"
+            }
             Self::Invite(_) | Self::Id(_) | Self::Statement(_) => "ask the mesh's owner for a new link",
             Self::BrokerUrl(BrokerUrlError::Insecure(_)) => {
                 "use a wss:// address; on a network you trust, add --allow-insecure"

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::http::Broker;
 use super::owner::Owner;
-use super::{Env, Error};
+use super::{Env, Error, certificate};
 use crate::config::broker_url::BrokerUrl;
 use crate::crypto::sign::{self, Statement};
 use crate::domain::ids::MemberKey;
@@ -33,12 +33,16 @@ pub struct Terms {
     pub uses: u32,
     /// From now.
     pub lifetime: Duration,
+    /// Leave out what makes certificates: for programs that know links only in
+    /// the form `ic://join/<token>`.
+    pub plain: bool,
 }
 
-/// An invite that the broker knows. The link is a secret: whoever has it joins.
+/// An invite that the broker knows. The link is a secret: whoever has it joins,
+/// and what stands behind `#` in it the broker must not have either.
 #[derive(Clone)]
 pub struct Invite {
-    /// `ic://join/<token>`.
+    /// `ic://join/<token>#<key>`, or without `#` when it is plain.
     pub link: String,
     /// The broker's id of it.
     pub invite_id: String,
@@ -76,7 +80,11 @@ pub fn make(env: &Env, owner: &Owner, terms: &Terms, allow_insecure: bool) -> Re
     let now = env.clock.now();
     let payload = sign_payload(owner, terms, now, env.ids.ulid());
     let token = payload.to_token()?;
-    let link = format!("ic://join/{token}");
+    let mut link = format!("ic://join/{token}");
+    if !terms.plain {
+        link.push('#');
+        link.push_str(&certificate::delegate(env, owner, &payload)?.to_fragment());
+    }
     let expires_at = UnixMillis(payload.expires_at.saturating_mul(1000));
     let statement = Statement::invite_registration(owner.mesh_id.as_str(), &token, terms.uses, now)?;
     let request = RegisterInviteRequest {

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::config_json::{self, ConfigJson, MeshEntry, NewMember};
 use super::http::{Broker, printable};
 use super::names::{check_slug, fits_file_name};
-use super::{Env, Error, invite};
+use super::{Env, Error, certificate, invite};
 use crate::config::broker_url::BrokerUrl;
 use crate::crypto::keys::MemberSecret;
 use crate::crypto::sign::Statement;
@@ -21,6 +21,7 @@ use crate::domain::ids::{MemberId, MeshId};
 use crate::domain::names;
 use crate::domain::time::UnixMillis;
 use crate::runtime::private_file::{self, FileError, PRIVATE};
+use crate::wire::certificate::LinkKey;
 use crate::wire::hello::CapabilityStatement;
 use crate::wire::join::{JoinRequest, JoinResponse, token_of};
 use crate::wire::text;
@@ -54,6 +55,8 @@ pub fn join(env: &Env, link: &str, options: &Options) -> Result<Outcome, Error> 
     if !fits_file_name(mesh_id.as_str()) {
         return Err(Error::Id("mesh id of the invite"));
     }
+    // A damaged link is told of before it costs anything.
+    LinkKey::of_link(link)?;
     let url = BrokerUrl::parse(&payload.broker_url, options.allow_insecure)?;
 
     let mut draft = Draft::open(env, &mesh_id, &payload.mesh_slug)?;
@@ -61,6 +64,7 @@ pub fn join(env: &Env, link: &str, options: &Options) -> Result<Outcome, Error> 
     let config = ConfigJson::load(&env.root)?;
     if let Some(entry) = config.mesh_by_id(mesh_id.as_str())? {
         draft.discard()?;
+        certificate::catch_up(env, &entry, link, &payload)?;
         return Ok(Outcome::AlreadyJoined(entry));
     }
     if config.mesh(&payload.mesh_slug)?.is_some() {
@@ -73,12 +77,14 @@ pub fn join(env: &Env, link: &str, options: &Options) -> Result<Outcome, Error> 
 
     let secret = draft.secret(env)?;
     let now = env.clock.now();
+    let certificate = certificate::of_link(link, &payload, owner, secret.public())?;
     let request = JoinRequest {
         invite_token: token_of(link)?.to_owned(),
         invite_payload: payload,
         peer_pubkey: secret.public().to_hex(),
         display_name,
         capabilities: Some(capability_statement(&mesh_id, &secret, now)?),
+        certificate,
     };
     let member_id = enrol(&Broker::new(&url), &request)?;
 
@@ -95,6 +101,10 @@ pub fn join(env: &Env, link: &str, options: &Options) -> Result<Outcome, Error> 
         },
         &secret,
     );
+    // First: with the entry there, nothing is made any more.
+    if let Some(certificate) = &request.certificate {
+        certificate::write(&env.root, mesh_id.as_str(), certificate)?;
+    }
     config_json::add(&env.root, &entry)?;
     draft.discard()?;
     Ok(Outcome::Joined(entry))

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::config_json::{self, ConfigJson, MeshEntry};
 use super::http::Broker;
-use super::{Env, Error, owner};
+use super::{Env, Error, certificate, owner};
 use crate::config::broker_url::BrokerUrl;
 use crate::crypto::keys::MemberSecret;
 use crate::crypto::sign::Statement;
@@ -133,6 +133,7 @@ pub fn leave(env: &Env, slug: &str, allow_insecure: bool) -> Result<MeshEntry, E
     });
     post(&Broker::new(&url), &format!("/v1/me/members/{key}/leave"), &body)?;
     config_json::remove(&env.root, &entry.mesh_id)?;
+    certificate::remove(&env.root, &entry.mesh_id)?;
     Ok(entry)
 }
 

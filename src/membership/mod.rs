@@ -1,8 +1,9 @@
 //! Meshes of this user: creating, inviting, joining, and the files that say so.
 //!
 //! What it is for: `<root>/config.json` with the joined meshes and their member
-//! keys, `<root>/owners/` with the keys of the meshes that this user owns, and
-//! the HTTP calls around them. Commands write; daemons only read.
+//! keys, `<root>/owners/` with the keys of the meshes that this user owns,
+//! `<root>/certificates/` with the owners' word for the members, and the HTTP
+//! calls around them. Commands write; daemons only read.
 //! What runs here: nothing; the calls block and have time limits.
 //! What it guarantees: an invite is verified before the first byte goes to the
 //! network; a command that was cut off anywhere can be repeated and goes on
@@ -10,6 +11,7 @@
 //! What it must not do: overwrite a file it could not read, print or log a key
 //! or a token.
 
+mod certificate;
 pub mod config_json;
 pub mod create;
 mod error;

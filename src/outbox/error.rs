@@ -5,6 +5,7 @@ use crate::domain::ids::ClientMessageId;
 use crate::domain::message::MessageError;
 use crate::domain::pressure::Pressure;
 use crate::domain::roster::ResolveError;
+use crate::topics;
 
 /// A send was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +16,9 @@ pub enum Error {
     /// The destination means nobody, or not one.
     #[error(transparent)]
     Destination(#[from] ResolveError),
+    /// Nothing can be posted to the topic.
+    #[error(transparent)]
+    Topic(#[from] topics::Error),
     /// The destination is of a kind that this version does not serve.
     #[error("{what} are not served by this version; send to a member by name or key")]
     NotServed {
@@ -143,6 +147,7 @@ impl Error {
             Self::Destination(ResolveError::Ambiguous { .. }) => ErrorCode::AmbiguousPeer,
             Self::Destination(ResolveError::KeyChanged { .. }) => ErrorCode::MemberKeyChanged,
             Self::Destination(ResolveError::Revoked { .. }) => ErrorCode::UnknownPeer,
+            Self::Topic(error) => error.code(),
             Self::NotServed { .. } => ErrorCode::NotServed,
             Self::Conflict { code, .. } => *code,
             Self::Busy(_) => ErrorCode::DaemonBusy,

@@ -12,16 +12,21 @@ use crate::domain::fingerprint::{self, LocalFingerprint};
 use crate::domain::ids::ClientMessageId;
 use crate::domain::message::{Destination, MAX_BODY_BYTES, MessageError, SendRequest};
 use crate::domain::outbox::OutboxState;
-use crate::domain::roster::{ResolveError, Resolved, resolve};
+use crate::domain::roster::{ResolveError, Resolved, find, resolve};
 use crate::identity::Identity;
 use crate::peers;
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
+use crate::topics;
 
 /// Bytes of a frame around its ciphertext: keys, ids, field names.
 const FRAME_OVERHEAD: usize = 2048;
 /// Bytes of an envelope around text, metadata and mentions.
 const ENVELOPE_OVERHEAD: usize = 512;
+/// What a post's has more: the topic's id, the author's signature.
+const POST_OVERHEAD: usize = 256;
+/// Bytes of a mention in an envelope at most.
+const MENTION_BYTES: usize = 136;
 
 /// Turns requests into rows. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -32,12 +37,28 @@ pub struct Prepare {
     pub identity: Identity,
     /// Who may be sent to.
     pub peers: peers::Handle,
+    /// Where may be posted.
+    pub topics: topics::Handle,
     /// What the broker takes.
     pub link: broker_client::Handle,
     /// Row ids grow with time.
     pub ids: IdSource,
     /// Now.
     pub clock: Clock,
+}
+
+/// Where a request goes.
+enum Target {
+    /// To a member.
+    Member(Resolved),
+    /// To whoever is in a topic.
+    Topic {
+        id: String,
+        name: String,
+        encrypted: bool,
+        /// Member ids.
+        mentions: Vec<String>,
+    },
 }
 
 /// What a request turned into.
@@ -72,7 +93,7 @@ impl Prepare {
         };
         let admit = || {
             self.check_size(&request)?;
-            let target = self.resolve(&destination)?;
+            let target = self.resolve(&destination, &request)?;
             room(&id)?;
             Ok(target)
         };
@@ -111,7 +132,8 @@ impl Prepare {
         let Some(session) = self.link.session() else { return Ok(()) };
         let frame = usize::try_from(session.negotiated.max_frame_bytes).unwrap_or(usize::MAX);
         let meta = request.meta.as_ref().map_or(0, |meta| meta.as_str().len());
-        let overhead = ENVELOPE_OVERHEAD + meta;
+        let post = if request.to.starts_with('#') { POST_OVERHEAD } else { 0 };
+        let overhead = ENVELOPE_OVERHEAD + post + meta + request.mentions.len() * MENTION_BYTES;
         let max = (frame.saturating_sub(FRAME_OVERHEAD) / 4 * 3).saturating_sub(overhead).min(MAX_BODY_BYTES);
         if request.body.len() > max {
             return Err(MessageError::TooLarge { got: request.body.len(), max }.into());
@@ -129,13 +151,25 @@ impl Prepare {
         }
     }
 
-    /// Finds the member among those that are known.
-    fn resolve(&self, destination: &Destination) -> Result<Resolved, Error> {
+    /// Finds the member among those that are known, or the topic among those that
+    /// this member is subscribed to.
+    fn resolve(&self, destination: &Destination, request: &SendRequest) -> Result<Target, Error> {
         match destination {
-            Destination::Topic(_) => Err(Error::NotServed { what: "topics" }),
+            Destination::Topic(name) => {
+                let topic = self.topics.resolve(name, request.allow_unencrypted)?;
+                let members = self.peers.members();
+                let mention = |text: &String| {
+                    let mentioned = Destination::parse(text)?;
+                    Ok::<_, Error>(find(&mentioned, &members)?.member_id.to_string())
+                };
+                let mentions = request.mentions.iter().map(mention).collect::<Result<_, _>>()?;
+                Ok(Target::Topic { id: topic.topic_id, name: topic.name, encrypted: !topic.unencrypted, mentions })
+            }
             Destination::Everyone => Err(Error::NotServed { what: "sends to everybody" }),
             Destination::Group(_) => Err(Error::NotServed { what: "sends to groups" }),
-            Destination::Key(_) | Destination::NameOrPrefix(_) => Ok(resolve(destination, &self.peers.members())?),
+            Destination::Key(_) | Destination::NameOrPrefix(_) => {
+                Ok(Target::Member(resolve(destination, &self.peers.members())?))
+            }
         }
     }
 
@@ -152,11 +186,17 @@ impl Prepare {
         client_message_id: ClientMessageId,
         request: SendRequest,
         destination: &Destination,
-        target: &Resolved,
+        target: &Target,
         fingerprint: &LocalFingerprint,
     ) -> Model {
         let now = self.clock.now();
-        let degraded = self.degraded(&request.meta, &request.reply_to_id, target);
+        let degraded = self.degraded(&request, target);
+        let (target_id, target_key, target_name, mentions) = match target {
+            Target::Member(member) => {
+                (member.member_id.to_string(), Some(member.key.to_hex()), member.display_name.clone(), Vec::new())
+            }
+            Target::Topic { id, name, mentions, .. } => (id.clone(), None, name.clone(), mentions.clone()),
+        };
         Model {
             id: self.ids.ulid(),
             wire_fingerprint: self.identity.wire_fingerprint(&client_message_id, fingerprint),
@@ -175,13 +215,12 @@ impl Prepare {
             sender_key: self.identity.key().to_hex(),
             destination_kind: destination.kind().to_owned(),
             destination_ref: request.to,
-            target_id: target.member_id.to_string(),
-            target_key: Some(target.key.to_hex()),
-            target_name: Some(target.display_name.clone()),
+            target_id,
+            target_key,
+            target_name: Some(target_name),
             reply_to_id: request.reply_to_id,
             priority: request.priority.name().to_owned(),
-            mentions: (!request.mentions.is_empty())
-                .then(|| serde_json::to_string(&request.mentions).unwrap_or_default()),
+            mentions: (!mentions.is_empty()).then(|| serde_json::to_string(&mentions).unwrap_or_default()),
             meta: request.meta.map(|meta| meta.as_str().to_owned()),
             auto_hops: i32::try_from(request.auto_hops).unwrap_or(i32::MAX),
             allow_unencrypted: request.allow_unencrypted,
@@ -199,19 +238,25 @@ impl Prepare {
         }
     }
 
-    /// What a receiver that cannot read envelopes will not be told, as a JSON
-    /// array; `None` when it can read them.
-    fn degraded<M, R>(&self, meta: &Option<M>, reply_to: &Option<R>, target: &Resolved) -> Option<String> {
-        if (meta.is_none() && reply_to.is_none())
-            || self.peers.by_key(target.key).is_some_and(|member| reads_envelopes(&member.capabilities))
-        {
+    /// What receivers that cannot read envelopes will not be told, as a JSON array;
+    /// `None` when they can read them.
+    fn degraded(&self, request: &SendRequest, target: &Target) -> Option<String> {
+        let fields = [
+            ("meta", request.meta.is_some()),
+            ("reply_to_id", request.reply_to_id.is_some()),
+            ("mentions", !request.mentions.is_empty()),
+        ];
+        if !fields.iter().any(|(_, given)| *given) {
             return None;
         }
-        let lost: Vec<&str> = [("meta", meta.is_some()), ("reply_to_id", reply_to.is_some())]
-            .into_iter()
-            .filter_map(|(field, given)| given.then_some(field))
-            .collect();
-        (!lost.is_empty()).then(|| serde_json::to_string(&lost).unwrap_or_default())
+        let is_told = match target {
+            Target::Member(member) => {
+                self.peers.by_key(member.key).is_some_and(|member| reads_envelopes(&member.capabilities))
+            }
+            Target::Topic { encrypted, .. } => *encrypted,
+        };
+        let lost: Vec<&str> = fields.into_iter().filter_map(|(field, given)| given.then_some(field)).collect();
+        (!is_told).then(|| serde_json::to_string(&lost).unwrap_or_default())
     }
 }
 

@@ -24,6 +24,9 @@ pub(super) enum SealError {
     /// The operator has to decide first.
     #[error("{0}")]
     ForNow(String),
+    /// The topic's key has to come first.
+    #[error("{0}")]
+    NoKey(String),
 }
 
 /// A frame and what its receiver is not told.
@@ -53,10 +56,11 @@ pub(super) fn seal(
     }
     // One key for the whole frame: a rotation may come in between.
     let own = identity.current();
-    let body =
-        std::str::from_utf8(&row.payload).map_err(|_| SealError::ForGood("the stored text is not UTF-8".to_owned()))?;
+    let body = text(row)?;
     let (plaintext, degraded) = if reads_envelopes(&member.capabilities) {
-        (envelope(row, body, member, identity, own.public())?, None)
+        let to = Destination::Member(member.key.0.to_vec());
+        let envelope = envelope(row, body, identity, own.public(), to);
+        (envelope.encode().map_err(|error| SealError::ForGood(error.to_string()))?, None)
     } else {
         (body.as_bytes().to_vec(), row.degraded.clone())
     };
@@ -79,19 +83,19 @@ pub(super) fn seal(
     Ok(Sealed { frame, degraded })
 }
 
-fn envelope(
-    row: &Model,
-    body: &str,
-    member: &PinnedMember,
-    identity: &Identity,
-    own: MemberKey,
-) -> Result<Vec<u8>, SealError> {
+/// The text of a row.
+pub(super) fn text(row: &Model) -> Result<&str, SealError> {
+    std::str::from_utf8(&row.payload).map_err(|_| SealError::ForGood("the stored text is not UTF-8".to_owned()))
+}
+
+/// What goes into the box of a row.
+pub(super) fn envelope(row: &Model, body: &str, identity: &Identity, own: MemberKey, to: Destination) -> Envelope {
     let mentions = row.mentions.as_deref().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
-    let envelope = Envelope {
+    Envelope {
         mesh_id: identity.mesh_id().to_string(),
         client_message_id: row.client_message_id.clone(),
         sender_key: own.0.to_vec(),
-        destination: Some(Destination::Member(member.key.0.to_vec())),
+        destination: Some(to),
         sent_at_ms: row.enqueued_at,
         reply_to: row.reply_to_id.clone().unwrap_or_default(),
         mentions,
@@ -99,11 +103,10 @@ fn envelope(
         auto_hops: u32::try_from(row.auto_hops).unwrap_or(0),
         body: body.to_owned(),
         author_signature: Vec::new(),
-    };
-    envelope.encode().map_err(|error| SealError::ForGood(error.to_string()))
+    }
 }
 
-fn priority(name: &str) -> Priority {
+pub(super) fn priority(name: &str) -> Priority {
     match name {
         "now" => Priority::Now,
         "low" => Priority::Low,

@@ -24,10 +24,11 @@ use super::flow::Flow;
 use super::repo::Only;
 use super::reporter::{Reporter, place_of};
 use super::seal::{SealError, seal};
+use super::seal_topic;
 use super::verdict::Verdict;
 use super::{Handle, repo};
 use crate::broker_client::{self, LinkState, Transmit};
-use crate::domain::retry::{Backoff, is_too_old};
+use crate::domain::retry::Backoff;
 use crate::domain::roster::PinnedMember;
 use crate::domain::time::UnixMillis;
 use crate::events::Hub;
@@ -37,6 +38,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
 use crate::runtime::time_guard::Database;
 use crate::telemetry::metrics::Metrics;
+use crate::topics;
 use crate::wire::delivery::DeliveryStatus as StatusFrame;
 
 /// Rows that one claim takes at most.
@@ -61,6 +63,8 @@ pub struct SenderDeps {
     pub statuses: mpsc::Receiver<StatusFrame>,
     /// Who may be sent to.
     pub peers: peers::Handle,
+    /// With which keys posts are sealed.
+    pub topics: topics::Handle,
     /// Whose keys seal.
     pub identity: Identity,
     /// Nonces and jitter.
@@ -95,11 +99,11 @@ type Ended = (Model, Option<String>, Transmit);
 
 /// What is awaited.
 #[derive(Default)]
-struct Awaited {
+pub(super) struct Awaited {
     /// The broker's answers.
     answers: FuturesUnordered<Pin<Box<dyn Future<Output = Ended> + Send>>>,
     /// Outcomes that are being written; each gives when its row is due again.
-    reports: FuturesUnordered<Pin<Box<dyn Future<Output = Option<UnixMillis>> + Send>>>,
+    pub(super) reports: FuturesUnordered<Pin<Box<dyn Future<Output = Option<UnixMillis>> + Send>>>,
     /// What receivers have stored, being written; one at a time.
     news: FuturesUnordered<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
@@ -109,6 +113,7 @@ struct Awaited {
 impl Sender {
     pub(super) async fn run(mut self) {
         let mut link = self.deps.link.state();
+        let mut topics = self.deps.topics.changes();
         let mut awaited = Awaited::default();
         let mut statuses = Vec::new();
         let mut arrived = Vec::new();
@@ -130,6 +135,10 @@ impl Sender {
                 () = self.handle.shared.wake.notified() => look = true,
                 changed = link.changed() => {
                     if changed.is_err() { break }
+                    look = true;
+                }
+                Ok(()) = topics.changed(), if !self.flow.holds.is_empty() => {
+                    self.release_topics();
                     look = true;
                 }
                 1.. = self.arriving.recv_many(&mut arrived, CLAIM as usize) => {
@@ -308,13 +317,19 @@ impl Sender {
                 return;
             }
         };
-        match seal(&row, members, &self.deps.identity, nonce) {
+        let sealed = if row.destination_kind == "topic" {
+            seal_topic::seal(&row, &self.deps.topics, &self.deps.identity, nonce)
+        } else {
+            seal(&row, members, &self.deps.identity, nonce)
+        };
+        match sealed {
             Ok(sealed) => {
                 let answer = self.deps.link.transmit(sealed.frame).await;
                 awaited.answers.push(Box::pin(async move {
                     (row, sealed.degraded, answer.await.unwrap_or(Transmit::LinkLost { too_large: false }))
                 }));
             }
+            Err(SealError::NoKey(why)) => self.wait_for_key(row, why, awaited),
             Err(SealError::ForNow(why)) => {
                 self.flow.holds.probe_again(&row.target_id, self.clock.monotonic());
                 self.again(row, why, awaited);
@@ -324,24 +339,6 @@ impl Sender {
                 self.give_up(row, why, awaited);
             }
         }
-    }
-
-    fn again(&self, row: Model, why: String, awaited: &mut Awaited) {
-        let reporter = self.reporter.clone();
-        awaited.reports.push(Box::pin(async move { reporter.again(&row, why, None).await }));
-    }
-
-    fn give_up(&self, row: Model, why: String, awaited: &mut Awaited) {
-        let reporter = self.reporter.clone();
-        awaited.reports.push(Box::pin(async move { reporter.give_up(&row, why).await }));
-    }
-
-    /// Whether a retry could leave the time in which the broker recognises it.
-    fn is_too_old(&self, row: &Model) -> bool {
-        let requeued_at = row.requeued_at.map(UnixMillis);
-        let max_age = self.handle.terms().max_age;
-        self.handle.guard.may_destroy()
-            && is_too_old(self.clock.now(), UnixMillis(row.enqueued_at), requeued_at, max_age)
     }
 
     /// Begins to write the outcomes of everything that has been answered by now,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Change, Error, Presence, Request, Sightings, repo, shown};
+use super::{Certificates, Change, Error, Presence, Request, Sightings, repo, shown};
 use crate::broker_client::{self, News};
 use crate::db::connect::Sqlite;
 use crate::db::tx;
@@ -28,10 +28,11 @@ use crate::events::Hub;
 use crate::identity::Identity;
 use crate::runtime::clock::Clock;
 use crate::telemetry::names::target;
+use crate::wire::certificate::MemberCertificatePut;
 use crate::wire::event::{PeerEvent, SystemEvent};
 use crate::wire::features::Feature;
 use crate::wire::frame::{ClientFrame, ServerFrame};
-use crate::wire::roster::{Bare, PeerRow};
+use crate::wire::roster::{Bare, MemberRow, PeerRow};
 
 /// How long the broker may take for a list.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -53,6 +54,7 @@ pub(super) struct Follower {
     pub(super) members: watch::Sender<Arc<Vec<PinnedMember>>>,
     pub(super) presence: watch::Sender<Arc<Vec<Presence>>>,
     pub(super) sightings: watch::Sender<Arc<Sightings>>,
+    pub(super) certificates: Certificates,
     pub(super) requests: mpsc::Receiver<Request>,
     /// Whether the last roster could not be kept for want of room.
     pub(super) disk_full: Arc<AtomicBool>,
@@ -102,10 +104,11 @@ impl Follower {
     }
 
     /// Takes one piece of news; true when the lists have to be read again.
-    fn hear(&self, news: News, down_since: &mut Option<UnixMillis>) -> bool {
+    fn hear(&mut self, news: News, down_since: &mut Option<UnixMillis>) -> bool {
         let now = self.clock.now();
         match news {
             News::Up(_) => {
+                self.certificates.link_is_up();
                 if let Some(since) = down_since.take() {
                     let away_ms = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
                     self.hub.publish(now, MeshEvent::DaemonReconnect { away_ms });
@@ -164,6 +167,10 @@ impl Follower {
                 );
                 false
             }
+            // The topics hear these from the link themselves.
+            SystemEvent::TopicEpoch(_) | SystemEvent::TopicKeyAvailable(_) | SystemEvent::TopicMembersChanged(_) => {
+                false
+            }
             SystemEvent::PeerVisible(_)
             | SystemEvent::PeerHidden(_)
             | SystemEvent::MemberKeypairRotated(_)
@@ -175,7 +182,7 @@ impl Follower {
     }
 
     /// Reads both lists; false when there is no link or no answer.
-    async fn read_lists(&self) -> bool {
+    async fn read_lists(&mut self) -> bool {
         let Some(session) = self.link.session() else { return false };
         // A broker that knows our frames tells all members; others tell who is
         // connected, which is then all there is to pin.
@@ -196,14 +203,14 @@ impl Follower {
         }
     }
 
-    async fn ask(&self, knows_members: bool) -> Result<(), Error> {
+    async fn ask(&mut self, knows_members: bool) -> Result<(), Error> {
         let bare = |req_id| Bare { req_id: Some(req_id) };
         let mut heard = false;
         let answer = self.link.request(|id| ClientFrame::ListPeers(bare(id)), LIMIT).await?;
         if let ServerFrame::PeersList(list) = answer {
             let present: Vec<Presence> = list.peers.iter().filter_map(presence).collect();
             if !knows_members {
-                self.pin(list.peers.iter().filter_map(shown::peer)).await?;
+                self.pin(list.peers.iter().filter_map(shown::peer), &[]).await?;
             }
             self.presence.send_if_modified(|old| {
                 let changed = **old != present;
@@ -220,10 +227,12 @@ impl Follower {
                 let pinned = Arc::clone(&self.members.borrow());
                 let known: HashMap<&str, &PinnedMember> =
                     pinned.iter().map(|member| (member.member_id.as_str(), member)).collect();
-                let mesh = self.identity.mesh_id();
-                let rows = list.members.iter().take(MAX_MEMBERS);
-                self.pin(rows.filter_map(|row| shown::member(row, mesh, known.get(row.member_id.as_str()).copied())))
-                    .await?;
+                let identity = self.identity.clone();
+                let rows = &list.members[..list.members.len().min(MAX_MEMBERS)];
+                let pinned_as = |row: &MemberRow| known.get(row.member_id.as_str()).copied();
+                let seen = rows.iter().filter_map(|row| shown::member(row, identity.mesh_id(), pinned_as(row)));
+                self.pin(seen, rows).await?;
+                self.offer_certificate(rows).await;
             }
         }
         // Last: who is seen for the first time is pinned by now.
@@ -231,6 +240,18 @@ impl Follower {
             self.note_seen();
         }
         Ok(())
+    }
+
+    /// Brings the broker the own certificate if it lacks it.
+    async fn offer_certificate(&mut self, rows: &[MemberRow]) {
+        let Some(certificate) = self.certificates.offer(rows) else { return };
+        let put =
+            |id| ClientFrame::MemberCertificatePut(Box::new(MemberCertificatePut { certificate, req_id: Some(id) }));
+        match self.link.request(put, LIMIT).await {
+            Ok(ServerFrame::Ack(ack)) if ack.error.is_none() => {}
+            Ok(answer) => tracing::info!("The broker did not take the member's certificate ({})", answer.kind()),
+            Err(error) => tracing::info!(error = %error, "The broker did not take the member's certificate: {error}"),
+        }
     }
 
     /// Notes who was seen. Only pinned members are kept, so that a broker cannot
@@ -247,8 +268,10 @@ impl Follower {
         });
     }
 
-    /// Brings rows into the pinned list: disk first, then everybody else.
-    async fn pin(&self, shown: impl Iterator<Item = ShownMember>) -> Result<(), Error> {
+    /// Brings rows into the pinned list: disk first, then everybody else. Whose
+    /// certificate holds is known before: nobody who wakes for a new member has to
+    /// wait for it.
+    async fn pin(&mut self, shown: impl Iterator<Item = ShownMember>, rows: &[MemberRow]) -> Result<(), Error> {
         let now = self.clock.now();
         let mut list: Vec<PinnedMember> = self.members.borrow().as_ref().clone();
         let mut changed_any = false;
@@ -262,6 +285,7 @@ impl Follower {
             }
             news.into_iter().for_each(|news| self.tell(news, now));
         }
+        self.certificates.learn(rows, &list);
         if changed_any {
             list.sort_by(|one, other| one.display_name.cmp(&other.display_name));
             self.members.send_replace(Arc::new(list));
@@ -270,7 +294,7 @@ impl Follower {
     }
 
     /// What the operator decided: disk first, then everybody else.
-    async fn change(&self, change: Change) -> Result<PinnedMember, Error> {
+    async fn change(&mut self, change: Change) -> Result<PinnedMember, Error> {
         let now = self.clock.now();
         let mut list: Vec<PinnedMember> = self.members.borrow().as_ref().clone();
         let changed = match &change {
@@ -289,6 +313,7 @@ impl Follower {
             list.push(member.clone());
         }
         list.sort_by(|one, other| one.display_name.cmp(&other.display_name));
+        self.certificates.tell(&list);
         self.members.send_replace(Arc::new(list));
         let last = changed.into_iter().next_back();
         last.ok_or_else(|| Error::Damaged { member_id: String::new(), detail: "nothing was changed".to_owned() })

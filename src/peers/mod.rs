@@ -4,9 +4,11 @@
 //! daemon has pinned, hidden and offline ones included, also without a link.
 //! What runs here: one task (`follower.rs`) that follows the link's news.
 //! What it guarantees: a member keeps the key of its first sight and a name its
-//! first bearer (`domain::pinning`), whatever the broker says later.
+//! first bearer (`domain::pinning`), whatever the broker says later; a member
+//! counts as certified by the owner's signature alone (`certified.rs`).
 //! What it must not do: ask the broker who a destination means.
 
+mod certified;
 pub mod entity;
 mod error;
 mod follower;
@@ -20,10 +22,13 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::certified::Certificates;
+pub use self::certified::{Certified, Trust};
 pub use self::error::Error;
 use self::follower::Follower;
 use crate::broker_client;
 use crate::db::connect::Sqlite;
+use crate::domain::certificate::CertifiedRole;
 use crate::domain::ids::{MemberId, MemberKey};
 use crate::domain::roster::{self, Holder, PinnedMember};
 use crate::domain::time::UnixMillis;
@@ -79,6 +84,7 @@ pub struct Handle {
     members: watch::Receiver<Arc<Vec<PinnedMember>>>,
     presence: watch::Receiver<Arc<Vec<Presence>>>,
     sightings: watch::Receiver<Arc<Sightings>>,
+    certified: watch::Receiver<Arc<Certified>>,
     requests: mpsc::Sender<Request>,
     disk_full: Arc<AtomicBool>,
     clock: Clock,
@@ -138,17 +144,31 @@ pub struct Parts {
     handle: Handle,
 }
 
+/// What the roster needs of the rest of the daemon.
+#[derive(Debug)]
+pub struct Setup {
+    /// Where members are pinned.
+    pub db: Sqlite,
+    /// Who this daemon is.
+    pub identity: Identity,
+    /// Where the roster comes from.
+    pub link: broker_client::Handle,
+    /// Where news go.
+    pub hub: Hub,
+    /// Dates them.
+    pub clock: Clock,
+    /// How long messages may be on their way under a key that was rotated out.
+    pub grace: Duration,
+    /// What certificates are checked against.
+    pub trust: Trust,
+}
+
 /// Reads the pinned members.
-pub async fn prepare(
-    db: Sqlite,
-    identity: Identity,
-    link: broker_client::Handle,
-    hub: Hub,
-    clock: Clock,
-    grace: Duration,
-    supervisor: &Supervisor,
-) -> Result<Parts, Error> {
+pub async fn prepare(setup: Setup, supervisor: &Supervisor) -> Result<Parts, Error> {
+    let Setup { db, identity, link, hub, clock, grace, trust } = setup;
     let pinned = repo::all(db.readers()).await?;
+    let (certificates, certified) =
+        Certificates::new(identity.mesh_id().clone(), identity.member_id().clone(), trust, &pinned);
     let (members_tx, members) = watch::channel(Arc::new(pinned));
     let (presence_tx, presence) = watch::channel(Arc::default());
     let (sightings_tx, sightings) = watch::channel(Arc::default());
@@ -163,11 +183,12 @@ pub async fn prepare(
         members: members_tx,
         presence: presence_tx,
         sightings: sightings_tx,
+        certificates,
         requests,
         disk_full: Arc::clone(&disk_full),
         stop: supervisor.token(Phase::Workers),
     };
-    let handle = Handle { members, presence, sightings, requests: requests_tx, disk_full, clock, grace };
+    let handle = Handle { members, presence, sightings, certified, requests: requests_tx, disk_full, clock, grace };
     Ok(Parts { follower, handle })
 }
 
@@ -196,6 +217,18 @@ impl Handle {
     /// A signal for each change of the pinned members.
     pub fn changes(&self) -> watch::Receiver<Arc<Vec<PinnedMember>>> {
         self.members.clone()
+    }
+
+    /// What the mesh's owner let this member do; `None` when no certificate leads
+    /// from its pinned key to the owner's, and for a member that was removed. Until
+    /// the first roster after a start only this daemon's own member can have one.
+    pub fn certified(&self, member_id: &MemberId) -> Option<CertifiedRole> {
+        self.certified.borrow().get(member_id).copied()
+    }
+
+    /// All members whose certificates hold; a signal for each change.
+    pub fn certificates(&self) -> watch::Receiver<Arc<Certified>> {
+        self.certified.clone()
     }
 
     /// Who is connected, as the broker said last.

@@ -14,7 +14,7 @@ use crate::wire::roster::{MemberRow, PeerRow, RotationStatement};
 use crate::wire::text;
 
 /// Rotations of one member that are checked at most, the newest.
-const MAX_CHECKED: usize = 256;
+pub(super) const MAX_CHECKED: usize = 256;
 
 /// A row of the list of members. `pinned` is what is known of the member.
 pub(super) fn member(row: &MemberRow, mesh: &MeshId, pinned: Option<&PinnedMember>) -> Option<ShownMember> {
@@ -63,7 +63,7 @@ pub(super) fn peer(row: &PeerRow) -> Option<ShownMember> {
 
 /// The change that a statement proves: both keys signed it, for this member of
 /// this mesh.
-fn verified_change(statement: &RotationStatement, mesh: &MeshId, member_id: &MemberId) -> Option<KeyChange> {
+pub(super) fn verified_change(statement: &RotationStatement, mesh: &MeshId, member_id: &MemberId) -> Option<KeyChange> {
     if statement.member_id != member_id.as_str() {
         return None;
     }

@@ -8,6 +8,7 @@ use super::delivery::{Priority, Push};
 use super::features::ConcurrencyPolicy;
 use super::hello::Group;
 use super::roster::RotationStatement;
+use super::topics::TopicChange;
 
 /// The `subtype` of an event.
 pub const SYSTEM: &str = "system";
@@ -90,6 +91,12 @@ pub enum SystemEvent {
     MemberRenamed(MemberRenamed),
     /// `member_concurrent_connection`.
     MemberConcurrentConnection(ConcurrentConnection),
+    /// `topic_epoch`: a topic has a new key.
+    TopicEpoch(TopicChange),
+    /// `topic_key_available`: a copy of a key is there for the receiver.
+    TopicKeyAvailable(TopicChange),
+    /// `topic_members_changed`: somebody came or went.
+    TopicMembersChanged(TopicChange),
     /// An event of another version, or data of another shape.
     Other {
         /// The event's name.
@@ -121,6 +128,9 @@ impl SystemEvent {
             "member_concurrent_connection" => {
                 ConcurrentConnection::deserialize(data).map(Self::MemberConcurrentConnection)
             }
+            "topic_epoch" => TopicChange::deserialize(data).map(Self::TopicEpoch),
+            "topic_key_available" => TopicChange::deserialize(data).map(Self::TopicKeyAvailable),
+            "topic_members_changed" => TopicChange::deserialize(data).map(Self::TopicMembersChanged),
             _ => Ok(Self::Other { event: event.to_owned(), data: data.clone() }),
         };
         Some(typed.unwrap_or_else(|_| Self::Other { event: event.to_owned(), data: data.clone() }))
@@ -138,6 +148,9 @@ impl SystemEvent {
             Self::MemberRevoked(_) => "member_revoked",
             Self::MemberRenamed(_) => "member_renamed",
             Self::MemberConcurrentConnection(_) => "member_concurrent_connection",
+            Self::TopicEpoch(_) => "topic_epoch",
+            Self::TopicKeyAvailable(_) => "topic_key_available",
+            Self::TopicMembersChanged(_) => "topic_members_changed",
             Self::Other { event, .. } => event,
         }
     }
@@ -169,6 +182,9 @@ impl SystemEvent {
             Self::MemberRevoked(revoked) => serde_json::to_value(revoked),
             Self::MemberRenamed(renamed) => serde_json::to_value(renamed),
             Self::MemberConcurrentConnection(second) => serde_json::to_value(second),
+            Self::TopicEpoch(change) | Self::TopicKeyAvailable(change) | Self::TopicMembersChanged(change) => {
+                serde_json::to_value(change)
+            }
             Self::Other { data, .. } => Ok(data),
         };
         data.unwrap_or_default()

@@ -6,12 +6,17 @@ use super::admin::{
     ApiKeyCreate, ApiKeyCreated, ApiKeyList, ApiKeyRevoke, ApiKeysList, InviteCreate, InviteList, InviteRevoke,
     InvitesList, MemberRevoke, MembersGet, MeshPolicy, MeshPolicyGet, MeshPolicySet,
 };
+use super::certificate::{MemberCertificateFound, MemberCertificateGet, MemberCertificatePut};
 use super::delivery::{Ack, ClientAck, DeliveryStatus, MessageStatus, MessageStatusResult, Push, Send};
 use super::features::{CloseReason, Drain, NegotiationRequest, NegotiationResponse};
 use super::hello::{ErrorFrame, Hello, HelloAck, SessionHello};
 use super::history::{HistoryGet, HistoryPage};
 use super::presence::{JoinGroup, LeaveGroup, SetProfile, SetStats, SetStatus, SetSummary, SetVisible};
 use super::roster::{Bare, MemberRename, MemberRotate, MemberRotated, MembersList, PeersList};
+use super::topics::{
+    TopicCreate, TopicCreated, TopicEpoch, TopicEpochNew, TopicHistory, TopicHistoryGet, TopicKeyGet, TopicKeyPut,
+    TopicKeys, TopicList, TopicMembers, TopicPending, TopicRequest,
+};
 
 /// A frame whose type this version does not know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,6 +90,10 @@ frames! {
         "member_rotate" => MemberRotate(Box<MemberRotate>),
         /// Changes the own name.
         "member_rename" => MemberRename(MemberRename),
+        /// Stores the own certificate.
+        "member_certificate_put" => MemberCertificatePut(Box<MemberCertificatePut>),
+        /// Asks for a member's certificate.
+        "member_certificate_get" => MemberCertificateGet(MemberCertificateGet),
         /// Ends the own membership.
         "member_leave" => MemberLeave(Bare),
         /// Ends a membership.
@@ -109,6 +118,28 @@ frames! {
         "api_key_revoke" => ApiKeyRevoke(ApiKeyRevoke),
         /// Asks for older messages.
         "history_get" => HistoryGet(HistoryGet),
+        /// Makes a topic.
+        "topic_create" => TopicCreate(Box<TopicCreate>),
+        /// Asks for the topics.
+        "topic_list" => TopicList(Bare),
+        /// Comes into a topic.
+        "topic_join" => TopicJoin(TopicRequest),
+        /// Goes out of a topic.
+        "topic_leave" => TopicLeave(TopicRequest),
+        /// Asks who is in a topic.
+        "topic_members" => TopicMembers(TopicRequest),
+        /// Asks for what was posted.
+        "topic_history" => TopicHistory(TopicHistoryGet),
+        /// Has read a topic.
+        "topic_mark_read" => TopicMarkRead(TopicRequest),
+        /// Begins an epoch of a topic's key.
+        "topic_epoch_new" => TopicEpochNew(Box<TopicEpochNew>),
+        /// Gives a topic's key to members.
+        "topic_key_put" => TopicKeyPut(TopicKeyPut),
+        /// Asks for a topic's keys.
+        "topic_key_get" => TopicKeyGet(TopicKeyGet),
+        /// Asks who waits for a key.
+        "topic_key_pending" => TopicKeyPending(Bare),
         /// Sets the own status.
         "set_status" => SetStatus(SetStatus),
         /// Sets the own summary.
@@ -151,6 +182,8 @@ frames! {
         "members_list" => MembersList(MembersList),
         /// The new key is registered.
         "member_rotated" => MemberRotated(MemberRotated),
+        /// A member's certificate.
+        "member_certificate" => MemberCertificate(Box<MemberCertificateFound>),
         /// What the owner has set.
         "mesh_policy" => MeshPolicy(MeshPolicy),
         /// Invites.
@@ -161,6 +194,20 @@ frames! {
         "api_key_created" => ApiKeyCreated(ApiKeyCreated),
         /// Older messages.
         "history_page" => HistoryPage(HistoryPage),
+        /// The topic.
+        "topic_created" => TopicCreated(TopicCreated),
+        /// Topics.
+        "topic_list_response" => TopicList(TopicList),
+        /// Who is in a topic.
+        "topic_members_response" => TopicMembers(TopicMembers),
+        /// What was posted.
+        "topic_history_response" => TopicHistory(TopicHistory),
+        /// The newest epoch of a topic's key.
+        "topic_epoch" => TopicEpoch(Box<TopicEpoch>),
+        /// Epochs and the asker's keys.
+        "topic_keys" => TopicKeys(TopicKeys),
+        /// Who waits for a key.
+        "topic_pending" => TopicPending(TopicPending),
         /// Says why the broker closes.
         "close_reason" => CloseReason(CloseReason),
         /// The broker is about to restart.

@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::certificate::MemberCertificate;
 use super::features::ConcurrencyPolicy;
 use super::hello::CapabilityStatement;
 use super::text;
@@ -41,6 +42,9 @@ pub enum InviteError {
     /// The owner did not sign it.
     #[error("the invite's signature is not the owner's")]
     BadSignature,
+    /// What stands behind `#` is no key that the owner signed for this invite.
+    #[error("the part of the link behind # is cut off or changed")]
+    BadLinkKey,
 }
 
 /// The payload of a version 1 invite. Whoever has all of it can join, so its
@@ -88,6 +92,10 @@ pub struct JoinRequest {
     /// ignores it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<CapabilityStatement>,
+    /// That the owner let the key in, made with the part of the link behind `#`.
+    /// A broker that does not know the field ignores it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<MemberCertificate>,
 }
 
 /// Answer of `POST /join`: 200 with `ok: true`, or 400 with `error`.
@@ -183,7 +191,8 @@ pub struct RegisterInviteResponse {
 
 /// The token in a link: `ic://join/<token>`, `http(s)://<host>/join/<token>`
 /// with an optional two-letter language before `join`, or the token itself.
-/// A query or fragment behind the token is cut off.
+/// A query or fragment behind the token is cut off: what stands behind `#` is a
+/// secret that no broker gets.
 pub fn token_of(link: &str) -> Result<&str, InviteError> {
     let link = link.trim();
     if link.len() > MAX_TOKEN_BYTES {
@@ -318,6 +327,7 @@ impl fmt::Debug for JoinRequest {
             .field("peer_pubkey", &self.peer_pubkey)
             .field("display_name", &self.display_name)
             .field("capabilities", &self.capabilities)
+            .field("certificate", &self.certificate)
             .finish_non_exhaustive()
     }
 }

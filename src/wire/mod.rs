@@ -13,10 +13,13 @@
 //! | right after it | `feature_negotiation_request` | `feature_negotiation_response` |
 //! | messages | `send`, `client_ack`, `message_status` | `ack`, `push`, `delivery_status` (needs `delivery_ack`), `message_status_result` |
 //! | roster | `list_peers`, `member_list` | `peers_list`, `members_list`, events as `push` |
-//! | oneself | `member_rotate`, `member_rename`, `member_leave` | `member_rotated`, `ack`, `ack` |
+//! | oneself | `member_rotate`, `member_rename`, `member_leave`, `member_certificate_put` | `member_rotated`, `ack`, `ack`, `ack` |
+//! | a certificate | `member_certificate_get` | `member_certificate` |
 //! | oneself, without an answer | `set_status`, `set_summary`, `set_stats`, `join_group`, `leave_group` | |
 //! | oneself, answered by `ack` | `set_visible`, `set_profile` | `ack` |
 //! | the mesh, signed | `members_get`, `member_revoke`, `mesh_policy_get`, `mesh_policy_set`, `invite_create`, `invite_list`, `invite_revoke`, `api_key_create`, `api_key_list`, `api_key_revoke` | `members_list`, `mesh_policy`, `invites_list`, `api_key_created`, `api_keys_list`, `ack` |
+//! | topics | `topic_create`, `topic_list`, `topic_join`, `topic_leave`, `topic_members`, `topic_history`, `topic_mark_read` | `topic_created`, `topic_list_response`, `ack`, `topic_members_response`, `topic_history_response` |
+//! | topic keys | `topic_epoch_new`, `topic_key_put`, `topic_key_get`, `topic_key_pending` | `topic_epoch`, `ack`, `topic_keys`, `topic_pending` |
 //! | older messages | `history_get` | `history_page` |
 //! | the end | `close_reason` | `close_reason`, `drain` |
 //!
@@ -24,6 +27,7 @@
 //! bodies of the same broker.
 
 pub mod admin;
+pub mod certificate;
 pub mod close;
 pub mod codec;
 pub mod delivery;
@@ -40,3 +44,4 @@ pub mod roster;
 #[cfg(test)]
 mod tests;
 pub mod text;
+pub mod topics;

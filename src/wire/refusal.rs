@@ -66,6 +66,8 @@ refusals! {
         "target_not_found: the member was revoked";
     /// No topic of the mesh has that id.
     TopicNotFound = "topic_not_found", retry false, "target_not_found: no topic has this id";
+    /// No more fit into the topic.
+    TopicFull = "topic_full", retry false, "forbidden: the topic has as many members as it can have";
     /// The mesh is gone.
     MeshNotFound = "mesh_not_found", retry false, "target_not_found: the mesh is gone";
     /// The id was used for another request.

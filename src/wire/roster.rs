@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::certificate::MemberCertificate;
 use super::hello::{CapabilityStatement, Group};
 
 /// A request that has no field beside its correlation id.
@@ -125,6 +126,9 @@ pub struct MemberRow {
     /// The whole chain of its keys, oldest change first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotations: Option<Vec<RotationStatement>>,
+    /// That the owner let it in; absent for who joined with a plain link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<MemberCertificate>,
 }
 
 /// `members_list`: the answer to `member_list`, which any member may ask.

@@ -178,7 +178,7 @@ pub(crate) const FOLDERS: &[Folder] = &[
     },
     Folder {
         name: "topics",
-        rank: 5,
+        rank: 6,
         may_import: &[
             "domain",
             "crypto",
@@ -186,38 +186,38 @@ pub(crate) const FOLDERS: &[Folder] = &[
             "config",
             "runtime",
             "telemetry",
-            "db",
             "identity",
             "events",
             "broker_client",
+            "peers",
         ],
         must_not_use: NO_RPC,
-        reason: "topic keys serve sending and receiving; it depends on neither",
+        reason: "topic keys serve sending and receiving and depend on neither; who may have one is known by `peers`",
     },
     Folder {
         name: "outbox",
-        rank: 6,
+        rank: 7,
         may_import: AROUND_THE_DATABASES,
         must_not_use: NO_RPC,
         reason: "durable sending knows no caller, no hook and no inbox: a damaged inbox never stops it",
     },
     Folder {
         name: "inbox",
-        rank: 6,
+        rank: 7,
         may_import: AROUND_THE_DATABASES,
         must_not_use: NO_RPC,
         reason: "durable receiving publishes to `events` and never knows who listens",
     },
     Folder {
         name: "files",
-        rank: 7,
+        rank: 8,
         may_import: ABOVE_THE_DATABASES,
         must_not_use: NO_RPC,
         reason: "a share is announced through `outbox` like any other message",
     },
     Folder {
         name: "cold",
-        rank: 7,
+        rank: 8,
         may_import: &[
             "domain",
             "crypto",
@@ -234,14 +234,14 @@ pub(crate) const FOLDERS: &[Folder] = &[
     },
     Folder {
         name: "hooks",
-        rank: 7,
+        rank: 8,
         may_import: &["domain", "config", "runtime", "telemetry", "db", "events", "outbox", "inbox"],
         must_not_use: NO_RPC,
         reason: "hooks reply through `outbox`; how their socket is served is the API's business",
     },
     Folder {
         name: "api",
-        rank: 8,
+        rank: 9,
         may_import: &[
             "domain",
             "proto",
@@ -263,14 +263,14 @@ pub(crate) const FOLDERS: &[Folder] = &[
     },
     Folder {
         name: "broker",
-        rank: 8,
+        rank: 9,
         may_import: &["domain", "crypto", "wire", "config", "runtime", "telemetry", "db"],
         must_not_use: &["tonic"],
         reason: "the broker never sees plaintext or a daemon's state: what seems shared belongs in `wire` or `domain`",
     },
     Folder {
         name: "daemon",
-        rank: 9,
+        rank: 10,
         may_import: &[
             "domain",
             "proto",
@@ -297,7 +297,7 @@ pub(crate) const FOLDERS: &[Folder] = &[
     },
     Folder {
         name: "cli",
-        rank: 10,
+        rank: 11,
         may_import: &["domain", "proto", "config", "runtime", "telemetry", "membership", "cold", "daemon", "broker"],
         must_not_use: NO_SQL,
         reason: "verbs are clients of the daemon; they reach its data through the API like everyone else",

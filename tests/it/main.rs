@@ -4,7 +4,7 @@
 //! `cli` types commands and reads what they say, `process` looks at files and
 //! exit codes, `outbox` and `inbox` at what the daemon keeps, `upgrade` at what
 //! earlier versions kept, `roster` at whom it trusts, `api` at its local
-//! surface, `faults` kills processes and checks that nothing acknowledged was
+//! surface, `topics` at who reads what is posted, `faults` kills processes and checks that nothing acknowledged was
 //! lost, `hooks` runs scripts for events, `failures` provokes every failure that a user can meet and keeps the
 //! texts.
 
@@ -27,4 +27,5 @@ mod outbox;
 mod process;
 mod roster;
 mod support;
+mod topics;
 mod upgrade;

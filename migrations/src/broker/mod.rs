@@ -5,6 +5,8 @@ use sea_orm_migration::prelude::*;
 mod m20261123_000001_initial;
 mod m20261125_000002_nodes_and_keys;
 mod m20261125_000003_indexes;
+mod m20261127_000004_certificates;
+mod m20261127_000005_topics;
 
 /// The broker database's migrations.
 #[derive(Debug)]
@@ -17,6 +19,8 @@ impl MigratorTrait for BrokerMigrator {
             Box::new(m20261123_000001_initial::Migration),
             Box::new(m20261125_000002_nodes_and_keys::Migration),
             Box::new(m20261125_000003_indexes::Migration),
+            Box::new(m20261127_000004_certificates::Migration),
+            Box::new(m20261127_000005_topics::Migration),
         ]
     }
 }

@@ -105,7 +105,7 @@ fn reason(status: &tonic::Status) -> String {
 async fn whatever_fails_is_a_problem_with_a_code() {
     let daemon = daemon();
     assert_eq!(code(daemon.unix("GET /nope", &[]).await).await, "route_not_found");
-    assert_eq!(code(daemon.unix("GET /v1/topic/list", &[]).await).await, "not_served");
+    assert_eq!(code(daemon.unix("GET /v1/file/list", &[]).await).await, "not_served");
     assert_eq!(code(daemon.unix("GET /v1/inbox/search?q=x", &[]).await).await, "capability_disabled");
     assert_eq!(code(daemon.unix("GET /v1/broken", &[]).await).await, "internal_error");
     let wrong_method = daemon.unix("GET /v1/send", &[]).await;
@@ -117,8 +117,8 @@ async fn whatever_fails_is_a_problem_with_a_code() {
 async fn grpc_callers_get_a_status_with_details() {
     let daemon = daemon();
     for (path, expected) in [
-        ("/claudemesh.v1.TopicService/ListTopics", "not_served"),
-        ("/claudemesh.v1.TopicService/Nope", "route_not_found"),
+        ("/claudemesh.v1.FileService/ListFiles", "not_served"),
+        ("/claudemesh.v1.FileService/Nope", "route_not_found"),
         ("/v1/send?token=x", "token_in_query"),
     ] {
         assert_eq!(reason(&daemon.grpc(path, &[]).await), expected, "{path}");

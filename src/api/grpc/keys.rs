@@ -53,22 +53,22 @@ impl KeysService for Grpc {
 
     async fn rotate_topic_key(
         &self,
-        _request: Request<admin::RotateTopicKeyRequest>,
+        request: Request<admin::RotateTopicKeyRequest>,
     ) -> Result<Response<admin::RotateTopicKeyResponse>, Status> {
-        answer(Err(Failure::not_served("RotateTopicKey")))
+        answer(self.0.rotate_topic_key(request.into_inner()).await)
     }
 
     async fn list_topic_admissions(
         &self,
-        _request: Request<admin::ListTopicAdmissionsRequest>,
+        request: Request<admin::ListTopicAdmissionsRequest>,
     ) -> Result<Response<admin::ListTopicAdmissionsResponse>, Status> {
-        answer(Err(Failure::not_served("ListTopicAdmissions")))
+        answer(self.0.list_topic_admissions(request.into_inner()).await)
     }
 
     async fn admit_topic_member(
         &self,
-        _request: Request<admin::AdmitTopicMemberRequest>,
+        request: Request<admin::AdmitTopicMemberRequest>,
     ) -> Result<Response<admin::AdmitTopicMemberResponse>, Status> {
-        answer(Err(Failure::not_served("AdmitTopicMember")))
+        answer(self.0.admit_topic_member(request.into_inner()).await)
     }
 }

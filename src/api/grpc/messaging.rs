@@ -38,6 +38,7 @@ impl MessagingService for Grpc {
         &self,
         request: Request<pb::PostTopicRequest>,
     ) -> Result<Response<pb::PostTopicResponse>, Status> {
-        answer(self.0.post_topic(request.into_inner()))
+        let key = idempotency_key(request.metadata()).map_err(|failure| failure.to_status())?;
+        answer(self.0.post_topic(request.into_inner(), key).await)
     }
 }

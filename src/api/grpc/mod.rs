@@ -15,6 +15,7 @@ pub mod lifecycle;
 pub mod messaging;
 pub mod outbox;
 pub mod peers;
+pub mod topics;
 
 use axum::Router;
 use axum::body::Body;
@@ -41,12 +42,13 @@ use crate::proto::pb::event_service_server::{EventServiceServer, SERVICE_NAME as
 use crate::proto::pb::inbox_service_server::{InboxServiceServer, SERVICE_NAME as INBOX};
 use crate::proto::pb::messaging_service_server::{MessagingServiceServer, SERVICE_NAME as MESSAGING};
 use crate::proto::pb::peer_service_server::{PeerServiceServer, SERVICE_NAME as PEERS};
+use crate::proto::pb::topic_service_server::{SERVICE_NAME as TOPICS, TopicServiceServer};
 use crate::proto::{FILE_DESCRIPTOR_SET, METHODS};
 
 pub use tonic_health::server::HealthReporter;
 
 /// The services that are served; the empty name stands for the daemon.
-const SERVED: [&str; 10] = ["", MESSAGING, INBOX, EVENTS, PEERS, CONTROL, LIFECYCLE, OUTBOX, KEYS, HOOKS];
+const SERVED: [&str; 11] = ["", MESSAGING, TOPICS, INBOX, EVENTS, PEERS, CONTROL, LIFECYCLE, OUTBOX, KEYS, HOOKS];
 /// The standard services, which reflection lists too.
 const STANDARD: [&str; 1] = ["grpc.health.v1.Health"];
 
@@ -99,6 +101,7 @@ macro_rules! methods {
 
 methods! {
     messaging: MessagingServiceServer = MESSAGING,
+    topics: TopicServiceServer = TOPICS,
     inbox: InboxServiceServer = INBOX,
     events: EventServiceServer = EVENTS,
     peers: PeerServiceServer = PEERS,

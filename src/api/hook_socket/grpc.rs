@@ -10,7 +10,6 @@ use tonic::{Request, Response, Status, Streaming};
 use super::OfRun;
 use crate::api::grpc::{answer, idempotency_key};
 use crate::api::limits::MAX_GRPC_MESSAGE;
-use crate::api::status::Failure;
 use crate::proto::pb;
 use crate::proto::pb::messaging_service_server::{MessagingService, MessagingServiceServer};
 
@@ -49,9 +48,12 @@ impl MessagingService for OfRun {
         &self,
         request: Request<pb::PostTopicRequest>,
     ) -> Result<Response<pb::PostTopicResponse>, Status> {
-        let request = request.into_inner();
-        let posted: Result<_, Failure> =
-            self.admit_post(&request.topic, &request.reply_to_id).and_then(|_| self.services.post_topic(request));
-        answer(posted)
+        let posted = async {
+            let key = idempotency_key(request.metadata())?;
+            let request = request.into_inner();
+            let allowed = self.admit_post(&request.topic, &request.reply_to_id)?;
+            self.services.post_of_hook(request, key, allowed).await
+        };
+        answer(posted.await)
     }
 }

@@ -26,7 +26,10 @@ async fn send(State(of_run): State<OfRun>, request: Request) -> Result<Response,
 }
 
 async fn post_topic(State(of_run): State<OfRun>, request: Request) -> Result<Response, Failure> {
+    let key = key_of(request.headers())?;
     let Body(request) = Body::<pb::PostTopicRequest>::from_request(request, &of_run.services).await?;
-    of_run.admit_post(&request.topic, &request.reply_to_id)?;
-    of_run.services.post_topic(request).map(|response| Json(response).into_response())
+    let allowed = of_run.admit_post(&request.topic, &request.reply_to_id)?;
+    let response = of_run.services.post_of_hook(request, key, allowed).await?;
+    let status = if response.duplicate { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(response)).into_response())
 }

@@ -50,3 +50,29 @@ pub async fn accept_name(
 ) -> Result<Json<admin::AcceptNameBindingResponse>, Failure> {
     services.accept_name_binding(request).await.map(Json)
 }
+
+/// `POST /v1/keys/rotate-topic-key`.
+pub async fn rotate_topic_key(
+    State(services): State<Services>,
+    Body(request): Body<admin::RotateTopicKeyRequest>,
+) -> Result<Json<admin::RotateTopicKeyResponse>, Failure> {
+    services.rotate_topic_key(request).await.map(Json)
+}
+
+/// `GET /v1/keys/topic-admissions`.
+pub async fn list_topic_admissions(
+    State(services): State<Services>,
+    parameters: Parameters,
+) -> Result<(HeaderMap, Json<admin::ListTopicAdmissionsResponse>), Failure> {
+    let response = services.list_topic_admissions(parameters.into_request(&[], &[])?).await?;
+    let token = response.next_page_token.clone();
+    Ok(page(&parameters, response, &token))
+}
+
+/// `POST /v1/keys/admit-topic-member`.
+pub async fn admit_topic_member(
+    State(services): State<Services>,
+    Body(request): Body<admin::AdmitTopicMemberRequest>,
+) -> Result<Json<admin::AdmitTopicMemberResponse>, Failure> {
+    services.admit_topic_member(request).await.map(Json)
+}

@@ -21,3 +21,14 @@ pub async fn send(
     let status = if response.duplicate { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(response)).into_response())
 }
+
+/// `POST /v1/topic/post` (R77, R146): statuses as for `send`.
+pub async fn post_topic(
+    State(services): State<Services>,
+    headers: HeaderMap,
+    Body(request): Body<pb::PostTopicRequest>,
+) -> Result<Response, Failure> {
+    let response = services.post_topic(request, key_of(&headers)?).await?;
+    let status = if response.duplicate { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(response)).into_response())
+}

@@ -17,6 +17,7 @@ pub mod keys;
 pub mod messaging;
 pub mod outbox;
 pub mod peers;
+pub mod topics;
 
 use axum::Router;
 use axum::routing::{get, post};
@@ -27,16 +28,8 @@ use super::status::Failure;
 use crate::domain::error_code::ErrorCode;
 
 /// Routes of the API that this version does not serve, and what they belong to.
-const NOT_SERVED: [(&str, &str); 8] = [
-    ("/v1/topic/post", "topics"),
-    ("/v1/topic/subscribe", "topics"),
-    ("/v1/topic/unsubscribe", "topics"),
-    ("/v1/topic/list", "topics"),
-    ("/v1/profile", "profiles"),
-    ("/v1/file/share", "files"),
-    ("/v1/file/get", "files"),
-    ("/v1/file/list", "files"),
-];
+const NOT_SERVED: [(&str, &str); 4] =
+    [("/v1/profile", "profiles"), ("/v1/file/share", "files"), ("/v1/file/get", "files"), ("/v1/file/list", "files")];
 
 /// Routes behind a capability that is off, by what they begin with (R82, R103 to
 /// R105).
@@ -56,6 +49,10 @@ const GATED: [(&str, &str); 9] = [
 pub fn router(services: Services) -> Router {
     Router::new()
         .route("/v1/send", post(messaging::send))
+        .route("/v1/topic/post", post(messaging::post_topic))
+        .route("/v1/topic/subscribe", post(topics::subscribe))
+        .route("/v1/topic/unsubscribe", post(topics::unsubscribe))
+        .route("/v1/topic/list", get(topics::list))
         .route("/v1/inbox", get(inbox::list))
         .route("/v1/events", get(events::stream))
         .route("/v1/peers", get(peers::list))
@@ -78,6 +75,9 @@ pub fn router(services: Services) -> Router {
         .route("/v1/keys/verify", post(keys::verify))
         .route("/v1/keys/accept-key", post(keys::accept_key))
         .route("/v1/keys/accept-name", post(keys::accept_name))
+        .route("/v1/keys/rotate-topic-key", post(keys::rotate_topic_key))
+        .route("/v1/keys/topic-admissions", get(keys::list_topic_admissions))
+        .route("/v1/keys/admit-topic-member", post(keys::admit_topic_member))
         .route("/healthz", get(control::alive))
         .route("/readyz", get(control::ready))
         .with_state(services)

@@ -37,7 +37,7 @@ impl Services {
         let members = self.0.deps.peers.members();
         let mut page: Vec<admin::PinnedMember> = members
             .iter()
-            .map(|member| pinned_member(member, &members))
+            .map(|member| self.pinned_member(member, &members))
             .filter(|member| {
                 !request.pending_only || !member.shown_pubkey.is_empty() || !member.name_bound_to.is_empty()
             })
@@ -86,7 +86,7 @@ impl Services {
         let safety_number = deps.identity.safety_number(peer.key);
         let shown = peer.changed_key.map(|key| deps.identity.safety_number(key)).unwrap_or_default();
         let members = deps.peers.members();
-        let mut member = pinned_member(&peer, &members);
+        let mut member = self.pinned_member(&peer, &members);
         let given: String = request.safety_number.chars().filter(|c| !c.is_whitespace() && *c != '-').collect();
         if !given.is_empty() {
             if given != safety_number.replace(' ', "") {
@@ -105,12 +105,35 @@ impl Services {
     async fn change(&self, change: Change) -> Result<admin::PinnedMember, Failure> {
         let peers = &self.0.deps.peers;
         let changed = peers.change(change).await?;
-        Ok(pinned_member(&changed, &peers.members()))
+        Ok(self.pinned_member(&changed, &peers.members()))
+    }
+
+    pub(super) fn pinned_member(&self, member: &PinnedMember, members: &[PinnedMember]) -> admin::PinnedMember {
+        let claimed = names::key(&member.display_name);
+        let bound_to = members
+            .iter()
+            .find(|other| other.member_id != member.member_id && other.holds_name(&claimed))
+            .filter(|_| member.bound_name.as_deref() != Some(claimed.as_str()));
+        admin::PinnedMember {
+            member_id: member.member_id.to_string(),
+            pubkey: member.key.to_hex(),
+            display_name: member.display_name.clone(),
+            bound_name: member.bound_name.clone().unwrap_or_default(),
+            pin_state: pin_state(member).into(),
+            shown_pubkey: member.changed_key.map(MemberKey::to_hex).unwrap_or_default(),
+            name_bound_to: bound_to.map(|other| other.member_id.to_string()).unwrap_or_default(),
+            certified: self.0.deps.peers.certified(&member.member_id).is_some(),
+            capabilities: member.capabilities.clone(),
+            rotated_out_pubkeys: member.previous.iter().map(|old| old.key.to_hex()).collect(),
+            first_seen_at: Some(timestamp(member.first_seen_at)),
+            verified_at: member.verified_at.filter(|_| member.is_verified()).map(timestamp),
+            verified_pubkey: member.verified_key.map(MemberKey::to_hex).unwrap_or_default(),
+        }
     }
 
     /// The member that an operator names: by key, name, prefix or id. What was
     /// removed or is in question is found too.
-    fn member(&self, field: &'static str, text: &str) -> Result<PinnedMember, Failure> {
+    pub(super) fn member(&self, field: &'static str, text: &str) -> Result<PinnedMember, Failure> {
         let members = self.0.deps.peers.members();
         if let Some(member) = members.iter().find(|member| member.member_id.as_str() == text) {
             return Ok(member.clone());
@@ -134,29 +157,6 @@ pub(super) fn pin_state(member: &PinnedMember) -> pb::PinState {
         PinnedMember { changed_key: Some(_), .. } => pb::PinState::KeyChanged,
         member if member.is_verified() => pb::PinState::Verified,
         _ => pb::PinState::Pinned,
-    }
-}
-
-fn pinned_member(member: &PinnedMember, members: &[PinnedMember]) -> admin::PinnedMember {
-    let claimed = names::key(&member.display_name);
-    let bound_to = members
-        .iter()
-        .find(|other| other.member_id != member.member_id && other.holds_name(&claimed))
-        .filter(|_| member.bound_name.as_deref() != Some(claimed.as_str()));
-    admin::PinnedMember {
-        member_id: member.member_id.to_string(),
-        pubkey: member.key.to_hex(),
-        display_name: member.display_name.clone(),
-        bound_name: member.bound_name.clone().unwrap_or_default(),
-        pin_state: pin_state(member).into(),
-        shown_pubkey: member.changed_key.map(MemberKey::to_hex).unwrap_or_default(),
-        name_bound_to: bound_to.map(|other| other.member_id.to_string()).unwrap_or_default(),
-        certified: false,
-        capabilities: member.capabilities.clone(),
-        rotated_out_pubkeys: member.previous.iter().map(|old| old.key.to_hex()).collect(),
-        first_seen_at: Some(timestamp(member.first_seen_at)),
-        verified_at: member.verified_at.filter(|_| member.is_verified()).map(timestamp),
-        verified_pubkey: member.verified_key.map(MemberKey::to_hex).unwrap_or_default(),
     }
 }
 

@@ -13,8 +13,8 @@ use crate::api::limits::{STREAM_WINDOW, StreamPermit};
 use crate::api::status::Failure;
 use crate::api::stream::bounded;
 use crate::domain::ids::MemberKey;
-use crate::domain::message::Destination;
-use crate::outbox::AcceptedState;
+use crate::domain::message::{Destination, SendRequest};
+use crate::outbox::{Accepted, AcceptedState};
 use crate::proto::pb;
 use crate::proto::pb::send_stream_response::Result as Outcome;
 
@@ -38,20 +38,23 @@ impl Services {
     /// Queues one message. `key` is the Idempotency-Key.
     pub async fn send(&self, request: pb::SendRequest, key: Option<String>) -> Result<pb::SendResponse, Failure> {
         let kind = kind_of(&request.to);
-        let answer = self.queue(request, key, kind).await;
-        let status = match &answer {
-            Ok(response) if response.duplicate => "duplicate",
-            Ok(response) if response.status == i32::from(pb::SendStatus::Inflight) => "inflight",
-            Ok(_) => "queued",
-            Err(failure) => failure.code().name(),
-        };
-        self.0.deps.metrics.sent(name_of(kind), status);
-        answer
+        let answer = self.queue(convert::send_request(request, key), kind).await;
+        answer.map(|accepted| {
+            // Without a link the last roster says nothing about now.
+            let key = accepted.target_key.as_deref().filter(|_| self.0.link.is_up());
+            let online = key.and_then(|key| MemberKey::parse(key).ok()).map(|key| self.0.deps.peers.is_online(key));
+            convert::send_response(accepted, kind, online)
+        })
     }
 
-    /// Queues one message to a topic.
-    pub fn post_topic(&self, _request: pb::PostTopicRequest) -> Result<pb::PostTopicResponse, Failure> {
-        Err(Failure::not_served("topics"))
+    /// Queues one message to a topic (R77). `key` is the Idempotency-Key (R146).
+    pub async fn post_topic(
+        &self,
+        request: pb::PostTopicRequest,
+        key: Option<String>,
+    ) -> Result<pb::PostTopicResponse, Failure> {
+        let request = convert::post_request(request, key);
+        self.queue(request, pb::MessageKind::Topic).await.map(convert::post_response)
     }
 
     /// Queues messages as they come and answers each with its index. It reads on
@@ -83,18 +86,21 @@ impl Services {
         Ok(bounded(Box::pin(answers), self.streams_stop(), deadline))
     }
 
-    async fn queue(
-        &self,
-        request: pb::SendRequest,
-        key: Option<String>,
-        kind: pb::MessageKind,
-    ) -> Result<pb::SendResponse, Failure> {
-        let accepted = self.accept(convert::send_request(request, key)?).await?;
-        debug_assert!(accepted.state != AcceptedState::Duplicate || accepted.broker_message_id.is_some());
-        // Without a link the last roster says nothing about now.
-        let key = accepted.target_key.as_deref().filter(|_| self.0.link.is_up());
-        let online = key.and_then(|key| MemberKey::parse(key).ok()).map(|key| self.0.deps.peers.is_online(key));
-        Ok(convert::send_response(accepted, kind, online))
+    async fn queue(&self, request: Result<SendRequest, Failure>, kind: pb::MessageKind) -> Result<Accepted, Failure> {
+        let answer = match request {
+            Ok(request) => self.accept(request).await,
+            Err(failure) => Err(failure),
+        };
+        let status = match &answer {
+            Ok(accepted) => match accepted.state {
+                AcceptedState::Duplicate => "duplicate",
+                AcceptedState::Inflight => "inflight",
+                AcceptedState::Queued => "queued",
+            },
+            Err(failure) => failure.code().name(),
+        };
+        self.0.deps.metrics.sent(name_of(kind), status);
+        answer
     }
 }
 

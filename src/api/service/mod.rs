@@ -18,6 +18,7 @@ pub mod messaging;
 pub mod outbox;
 pub mod peers;
 mod pre_send;
+pub mod topics;
 
 use std::sync::Arc;
 

@@ -52,13 +52,28 @@ impl Services {
         key: Option<String>,
         allowed: Allowed,
     ) -> Result<pb::SendResponse, Failure> {
-        let mut request = convert::send_request(request, key)?;
+        let kind = if request.to.starts_with('#') { pb::MessageKind::Topic } else { pb::MessageKind::Direct };
+        let accepted = self.accept_of_hook(convert::send_request(request, key)?, allowed).await?;
+        Ok(convert::send_response(accepted, kind, None))
+    }
+
+    /// The same for what it posts.
+    pub async fn post_of_hook(
+        &self,
+        request: pb::PostTopicRequest,
+        key: Option<String>,
+        allowed: Allowed,
+    ) -> Result<pb::PostTopicResponse, Failure> {
+        let accepted = self.accept_of_hook(convert::post_request(request, key)?, allowed).await?;
+        Ok(convert::post_response(accepted))
+    }
+
+    async fn accept_of_hook(&self, mut request: SendRequest, allowed: Allowed) -> Result<Accepted, Failure> {
         if request.client_message_id.is_none() {
             request.client_message_id = ClientMessageId::parse(allowed.default_id).ok();
         }
         request.auto_hops = allowed.hops;
-        let accepted = self.0.deps.outbox.accept(request).await?;
-        Ok(convert::send_response(accepted, pb::MessageKind::Direct, None))
+        Ok(self.0.deps.outbox.accept(request).await?)
     }
 }
 

@@ -82,6 +82,8 @@ fn fits(batch: &Batch<'_>, rows: &[Rows]) -> bool {
     rows.len() <= MOST_ROWS
         && rows.iter().map(|rows| rows.copies.len()).sum::<usize>() <= MOST_ROWS
         && rows.iter().all(|rows| rows.refusal.is_none())
+        // Posts have a table of their own.
+        && rows.iter().all(|rows| !rows.message.is_post())
         // Names have to be looked up.
         && batch.settles.iter().all(|settle| settle.named.is_empty())
 }

@@ -78,6 +78,7 @@ impl Base {
                 last_seen_at: None,
                 revoked_at: (id == "gone").then_some(1),
                 changed_at: 0,
+                certificate: None,
             };
             members::insert_member(store.writer(), row).await.expect("a member");
         }
@@ -114,6 +115,7 @@ impl Base {
             request_fingerprint: Some(fingerprint.to_owned()),
             reply_to_id: None,
             created_at: 0,
+            key_epoch: None,
         };
         Accept {
             message,

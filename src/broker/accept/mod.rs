@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use self::commit::Outcome;
+use self::validate::Checked;
 use self::writer::Command;
 use super::fanout::Route;
 use super::nodes;
@@ -40,6 +41,7 @@ use super::session::peer::Peer;
 use super::session::terms::Reply;
 use super::shared::Shared;
 use super::store::entity::message;
+use super::topics;
 use crate::domain::dedupe::Seen;
 use crate::wire::delivery::{Ack, Send};
 use crate::wire::frame::ServerFrame;
@@ -50,7 +52,7 @@ use crate::wire::refusal::Refusal;
 pub struct Accept {
     /// The message. Its id and time are given at the commit.
     pub message: message::Model,
-    /// `dm`, `broadcast` or `group`.
+    /// `dm`, `topic`, `broadcast` or `group`.
     pub kind: &'static str,
     /// Which connections of a receiver get it at once.
     pub route: Arc<Route>,
@@ -103,12 +105,12 @@ pub async fn submit(shared: &Arc<Shared>, peer: &Arc<Peer>, send: Send) {
     let client_message_id = send.client_message_id.clone();
     let answer =
         || Answer { peer: Arc::clone(peer), id: send.id.clone().unwrap_or_default(), req_id: send.req_id.clone() };
-    let mut checked = validate::check(shared, peer, &send);
+    let mut checked = check(shared, peer, &send).await;
     if checked.as_ref().is_err_and(|refused| refused.refusal == Refusal::RecipientNotFound) && shared.store.is_shared()
     {
         // Perhaps a member who has just joined at another broker.
         match nodes::catch_up(shared).await {
-            Ok(()) => checked = validate::check(shared, peer, &send),
+            Ok(()) => checked = check(shared, peer, &send).await,
             Err(error) => tracing::warn!(error = %error, "Cannot learn from the other brokers: {error}"),
         }
     }
@@ -132,6 +134,21 @@ pub async fn submit(shared: &Arc<Shared>, peer: &Arc<Peer>, send: Send) {
                     answer.refused(&refused);
                 }
             }
+        }
+    }
+}
+
+/// B1, with what it needs from the tables: who is in the topic of a post.
+async fn check(shared: &Arc<Shared>, peer: &Arc<Peer>, send: &Send) -> Result<Checked, Refused> {
+    if !send.target_spec.starts_with('#') {
+        return validate::check(shared, peer, send, None);
+    }
+    match topics::target(shared, peer, send).await {
+        Ok(target) => validate::check(shared, peer, send, Some(target)),
+        Err(topics::Denied::Refused(refusal) | topics::Denied::Later(refusal, _)) => Err(refusal.into()),
+        Err(topics::Denied::Failed(error)) => {
+            tracing::warn!(error = %error, "Cannot look up a topic: {error}");
+            Err(Refusal::Internal.into())
         }
     }
 }

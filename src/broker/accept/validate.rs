@@ -15,6 +15,7 @@ use crate::broker::session::peer::Peer;
 use crate::broker::session::terms::Kind;
 use crate::broker::shared::{MAX_INLINE_BYTES, Shared};
 use crate::broker::store::entity::message;
+use crate::broker::topics;
 use crate::domain::ids::ClientMessageId;
 use crate::wire::delivery::{Priority, Send};
 use crate::wire::features::{DedupeMode, Feature};
@@ -44,8 +45,8 @@ struct Destination {
     target: String,
 }
 
-/// Checks a send of this connection.
-pub fn check(shared: &Shared, peer: &Peer, send: &Send) -> Result<Checked, Refused> {
+/// Checks a send of this connection. `topic` is where a post goes.
+pub fn check(shared: &Shared, peer: &Peer, send: &Send, topic: Option<topics::Target>) -> Result<Checked, Refused> {
     let member = peer.mesh.member(&peer.member_id).filter(|member| member.revoked_at.is_none());
     let Some(member) = member else { return Err(Refusal::Forbidden.into()) };
     if let Some(id) = &send.client_message_id {
@@ -59,7 +60,13 @@ pub fn check(shared: &Shared, peer: &Peer, send: &Send) -> Result<Checked, Refus
     let nonce = text::nonce_from_base64(&send.nonce).ok_or(Refusal::Invalid)?;
     let ciphertext = text::from_base64(&send.ciphertext).ok_or(Refusal::Invalid)?;
     let sender_pubkey = sender_key(peer, send)?;
-    let destination = destination(shared, peer, &send.target_spec)?;
+    let (destination, key_epoch) = match topic {
+        Some(topic) => (
+            Destination { kind: "topic", route: Route::Member, recipients: topic.recipients, target: topic.spec },
+            topic.key_epoch,
+        ),
+        None => (destination(shared, peer, &send.target_spec)?, None),
+    };
     let now = shared.clock.monotonic();
     let charged =
         shared.limiter.take(&peer.member_id, send.client_message_id.as_deref(), now).map_err(|after| Refused {
@@ -81,6 +88,7 @@ pub fn check(shared: &Shared, peer: &Peer, send: &Send) -> Result<Checked, Refus
         request_fingerprint: send.request_fingerprint.clone(),
         reply_to_id: send.reply_to_id.clone(),
         created_at: 0,
+        key_epoch,
     };
     Ok(Checked {
         message,

@@ -10,6 +10,7 @@
 
 pub mod local;
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -50,6 +51,8 @@ pub enum Audience {
     OtherConnections(String),
     /// The connections of one member that negotiated `delivery_ack`.
     DeliveryAware(String),
+    /// The connections of these members that negotiated `topic_e2e`.
+    TopicMembers(BTreeSet<String>),
     /// The connections of members who may administer the mesh, as far as they
     /// negotiated the concurrency policy.
     Admins,

@@ -252,7 +252,7 @@ impl Link<'_> {
             if self.ping.unanswered {
                 self.peer.fall_behind();
             } else {
-                frames.extend(self.pusher.live(self.peer, copy, now));
+                frames.extend(self.pusher.live(&self.shared.topic_names, self.peer, copy, now));
             }
             next = if frames.len() < WRITE_BATCH { self.queues.copies.try_recv().ok() } else { None };
         }

@@ -15,7 +15,7 @@ use crate::broker::fanout::Audience;
 use crate::broker::roster::Member;
 use crate::broker::shared::Shared;
 use crate::broker::store::{deliveries, members, messages};
-use crate::broker::{accept, admin, departures, expiries, history};
+use crate::broker::{accept, admin, certificates, departures, expiries, history, topics};
 use crate::domain::names;
 use crate::domain::time::UnixMillis;
 use crate::wire::codec::{DecodeError, DecodeErrorKind};
@@ -67,6 +67,14 @@ pub async fn handle(shared: &Arc<Shared>, peer: &Arc<Peer>, pusher: &mut Pusher,
                 Err(refusal) => done(peer, req_id, Some(refusal)),
             }
         }
+        ClientFrame::MemberCertificatePut(request) => {
+            let outcome = certificates::put(shared, peer, &request.certificate).await;
+            done(peer, request.req_id, outcome.err());
+        }
+        ClientFrame::MemberCertificateGet(request) => {
+            let found = Box::new(certificates::get(&peer.mesh, request));
+            peer.reply(Reply::frame(ServerFrame::MemberCertificate(found)));
+        }
         ClientFrame::MemberLeave(request) => {
             let left = Box::pin(departures::end(shared, &peer.mesh, &peer.member_id, "itself")).await;
             if let Err(error) = &left {
@@ -114,7 +122,11 @@ pub async fn handle(shared: &Arc<Shared>, peer: &Arc<Peer>, pusher: &mut Pusher,
             );
         }
         ClientFrame::Hello(_) | ClientFrame::SessionHello(_) | ClientFrame::Unknown(_) => {}
-        request => admin::on_link(shared, peer, request).await,
+        request => {
+            if let Some(request) = topics::on_link(shared, peer, request).await {
+                admin::on_link(shared, peer, request).await;
+            }
+        }
     }
 }
 

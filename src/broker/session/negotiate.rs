@@ -18,8 +18,8 @@ use crate::broker::shared::{MAX_INLINE_BYTES, Shared};
 use crate::wire::close;
 use crate::wire::event::{ConcurrentConnection, SystemEvent};
 use crate::wire::features::{
-    ConcurrencyParams, ConcurrencyPolicy, DedupeMode, DedupeParams, Feature, MaxPayloadParams, NegotiationRequest,
-    NegotiationResponse, RateLimitParams, VersionOnly,
+    ConcurrencyParams, ConcurrencyPolicy, DedupeMode, DedupeParams, Feature, KeyEpochParams, MaxPayloadParams,
+    NegotiationRequest, NegotiationResponse, RateLimitParams, VersionOnly,
 };
 
 /// What this release has. The other brokers of one database learn it from here.
@@ -28,10 +28,16 @@ pub const OWN_FEATURES: &[Feature] = &[
     Feature::ConcurrentConnectionPolicy,
     Feature::MaxPayload,
     Feature::MemberKeypairRotatedEvent,
+    Feature::KeyEpoch,
+    Feature::TopicE2e,
     Feature::DeliveryAck,
     Feature::History,
     Feature::RateLimit,
 ];
+
+/// Epochs of a topic's key that new posts may use: the newest, and the one before
+/// for who has not heard of it.
+pub const MAX_CONCURRENT_EPOCHS: u32 = 2;
 
 /// Answers a request and notes what was agreed.
 pub fn answer(shared: &Shared, peer: &Peer, request: &NegotiationRequest) -> NegotiationResponse {
@@ -51,6 +57,10 @@ pub fn answer(shared: &Shared, peer: &Peer, request: &NegotiationRequest) -> Neg
             Feature::MaxPayload => {
                 let inline_bytes = MAX_INLINE_BYTES as u64;
                 response.grant(feature, &MaxPayloadParams { version: 1, inline_bytes, blob_bytes: 0 });
+            }
+            Feature::KeyEpoch => {
+                let params = KeyEpochParams { version: 1, max_concurrent_epochs: MAX_CONCURRENT_EPOCHS };
+                response.grant(feature, &params);
             }
             Feature::RateLimit => {
                 if let Some((per_s, burst)) = shared.limiter.limit() {

@@ -283,6 +283,7 @@ fn bit(feature: Feature) -> u8 {
         Feature::DeliveryAck => 4,
         Feature::ClientMessageIdDedupe => 8,
         Feature::MemberKeypairRotatedEvent => 16,
+        Feature::TopicE2e => 32,
         _ => 0,
     }
 }

@@ -77,6 +77,7 @@ pub fn members_list(mesh: &Mesh, req_id: Option<String>) -> MembersList {
         revoked_at: member.revoked_at,
         capabilities: member.capabilities.clone(),
         rotations: Some(mesh.rotations(&member.id)).filter(|chain| !chain.is_empty()),
+        certificate: member.certificate.clone(),
     };
     MembersList { members: mesh.all().into_iter().map(row).collect(), req_id }
 }

@@ -26,6 +26,7 @@ use crate::broker::shared::Shared;
 use crate::broker::store::deliveries::{self, Claimed, Mine};
 use crate::broker::store::entity::{delivery, message};
 use crate::broker::store::messages;
+use crate::broker::topics::Names;
 use crate::domain::time::UnixMillis;
 use crate::runtime::ids;
 use crate::wire::delivery::{ClientAck, Priority, Push};
@@ -125,7 +126,7 @@ impl Pusher {
 
     /// Takes a live copy. `None` when it was given already, or comes from the
     /// database later.
-    pub fn live(&mut self, peer: &Peer, copy: Copy, now: Duration) -> Option<ServerFrame> {
+    pub fn live(&mut self, names: &Names, peer: &Peer, copy: Copy, now: Duration) -> Option<ServerFrame> {
         if self.was_given(&copy.delivery_id) {
             return None;
         }
@@ -133,7 +134,9 @@ impl Pusher {
             peer.fall_behind();
             return None;
         }
-        Some(self.push(peer, &copy.message, copy.delivery_id, false, now))
+        let frame = frame(&copy.message, names, copy.delivery_id.clone(), false);
+        self.note(peer, &copy.message, copy.delivery_id, now);
+        Some(ServerFrame::Push(Box::new(frame)))
     }
 
     /// Reads the next copies from the database, as far as the window allows.
@@ -298,6 +301,7 @@ impl Pusher {
         }
         let found =
             messages::load(shared.store.readers(), rows.iter().map(|row| row.broker_message_id.as_str())).await?;
+        shared.topic_names.learn(shared, found.values().map(|message| message.target_spec.as_str())).await?;
         let now = shared.clock.monotonic();
         let mut frames = Vec::with_capacity(rows.len());
         let mut ids = Vec::with_capacity(rows.len());
@@ -311,7 +315,8 @@ impl Pusher {
                 shared.metrics.pushes_again.inc();
             }
             ids.push(row.id.clone());
-            frames.push(self.push(peer, message, row.id, again, now));
+            frames.push(ServerFrame::Push(Box::new(frame(message, &shared.topic_names, row.id.clone(), again))));
+            self.note(peer, message, row.id, now);
         }
         if !ids.is_empty() {
             let claim = Claim { ids, presence_id: peer.presence_id.clone(), holder: peer.holder.clone() };
@@ -321,14 +326,8 @@ impl Pusher {
         Ok(frames)
     }
 
-    fn push(
-        &mut self,
-        peer: &Peer,
-        message: &message::Model,
-        delivery_id: String,
-        again: bool,
-        now: Duration,
-    ) -> ServerFrame {
+    /// Notes what is pushed now.
+    fn note(&mut self, peer: &Peer, message: &message::Model, delivery_id: String, now: Duration) {
         if delivery_id > self.cursor {
             self.cursor.clone_from(&delivery_id);
         }
@@ -345,14 +344,14 @@ impl Pusher {
                 self.pushed.remove(&oldest);
             }
         }
-        self.pushed.insert(delivery_id.clone(), pushed);
+        self.pushed.insert(delivery_id, pushed);
         self.check_at.get_or_insert(now + self.lease);
-        ServerFrame::Push(Box::new(frame(message, delivery_id, again)))
     }
 }
 
 /// The push of a stored message.
-pub fn frame(message: &message::Model, delivery_id: String, again: bool) -> Push {
+pub fn frame(message: &message::Model, names: &Names, delivery_id: String, again: bool) -> Push {
+    let topic_id = message.target_spec.strip_prefix('#');
     Push {
         message_id: message.id.clone(),
         mesh_id: message.mesh_id.clone(),
@@ -371,6 +370,10 @@ pub fn frame(message: &message::Model, delivery_id: String, again: bool) -> Push
         client_message_id: message.client_message_id.clone(),
         request_fingerprint: message.request_fingerprint.clone(),
         target_spec: message.target_spec.starts_with(['*', '@']).then(|| message.target_spec.clone()),
+        topic: topic_id.and_then(|id| names.of(id)),
+        topic_id: topic_id.map(str::to_owned),
+        body_version: message.is_post().then_some(if message.key_epoch.is_some() { 2 } else { 1 }),
+        key_epoch: message.key_epoch.and_then(|epoch| u32::try_from(epoch).ok()),
         recipient_key: (!message.target_spec.starts_with(['*', '@', '#'])).then(|| message.target_spec.clone()),
         reply_to_id: message.reply_to_id.clone(),
         delivery_id: Some(delivery_id),

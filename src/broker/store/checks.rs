@@ -1,12 +1,12 @@
 //! Looks for rows that should not be, and remembers when the broker last ran.
 
-use sea_orm::sea_query::{Expr, ExprTrait as _, OnConflict, Query};
+use sea_orm::sea_query::{Expr, ExprTrait as _, IntoColumnRef, OnConflict, Query, SimpleExpr};
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, DbErr, EntityTrait as _, IntoActiveModel as _, QueryFilter as _,
     QuerySelect as _,
 };
 
-use super::entity::{dedupe, history, message, state};
+use super::entity::{dedupe, history, message, state, topic_message};
 
 /// The row with the time of the last sweep.
 const LAST_SWEEP: &str = "last_sweep";
@@ -20,42 +20,64 @@ pub async fn orphans(db: &impl ConnectionTrait) -> Result<Vec<(String, i64)>, Db
             Expr::col((message::Entity, message::Column::Id)).equals((dedupe::Entity, dedupe::Column::BrokerMessageId)),
         )
         .take();
+    let post = Query::select()
+        .expr(Expr::val(1))
+        .from(topic_message::Entity)
+        .and_where(
+            Expr::col((topic_message::Entity, topic_message::Column::Id))
+                .equals((dedupe::Entity, dedupe::Column::BrokerMessageId)),
+        )
+        .take();
     dedupe::Entity::find()
         .select_only()
         .column(dedupe::Column::MeshId)
         .column_as(dedupe::Column::BrokerMessageId.count(), "found")
         .filter(dedupe::Column::HistoryAvailable.eq(true))
         .filter(Expr::exists(message).not())
+        .filter(Expr::exists(post).not())
         .group_by(dedupe::Column::MeshId)
         .into_tuple()
         .all(db)
         .await
 }
 
-/// Messages of which a part of their transaction is missing: the place in the
-/// history, or the row of their id.
+/// Messages and posts of which a part of their transaction is missing: the place
+/// in the history, or the row of their id.
 pub async fn torn(db: &impl ConnectionTrait) -> Result<i64, DbErr> {
-    let place = Query::select()
-        .expr(Expr::val(1))
-        .from(history::Entity)
-        .and_where(Expr::col((message::Entity, message::Column::Id)).equals((history::Entity, history::Column::Id)))
-        .take();
-    let id = Query::select()
-        .expr(Expr::val(1))
-        .from(dedupe::Entity)
-        .and_where(
-            Expr::col((message::Entity, message::Column::Id)).equals((dedupe::Entity, dedupe::Column::BrokerMessageId)),
-        )
-        .take();
-    let no_id = message::Column::ClientMessageId.is_not_null().and(Expr::exists(id).not());
-    let found: Option<i64> = message::Entity::find()
+    let queued = lacking((message::Entity, message::Column::Id), message::Column::ClientMessageId.is_not_null());
+    let queued: Option<i64> = message::Entity::find()
         .select_only()
         .column_as(message::Column::Id.count(), "found")
-        .filter(Expr::exists(place).not().or(no_id))
+        .filter(queued)
         .into_tuple()
         .one(db)
         .await?;
-    Ok(found.unwrap_or(0))
+    let posts = (topic_message::Entity, topic_message::Column::Id);
+    let posts = lacking(posts, topic_message::Column::ClientMessageId.is_not_null());
+    let posts: Option<i64> = topic_message::Entity::find()
+        .select_only()
+        .column_as(topic_message::Column::Id.count(), "found")
+        .filter(posts)
+        .into_tuple()
+        .one(db)
+        .await?;
+    Ok(queued.unwrap_or(0) + posts.unwrap_or(0))
+}
+
+/// Whether a row's place in the history is missing, or that of its id if it has one.
+fn lacking(id: impl IntoColumnRef, has_id: SimpleExpr) -> SimpleExpr {
+    let id = Expr::col(id);
+    let place = Query::select()
+        .expr(Expr::val(1))
+        .from(history::Entity)
+        .and_where(Expr::col((history::Entity, history::Column::Id)).eq(id.clone()))
+        .take();
+    let dedupe = Query::select()
+        .expr(Expr::val(1))
+        .from(dedupe::Entity)
+        .and_where(Expr::col((dedupe::Entity, dedupe::Column::BrokerMessageId)).eq(id))
+        .take();
+    Expr::exists(place).not().or(has_id.and(Expr::exists(dedupe).not()))
 }
 
 /// When a broker over this database last swept.

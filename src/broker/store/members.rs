@@ -166,6 +166,17 @@ pub async fn set_capabilities(db: &impl ConnectionTrait, member_id: &str, json: 
         .map(drop)
 }
 
+/// Stores the member's certificate.
+pub async fn set_certificate(db: &impl ConnectionTrait, member_id: &str, json: &str, now: i64) -> Result<(), DbErr> {
+    member::Entity::update_many()
+        .col_expr(member::Column::Certificate, Expr::value(json))
+        .col_expr(member::Column::ChangedAt, Expr::value(now))
+        .filter(member::Column::Id.eq(member_id))
+        .exec(db)
+        .await
+        .map(drop)
+}
+
 /// Stores the member's name.
 pub async fn set_display_name(db: &impl ConnectionTrait, member_id: &str, name: &str, now: i64) -> Result<(), DbErr> {
     member::Entity::update_many()

@@ -21,6 +21,7 @@ pub mod messages;
 pub mod nodes;
 pub mod presence;
 pub mod sqlite_batch;
+pub mod topics;
 mod turns;
 
 use std::sync::atomic::{AtomicI64, Ordering};

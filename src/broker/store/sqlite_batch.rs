@@ -331,6 +331,7 @@ mod tests {
             request_fingerprint: None,
             reply_to_id: Some(text("reply")),
             created_at: 30,
+            key_epoch: None,
         };
         let history = history::Model {
             id: text("message-1"),

@@ -73,7 +73,7 @@ pub(super) struct Args {
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum PriorityArg {
+pub(in crate::cli) enum PriorityArg {
     /// Interrupts the receiver
     Now,
     /// Read at the next opportunity
@@ -82,8 +82,26 @@ enum PriorityArg {
     Low,
 }
 
+// === impl PriorityArg ===
+
+impl From<PriorityArg> for i32 {
+    fn from(priority: PriorityArg) -> Self {
+        match priority {
+            PriorityArg::Now => Priority::Now,
+            PriorityArg::Next => Priority::Next,
+            PriorityArg::Low => Priority::Low,
+        }
+        .into()
+    }
+}
+
+/// The text as it was given, or from standard input.
+pub(in crate::cli) fn read_message(text: &str, output: &mut Output) -> Result<String, Failure> {
+    if text == "-" { input::read(output) } else { Ok(text.to_owned()) }
+}
+
 pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> Result<(), Failure> {
-    let message = if args.message == "-" { input::read(output)? } else { args.message.clone() };
+    let message = read_message(&args.message, output)?;
     let request = request(&args, message, context)?;
     let client = Client::serving(context, &args.daemon, "send").await?;
     if let Some(until) = args.wait {
@@ -112,15 +130,10 @@ fn request(args: &Args, message: String, context: &Context) -> Result<SendReques
             Failure::new(ErrorCode::UsageError, format!("--meta is not a JSON object: {error}"))
                 .next("such as --meta '{\"ticket\": 42}'")
         })?;
-    let priority = match args.priority {
-        PriorityArg::Now => Priority::Now,
-        PriorityArg::Next => Priority::Next,
-        PriorityArg::Low => Priority::Low,
-    };
     Ok(SendRequest {
         to: args.to.clone(),
         message,
-        priority: priority.into(),
+        priority: args.priority.into(),
         meta,
         reply_to_id: args.reply_to.clone().unwrap_or_default(),
         // Minted here, so that a repeat after a broken connection is the same

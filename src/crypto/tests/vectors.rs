@@ -224,16 +224,16 @@ fn a_topic_key_and_its_body() {
     let copy = b64(
         "xE5CklF3Hsdhl8eh+OoomhjKPden4QK6fMhN9rVcvhpr44kN26ZZmMFVhzk3PN4rrMSKiofFjQUTQOGzhtMr36Kx4Rs6sgrOwXlftPsruuQ=",
     );
-    let topic = TopicKey::open_copy(&secret(1), &copy, &NONCE).expect("the topic key");
+    let topic = TopicKey::open_copy(&secret(1).box_secret(), &copy, &NONCE).expect("the topic key");
     assert_eq!(topic.as_bytes(), &[8; 32]);
-    assert!(TopicKey::open_copy(&secret(2), &copy, &NONCE).is_err());
-    assert!(TopicKey::open_copy(&secret(1), &copy[..79], &NONCE).is_err());
+    assert!(TopicKey::open_copy(&secret(2).box_secret(), &copy, &NONCE).is_err());
+    assert!(TopicKey::open_copy(&secret(1).box_secret(), &copy[..79], &NONCE).is_err());
     let body = b64("hWujBsRk31lL5sKarcKlCJSrTPPVtOPRRmFe");
     assert_eq!(topic.open(&NONCE, &body), Ok(b"hello topic".to_vec()));
     assert_eq!(topic.seal(&NONCE, b"hello topic"), Ok(body));
 
     let copy = topic.seal_copy(&secret(1), &BoxPublic::of(key(B)).expect("a key"), &NONCE).expect("a copy");
-    assert_eq!(TopicKey::open_copy(&secret(2), &copy, &NONCE).expect("the key").as_bytes(), &[8; 32]);
+    assert_eq!(TopicKey::open_copy(&secret(2).box_secret(), &copy, &NONCE).expect("the key").as_bytes(), &[8; 32]);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::membership::{Env, Error, create, join, owner};
 use crate::wire::join::join_error;
 use crate::wire::text;
 
-const WEEK: Terms = Terms { role: Role::Member, uses: 3, lifetime: Duration::from_secs(7 * 24 * 3600) };
+const WEEK: Terms = Terms { role: Role::Member, uses: 3, lifetime: Duration::from_secs(7 * 24 * 3600), plain: false };
 
 fn creating(dir: &Path, broker: &StandIn) -> create::Options {
     let token = dir.join("token");

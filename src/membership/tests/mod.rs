@@ -1,5 +1,6 @@
 //! Creating, inviting and joining against a small stand-in for a broker.
 
+mod certificates;
 mod config_json;
 mod joining;
 mod stand_in;

@@ -99,6 +99,7 @@ fn bodies_are_spelled_as_legacy_clients_spell_them() {
         peer_pubkey: "8a".to_owned(),
         display_name: "n".to_owned(),
         capabilities: None,
+        certificate: None,
     };
     let json = serde_json::to_string(&request).expect("JSON");
     assert!(json.starts_with(r#"{"invite_token":"T","invite_payload":{"v":1,"mesh_id":"MESH1","mesh_slug":"demo","#));

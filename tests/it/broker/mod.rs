@@ -2,6 +2,7 @@
 
 mod admin;
 mod api_keys;
+mod certificates;
 mod command_line;
 mod concurrency;
 mod dedupe;

@@ -130,6 +130,20 @@ fn invites() -> Vec<Case<World>> {
             },
         },
         Case {
+            name: "invite_key_cut_off",
+            cause: "The part of the link behind # was not copied as a whole.",
+            code: "invite_invalid",
+            end: End::Exit(1),
+            place: &["the part of the link behind # is cut off or changed"],
+            help: "copy the whole link",
+            act: |world| {
+                Box::pin(async move {
+                    let whole = world.mesh.invite(&world.broker, 1).await.link();
+                    world.join(&format!("{whole}#{}", "A".repeat(100))).await
+                })
+            },
+        },
+        Case {
             name: "invite_is_none",
             cause: "What was given is no invite.",
             code: "invite_invalid",

@@ -9,6 +9,7 @@ mod replies;
 mod restart;
 mod runner;
 mod settings;
+mod topics;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;

@@ -1,6 +1,7 @@
 //! Whom the daemon trusts: what a broker must offer, which key is a member's,
 //! and how a key is replaced by the next.
 
+mod certificates;
 mod erasure;
 mod negotiation;
 mod pinning;

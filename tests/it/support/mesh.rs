@@ -145,6 +145,11 @@ impl Mesh {
         Member { mesh_id: self.id.clone(), member_id, key, name: name.to_owned() }
     }
 
+    /// A certificate for this key, by an invite key that `owner` signed.
+    pub(crate) fn certificate(&self, owner: &Key, member: &str, role: &str) -> Value {
+        certificate(&self.id, owner, member, role)
+    }
+
     /// A new member with a fresh key.
     pub(crate) async fn join(&self, broker: &Broker, name: &str) -> Member {
         let invite = self.invite(broker, 1).await;
@@ -152,14 +157,38 @@ impl Mesh {
     }
 }
 
+/// A certificate of any mesh, owner and member, made by hand.
+pub(crate) fn certificate(mesh_id: &str, owner: &Key, member: &str, role: &str) -> Value {
+    let (key, expires_at) = (Key::random(), 1_900_000_000);
+    let invite = key.public();
+    let by_owner = format!("claudemesh-invite-key|v1|{mesh_id}|{invite}|{role}|{expires_at}");
+    let by_invite = format!("claudemesh-member-certificate|v1|{mesh_id}|{member}|{invite}|{role}|{expires_at}");
+    json!({
+        "memberPubkey": member,
+        "invitePubkey": invite,
+        "role": role,
+        "expiresAt": expires_at,
+        "ownerSignature": owner.sign(&by_owner),
+        "inviteSignature": key.sign(&by_invite),
+    })
+}
+
 /// `POST /join`, whatever the answer.
 pub(crate) async fn post_join(broker: &Broker, invite: &Invite, key: &Key, name: &str) -> Response {
-    let body = json!({
+    post_join_with(broker, invite, key, name, &json!({})).await
+}
+
+/// The same with further fields.
+pub(crate) async fn post_join_with(broker: &Broker, invite: &Invite, key: &Key, name: &str, more: &Value) -> Response {
+    let mut body = json!({
         "invite_token": invite.token,
         "invite_payload": invite.payload,
         "peer_pubkey": key.public(),
         "display_name": name,
     });
+    for (field, value) in more.as_object().expect("fields") {
+        body[field] = value.clone();
+    }
     broker.http().post("/join", &body).send().await
 }
 

@@ -27,6 +27,8 @@ pub struct Model {
     pub revoked_at: Option<i64>,
     /// When the row, or a key of the member, was last written.
     pub changed_at: i64,
+    /// That the owner let it in, as JSON.
+    pub certificate: Option<String>,
 }
 
 /// No relations: rows are joined by hand where needed.

@@ -1,4 +1,5 @@
-//! Table `message_queue`. Times are Unix milliseconds.
+//! Table `message_queue`. Times are Unix milliseconds. Posts to topics are rows
+//! of `topic_message` and take this form in memory.
 
 use sea_orm::entity::prelude::*;
 
@@ -35,6 +36,10 @@ pub struct Model {
     pub reply_to_id: Option<String>,
     /// When.
     pub created_at: i64,
+    /// The epoch of the topic's key; no column here, since posts have a table of
+    /// their own.
+    #[sea_orm(ignore)]
+    pub key_epoch: Option<i64>,
 }
 
 /// No relations: rows are joined by hand where needed.
@@ -42,3 +47,10 @@ pub struct Model {
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Model {
+    /// Whether it goes to a topic.
+    pub fn is_post(&self) -> bool {
+        self.target_spec.starts_with('#')
+    }
+}

@@ -18,3 +18,8 @@ pub mod message;
 pub mod node;
 pub mod presence;
 pub mod state;
+pub mod topic;
+pub mod topic_epoch;
+pub mod topic_key;
+pub mod topic_member;
+pub mod topic_message;

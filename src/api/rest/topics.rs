@@ -1,0 +1,36 @@
+//! `TopicService` over REST.
+
+use axum::Json;
+use axum::extract::State;
+use http::HeaderMap;
+
+use super::json::{Body, Parameters, page};
+use crate::api::service::Services;
+use crate::api::status::Failure;
+use crate::proto::pb;
+
+/// `POST /v1/topic/subscribe` (R78).
+pub async fn subscribe(
+    State(services): State<Services>,
+    Body(request): Body<pb::SubscribeRequest>,
+) -> Result<Json<pb::SubscribeResponse>, Failure> {
+    services.subscribe(request).await.map(Json)
+}
+
+/// `POST /v1/topic/unsubscribe` (R79).
+pub async fn unsubscribe(
+    State(services): State<Services>,
+    Body(request): Body<pb::UnsubscribeRequest>,
+) -> Result<Json<pb::UnsubscribeResponse>, Failure> {
+    services.unsubscribe(request).await.map(Json)
+}
+
+/// `GET /v1/topic/list` (R80).
+pub async fn list(
+    State(services): State<Services>,
+    parameters: Parameters,
+) -> Result<(HeaderMap, Json<pb::ListTopicsResponse>), Failure> {
+    let response = services.list_topics(parameters.into_request(&["subscribed_only"], &[])?).await?;
+    let token = response.next_page_token.clone();
+    Ok(page(&parameters, response, &token))
+}

@@ -1,0 +1,140 @@
+//! `TopicService`, and the keys of topics in `KeysService`.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+use super::{Services, topic_name};
+use crate::api::convert::{self, timestamp};
+use crate::api::status::Failure;
+use crate::proto::{admin, pb};
+use crate::topics::{Error, View};
+
+// === impl Services ===
+
+impl Services {
+    /// Subscribes this member to a topic (R78).
+    pub async fn subscribe(&self, request: pb::SubscribeRequest) -> Result<pb::SubscribeResponse, Failure> {
+        let name = required(&request.topic)?;
+        let topics = &self.0.deps.topics;
+        let (view, created) = topics.subscribe(&name, request.create_if_missing, &request.description).await?;
+        Ok(pb::SubscribeResponse { topic: Some(topic(view)), created })
+    }
+
+    /// Ends a subscription (R79).
+    pub async fn unsubscribe(&self, request: pb::UnsubscribeRequest) -> Result<pb::UnsubscribeResponse, Failure> {
+        let was_subscribed = self.0.deps.topics.unsubscribe(&required(&request.topic)?).await?;
+        Ok(pb::UnsubscribeResponse { was_subscribed })
+    }
+
+    /// A page of topics by name (R80).
+    pub async fn list_topics(&self, request: pb::ListTopicsRequest) -> Result<pb::ListTopicsResponse, Failure> {
+        let after = read_token(&request.page_token)?;
+        let mut views = self.0.deps.topics.list(request.subscribed_only).await?;
+        views.retain(|view| after.as_ref().is_none_or(|after| view.name > *after));
+        let limit = convert::limit(request.limit) as usize;
+        let more = views.len() > limit;
+        views.truncate(limit);
+        let next_page_token = views.last().filter(|_| more).map(|last| token(&last.name)).unwrap_or_default();
+        Ok(pb::ListTopicsResponse { topics: views.into_iter().map(topic).collect(), next_page_token })
+    }
+
+    /// A new key for a topic.
+    pub async fn rotate_topic_key(
+        &self,
+        request: admin::RotateTopicKeyRequest,
+    ) -> Result<admin::RotateTopicKeyResponse, Failure> {
+        let (epoch, sealed_for) = self.0.deps.topics.rotate(&required(&request.topic)?).await?;
+        Ok(admin::RotateTopicKeyResponse { epoch, sealed_for })
+    }
+
+    /// A page of members who wait for a topic's key.
+    pub async fn list_topic_admissions(
+        &self,
+        request: admin::ListTopicAdmissionsRequest,
+    ) -> Result<admin::ListTopicAdmissionsResponse, Failure> {
+        let after = read_token(&request.page_token)?;
+        let name = topic_name(&request.topic);
+        let waiting = self.0.deps.topics.waiting(name.as_deref()).await?;
+        let members = self.0.deps.peers.members();
+        let mut page: Vec<admin::TopicAdmission> = waiting
+            .into_iter()
+            .filter_map(|one| {
+                let member = members.iter().find(|member| member.member_id == one.member_id)?;
+                Some(admin::TopicAdmission {
+                    topic: one.topic,
+                    member: Some(self.pinned_member(member, &members)),
+                    waiting_since: Some(timestamp(one.since)),
+                })
+            })
+            .filter(|one| after.as_ref().is_none_or(|after| place(one) > *after))
+            .collect();
+        page.sort_by_cached_key(place);
+        let limit = convert::limit(request.limit) as usize;
+        let more = page.len() > limit;
+        page.truncate(limit);
+        let next_page_token = page.last().filter(|_| more).map(|last| token(&place(last))).unwrap_or_default();
+        Ok(admin::ListTopicAdmissionsResponse { admissions: page, next_page_token })
+    }
+
+    /// Gives a topic's keys to a member who waits for them.
+    pub async fn admit_topic_member(
+        &self,
+        request: admin::AdmitTopicMemberRequest,
+    ) -> Result<admin::AdmitTopicMemberResponse, Failure> {
+        let name = required(&request.topic)?;
+        let member = self.member("member", &request.member)?;
+        let epochs = self.0.deps.topics.admit(&name, &member).await?;
+        Ok(admin::AdmitTopicMemberResponse { epochs })
+    }
+}
+
+fn topic(view: View) -> pb::Topic {
+    pb::Topic {
+        topic_id: view.topic_id,
+        name: view.name,
+        description: view.description,
+        subscribed: view.subscribed,
+        unencrypted: view.unencrypted,
+        epoch: view.epoch,
+        waiting_for_key: view.waiting_for_key,
+        member_count: view.member_count,
+    }
+}
+
+fn required(text: &str) -> Result<String, Failure> {
+    topic_name(text).ok_or_else(|| Failure::field("topic", "it is missing or empty"))
+}
+
+/// Where an entry stands in its list: the longest waiting first.
+fn place(one: &admin::TopicAdmission) -> String {
+    let since = one.waiting_since.and_then(|since| since.to_unix_ms()).unwrap_or(0);
+    let member = one.member.as_ref().map(|member| member.member_id.as_str()).unwrap_or_default();
+    format!("{since:020}\n{}\n{member}", one.topic)
+}
+
+fn token(place: &str) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(place)
+}
+
+fn read_token(token: &str) -> Result<Option<String>, Failure> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let place = BASE64_URL_SAFE_NO_PAD.decode(token).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let wrong = || Failure::field("page_token", "it is not the next_page_token of a page before");
+    place.map(Some).ok_or_else(wrong)
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let failure = Self::new(error.code(), error.to_string());
+        match error {
+            Error::Name(why) => failure.violation("topic", why.to_string()),
+            Error::Field { field, reason } => failure.violation(field, reason),
+            Error::TooSoon { after_ms, .. } => failure.retry_after(Duration::from_millis(after_ms)),
+            _ => failure,
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The three files of topic state (R25).
+//!
+//! Keys are on disk before anything that names them, so a crash in between leaves
+//! a key too many and never one too few. A file that cannot be read is set aside:
+//! the broker has a sealed copy of each key, and the statements.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::table::{Table, Topic};
+use crate::config::paths::StateDir;
+use crate::crypto::topic::TopicKey;
+use crate::domain::ids::{MemberId, TopicId};
+use crate::domain::time::UnixMillis;
+use crate::runtime::private_file::{self, FileError, PRIVATE};
+use crate::wire::topics::EpochStatement;
+
+/// The version of all three files.
+const VERSION: u32 = 1;
+
+/// Where the topic state lies.
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    subscriptions: PathBuf,
+    keys: PathBuf,
+    epochs: PathBuf,
+}
+
+/// Any of the files.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File<T> {
+    version: u32,
+    #[serde(default = "Vec::new")]
+    topics: Vec<T>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Subscription {
+    topic_id: String,
+    name: String,
+    #[serde(default)]
+    description: String,
+    subscribed: bool,
+    encrypted: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Keys {
+    topic_id: String,
+    /// Epoch to 64 hex digits.
+    keys: BTreeMap<u32, String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Epochs {
+    topic_id: String,
+    /// The newest that counts here; 0 for none.
+    epoch: u32,
+    lead: Option<String>,
+    statement: Option<EpochStatement>,
+    /// Epoch to what its key must hash to.
+    commitments: BTreeMap<u32, String>,
+    admitted: Vec<String>,
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        self.keys.values_mut().for_each(Zeroize::zeroize);
+    }
+}
+
+// === impl Files ===
+
+impl Files {
+    /// Those of a state directory.
+    pub(super) fn of(state: &StateDir) -> Self {
+        Self { subscriptions: state.topic_subscriptions(), keys: state.topic_keys(), epochs: state.key_epoch() }
+    }
+
+    /// Reads all of them.
+    pub(super) fn load(&self, now: UnixMillis) -> Result<Table, FileError> {
+        let mut table = Table::default();
+        for one in read::<Subscription>(&self.subscriptions, now)? {
+            let Ok(id) = TopicId::parse(one.topic_id) else { continue };
+            let topic = Topic {
+                description: one.description,
+                subscribed: one.subscribed,
+                encrypted: one.encrypted,
+                ..Topic::new(id, one.name)
+            };
+            table.put(topic);
+        }
+        for one in read::<Keys>(&self.keys, now)? {
+            let Some(topic) = table.by_text_mut(&one.topic_id) else { continue };
+            for (epoch, hex) in &one.keys {
+                let mut bytes = Zeroizing::new([0; 32]);
+                if hex::decode_to_slice(hex, bytes.as_mut_slice()).is_ok() {
+                    topic.keys.insert(*epoch, TopicKey::from_bytes(*bytes));
+                }
+            }
+        }
+        for one in read::<Epochs>(&self.epochs, now)? {
+            let Some(topic) = table.by_text_mut(&one.topic_id) else { continue };
+            topic.lead = one.lead.and_then(|lead| MemberId::parse(lead).ok());
+            topic.head = one.statement;
+            topic.admitted = one.admitted.into_iter().filter_map(|id| MemberId::parse(id).ok()).collect();
+            topic.commitments = one
+                .commitments
+                .into_iter()
+                .filter_map(|(epoch, hex)| Some((epoch, hex::decode(hex).ok()?.try_into().ok()?)))
+                .collect();
+        }
+        Ok(table)
+    }
+
+    /// Writes the keys. First of all.
+    pub(super) fn save_keys(&self, table: &Table) -> Result<(), FileError> {
+        let topics = table.all().filter(|topic| !topic.keys.is_empty()).map(|topic| {
+            let keys = topic.keys.iter().map(|(epoch, key)| (*epoch, hex::encode(key.as_bytes()))).collect();
+            Keys { topic_id: topic.id.to_string(), keys }
+        });
+        write(&self.keys, topics)
+    }
+
+    /// Writes the rest.
+    pub(super) fn save(&self, table: &Table) -> Result<(), FileError> {
+        let subscriptions = table.all().map(|topic| Subscription {
+            topic_id: topic.id.to_string(),
+            name: topic.name.clone(),
+            description: topic.description.clone(),
+            subscribed: topic.subscribed,
+            encrypted: topic.encrypted,
+        });
+        write(&self.subscriptions, subscriptions)?;
+        let epochs = table.all().filter(|topic| topic.encrypted).map(|topic| Epochs {
+            topic_id: topic.id.to_string(),
+            epoch: topic.epoch(),
+            lead: topic.lead.as_ref().map(MemberId::to_string),
+            statement: topic.head.clone(),
+            commitments: topic.commitments.iter().map(|(epoch, hash)| (*epoch, hex::encode(hash))).collect(),
+            admitted: topic.admitted.iter().map(MemberId::to_string).collect(),
+        });
+        write(&self.epochs, epochs)
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &PathBuf, now: UnixMillis) -> Result<Vec<T>, FileError> {
+    let Some(text) = private_file::read_optional(path)?.map(Zeroizing::new) else { return Ok(Vec::new()) };
+    match serde_json::from_str::<File<T>>(&text) {
+        Ok(file) if file.version == VERSION => Ok(file.topics),
+        other => {
+            // Where and what, without the content: one of the files holds secrets.
+            let detail = match other {
+                Ok(file) => format!("its version is {}, this program knows {VERSION}", file.version),
+                Err(error) => {
+                    format!("{:?} error at line {} column {}", error.classify(), error.line(), error.column())
+                }
+            };
+            let mut aside = path.clone().into_os_string();
+            aside.push(format!(".malformed-{}", now.0));
+            private_file::rename(path, &PathBuf::from(&aside))?;
+            tracing::error!(
+                path = %path.display(),
+                kept = %PathBuf::from(aside).display(),
+                detail,
+                "topic_state_malformed: the file was set aside; keys and statements are read from the broker again"
+            );
+            Ok(Vec::new())
+        }
+    }
+}
+
+fn write<T: Serialize>(path: &PathBuf, topics: impl Iterator<Item = T>) -> Result<(), FileError> {
+    let file = File { version: VERSION, topics: topics.collect() };
+    let json = serde_json::to_vec_pretty(&file).map(Zeroizing::new).map_err(|error| FileError {
+        action: "write",
+        path: path.clone(),
+        source: error.into(),
+    })?;
+    private_file::write_atomic(path, &json, PRIVATE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Covers: R25
+    #[test]
+    fn what_was_written_is_read_and_damage_is_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files {
+            subscriptions: dir.path().join("s.json"),
+            keys: dir.path().join("k.json"),
+            epochs: dir.path().join("e.json"),
+        };
+        let now = UnixMillis(7);
+        assert_eq!(files.load(now).unwrap().all().count(), 0);
+        let mut topic = Topic::new(TopicId::parse("T1").unwrap(), "ops".to_owned());
+        let key = TopicKey::from_bytes([8; 32]);
+        topic.subscribed = true;
+        topic.encrypted = true;
+        topic.lead = Some(MemberId::parse("A").unwrap());
+        topic.commitments.insert(1, key.commitment("T1", 1));
+        topic.head = Some(EpochStatement { topic_id: "T1".to_owned(), epoch: 1, ..EpochStatement::default() });
+        topic.admitted.insert(MemberId::parse("B").unwrap());
+        topic.keys.insert(1, key);
+        let mut table = Table::default();
+        table.put(topic);
+        files.save_keys(&table).unwrap();
+        files.save(&table).unwrap();
+        for path in [&files.subscriptions, &files.keys, &files.epochs] {
+            assert_eq!(private_file::exposed(path).unwrap(), None, "{}", path.display());
+        }
+        let read = files.load(now).unwrap();
+        let topic = read.by_name("ops").unwrap();
+        assert!(topic.subscribed && topic.encrypted);
+        assert_eq!((topic.epoch(), topic.key(1).map(|key| *key.as_bytes())), (1, Some([8; 32])));
+        assert_eq!((topic.lead.as_ref().unwrap().as_str(), topic.admitted.len()), ("A", 1));
+
+        std::fs::write(&files.keys, "{").unwrap();
+        let read = files.load(now).unwrap();
+        assert!(read.by_name("ops").unwrap().keys.is_empty());
+        assert!(dir.path().join("k.json.malformed-7").exists() && !files.keys.exists());
+    }
+}

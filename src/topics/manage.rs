@@ -1,0 +1,327 @@
+//! What callers ask for: subscriptions, the list, new keys, admissions.
+
+use std::time::Duration;
+
+use super::keys::LIMIT;
+use super::table::Topic;
+use super::{Error, Handle, View};
+use crate::domain::ids::{MemberId, TopicId};
+use crate::domain::roster::PinnedMember;
+use crate::domain::time::UnixMillis;
+use crate::domain::topics::{MAX_DESCRIPTION_BYTES, check_name};
+use crate::wire::features::Feature;
+use crate::wire::frame::{ClientFrame, ServerFrame};
+use crate::wire::roster::Bare;
+use crate::wire::topics::{TopicCreate, TopicRequest, TopicRow};
+
+/// How long a new subscriber is waited for its key.
+const KEY_LIMIT: Duration = Duration::from_secs(2);
+
+/// A member who waits for a topic's key, because nobody vouches for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The topic's name.
+    pub topic: String,
+    /// Who waits.
+    pub member_id: MemberId,
+    /// Since when, by the broker's clock.
+    pub since: UnixMillis,
+}
+
+// === impl Handle ===
+
+impl Handle {
+    /// Subscribes to a topic, and makes it if that is wanted and there is none.
+    /// Says whether it was made.
+    pub async fn subscribe(&self, name: &str, create: bool, description: &str) -> Result<(View, bool), Error> {
+        let name = check_name(name)?.to_owned();
+        check_description(description)?;
+        let busy = self.0.busy.lock().await;
+        let found = self.rows().await?.into_iter().find(|row| row.name == name);
+        let (row, created) = match found {
+            Some(row) => (row, false),
+            None if create => self.create(&name, description).await?,
+            None => return Err(Error::NotFound(format!("#{name}"))),
+        };
+        let id = TopicId::parse(row.id.as_str()).map_err(|error| Error::Refused(error.to_string()))?;
+        self.check_row(&row)?;
+        if !row.joined {
+            let join = |req_id| {
+                ClientFrame::TopicJoin(TopicRequest { topic: row.id.clone(), role: None, req_id: Some(req_id) })
+            };
+            self.request(&name, join).await?;
+        }
+        self.change(|table| {
+            let mut topic = table.get(&id).cloned().unwrap_or_else(|| Topic::new(id.clone(), row.name.clone()));
+            topic.subscribed = true;
+            note_row(&mut topic, &row);
+            table.put(topic);
+        })?;
+        if row.epoch > 0 {
+            // Without a key it is subscribed all the same; the key comes later.
+            if let Err(error) = self.sync(&id).await {
+                tracing::warn!(error = %error, topic = name, "The keys of a topic could not be read: {error}");
+            }
+        }
+        if let Some(why) = self.distrust_of(&id) {
+            tracing::warn!(topic = name, reason = %why, "A topic cannot be read or posted to yet");
+        }
+        drop(busy);
+        self.wait_for_key(&id).await;
+        let view = self.view_of(&id).ok_or_else(|| Error::NotFound(format!("#{name}")))?;
+        Ok((view, created))
+    }
+
+    /// Who holds the key and is there gives it at once to whom it is vouched for.
+    async fn wait_for_key(&self, id: &TopicId) {
+        let mut changes = self.changes();
+        let waits = || self.view_of(id).is_some_and(|view| view.waiting_for_key);
+        let wait = async { while waits() && changes.changed().await.is_ok() {} };
+        // Whoever has none by then sees so in the answer.
+        let _ = tokio::time::timeout(KEY_LIMIT, wait).await;
+    }
+
+    /// Ends a subscription. Says whether there was one.
+    pub async fn unsubscribe(&self, name: &str) -> Result<bool, Error> {
+        let name = check_name(name)?.to_owned();
+        let _busy = self.0.busy.lock().await;
+        let known = self.read().by_name(&name).map(|topic| (topic.id.clone(), topic.subscribed));
+        let topic = known.as_ref().map_or_else(|| name.clone(), |(id, _)| id.to_string());
+        let leave = |req_id| ClientFrame::TopicLeave(TopicRequest { topic, role: None, req_id: Some(req_id) });
+        match self.request(&name, leave).await {
+            Ok(_) => {}
+            // Gone at the broker: what is left is here.
+            Err(Error::NotFound(_)) if known.is_some() => {}
+            Err(error) => return Err(error),
+        }
+        let Some((id, was_subscribed)) = known else { return Ok(false) };
+        self.change(|table| {
+            if let Some(topic) = table.get_mut(&id) {
+                topic.subscribed = false;
+                topic.holders.clear();
+            }
+        })?;
+        Ok(was_subscribed)
+    }
+
+    /// The topics of the mesh by name: as the broker shows them now, or without a
+    /// link those that this daemon knows.
+    pub async fn list(&self, subscribed_only: bool) -> Result<Vec<View>, Error> {
+        let mut views: Vec<View> = match self.rows().await {
+            Ok(rows) => rows.iter().map(|row| self.view_of_row(row)).collect(),
+            Err(Error::NoLink | Error::Link(_)) => self.read().all().map(super::view).collect(),
+            Err(error) => return Err(error),
+        };
+        views.retain(|view| view.subscribed || !subscribed_only);
+        views.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(views)
+    }
+
+    /// Renews a topic's key. The new epoch, and for how many it was sealed.
+    pub async fn rotate(&self, name: &str) -> Result<(u32, u32), Error> {
+        let name = check_name(name)?.to_owned();
+        let _busy = self.0.busy.lock().await;
+        let id = self.usable(&name)?;
+        self.sync(&id).await?;
+        let topic = self.topic_with_key(&id)?;
+        if !self.may_renew(&topic) {
+            return Err(Error::NotAllowed(format!("#{name}")));
+        }
+        self.renew(&id).await
+    }
+
+    /// Who waits for a key that this member has, the longest waiting first.
+    pub async fn waiting(&self, name: Option<&str>) -> Result<Vec<Waiting>, Error> {
+        let name = name.map(check_name).transpose()?;
+        let pending = |req_id| ClientFrame::TopicKeyPending(Bare { req_id: Some(req_id) });
+        let ServerFrame::TopicPending(answer) = self.request(name.unwrap_or_default(), pending).await? else {
+            return Err(Error::Refused("it answered something else".to_owned()));
+        };
+        let table = self.read();
+        if let Some(name) = name.filter(|name| table.by_name(name).is_none()) {
+            return Err(Error::NotFound(format!("#{name}")));
+        }
+        let waiting = |row: crate::wire::topics::PendingRow| {
+            let topic = table.by_text(&row.topic_id).filter(|topic| name.is_none_or(|name| topic.name == name))?;
+            let member_id = MemberId::parse(row.member_id).ok()?;
+            Some(Waiting { topic: topic.name.clone(), member_id, since: UnixMillis(row.since) })
+        };
+        Ok(answer.pending.into_iter().filter_map(waiting).collect())
+    }
+
+    /// Gives a topic's keys to a member who waits for them: those that new posts
+    /// may be sealed with. Their epochs.
+    pub async fn admit(&self, name: &str, member: &PinnedMember) -> Result<Vec<u32>, Error> {
+        let name = check_name(name)?.to_owned();
+        let _busy = self.0.busy.lock().await;
+        let id = self.usable(&name)?;
+        self.sync(&id).await?;
+        let topic = self.topic_with_key(&id)?;
+        let member_id = member.member_id.as_str();
+        if !topic.members.contains(member_id) {
+            let text = member.display_name.clone();
+            return Err(Error::NotWaiting { topic: format!("#{name}"), member: text });
+        }
+        self.change(|table| {
+            if let Some(topic) = table.get_mut(&id) {
+                topic.admitted.insert(member.member_id.clone());
+            }
+        })?;
+        tracing::warn!(topic = name, member = member_id, "The operator admitted a member to a topic");
+        let epoch = topic.epoch();
+        if let Some(key) = topic.key(epoch) {
+            let keys = self.seal_for(key, std::slice::from_ref(member));
+            self.put_keys(&topic, epoch, keys).await?;
+        }
+        Ok(vec![epoch])
+    }
+
+    /// Reads the list, and notes what concerns subscriptions.
+    pub(super) async fn rows(&self) -> Result<Vec<TopicRow>, Error> {
+        let list = |req_id| ClientFrame::TopicList(Bare { req_id: Some(req_id) });
+        match self.request("", list).await? {
+            ServerFrame::TopicList(list) => Ok(list.topics),
+            _ => Err(Error::Refused("it answered something else".to_owned())),
+        }
+    }
+
+    /// Makes a topic with its first key.
+    async fn create(&self, name: &str, description: &str) -> Result<(TopicRow, bool), Error> {
+        let id = TopicId::parse(self.0.deps.ids.ulid()).map_err(|error| Error::Crypto(error.to_string()))?;
+        let mut topic = Topic::new(id.clone(), name.to_owned());
+        let key = self.new_key()?;
+        let own = self.0.deps.identity.member_id().clone();
+        let statement = self.statement(&topic, 1, &key, std::iter::once(own.to_string()))?;
+        topic.description = description.to_owned();
+        topic.encrypted = true;
+        topic.lead = Some(own.clone());
+        topic.commitments.insert(1, key.commitment(id.as_str(), 1));
+        topic.keys.insert(1, key.clone());
+        topic.head = Some(statement.clone());
+        let members = self.0.deps.peers.members();
+        let own_row: Vec<PinnedMember> = members.iter().filter(|member| member.member_id == own).cloned().collect();
+        let keys = Some(self.seal_for(&key, &own_row)).filter(|keys| !keys.is_empty());
+        // Without a name yet: it is another one's if that one was faster.
+        let before = self.read().by_name(name).map(|topic| topic.id.clone());
+        if before.is_none() {
+            self.change(|table| table.put(topic))?;
+        }
+        let create = |req_id| {
+            let create = TopicCreate {
+                name: name.to_owned(),
+                description: Some(description.to_owned()).filter(|text| !text.is_empty()),
+                visibility: None,
+                statement: Some(statement),
+                keys,
+                req_id: Some(req_id),
+            };
+            ClientFrame::TopicCreate(Box::new(create))
+        };
+        match self.request(name, create).await? {
+            ServerFrame::TopicCreated(answer) => {
+                if answer.topic.id != id.as_str() {
+                    self.change(|table| table.forget(&id))?;
+                }
+                Ok((answer.topic, answer.created))
+            }
+            _ => Err(Error::Refused("it answered something else".to_owned())),
+        }
+    }
+
+    /// A row that does not fit what is known is not believed: a name belongs to one
+    /// topic, and a topic does not lose its keys.
+    fn check_row(&self, row: &TopicRow) -> Result<(), Error> {
+        let table = self.read();
+        let name = || format!("#{}", row.name);
+        let other = |topic: &Topic| topic.id.as_str() != row.id && topic.subscribed;
+        if table.by_name(&row.name).is_some_and(other) {
+            return Err(Error::Distrusted { topic: name(), why: crate::domain::topics::Distrust::OtherName });
+        }
+        if row.epoch == 0 && table.by_name(&row.name).is_some_and(|topic| topic.encrypted) {
+            return Err(Error::Distrusted { topic: name(), why: crate::domain::topics::Distrust::NotASuccessor });
+        }
+        Ok(())
+    }
+
+    fn view_of_row(&self, row: &TopicRow) -> View {
+        let table = self.read();
+        let known = table.by_text(&row.id);
+        let encrypted = row.epoch > 0 || known.is_some_and(|topic| topic.encrypted);
+        let subscribed = row.joined && known.is_some_and(|topic| topic.subscribed);
+        let has_key = known.is_some_and(|topic| topic.epoch() >= row.epoch && topic.key(topic.epoch()).is_some());
+        View {
+            topic_id: row.id.clone(),
+            name: row.name.clone(),
+            description: row.description.clone().unwrap_or_default(),
+            subscribed,
+            unencrypted: !encrypted,
+            epoch: row.epoch,
+            waiting_for_key: subscribed && encrypted && !has_key,
+            member_count: row.member_count,
+        }
+    }
+
+    /// A subscribed topic with keys.
+    fn usable(&self, name: &str) -> Result<TopicId, Error> {
+        let table = self.read();
+        let topic = table.by_name(name).ok_or_else(|| Error::NotFound(format!("#{name}")))?;
+        match topic {
+            topic if !topic.subscribed => Err(Error::NotSubscribed(format!("#{name}"))),
+            topic if !topic.encrypted => Err(Error::Unencrypted(format!("#{name}"))),
+            topic => Ok(topic.id.clone()),
+        }
+    }
+
+    fn topic_with_key(&self, id: &TopicId) -> Result<Topic, Error> {
+        let table = self.read();
+        let topic = table.get(id).ok_or_else(|| Error::NotFound(id.to_string()))?;
+        let name = || format!("#{}", topic.name);
+        if let Some(why) = topic.distrust {
+            return Err(Error::Distrusted { topic: name(), why });
+        }
+        if topic.key(topic.epoch()).is_none() {
+            let why = "no member who holds it has given it to this one".to_owned();
+            return Err(Error::NoKey { topic: name(), why });
+        }
+        Ok(topic.clone())
+    }
+
+    /// Asks the broker about a topic.
+    pub(super) async fn request(
+        &self,
+        topic: &str,
+        make: impl FnOnce(String) -> ClientFrame,
+    ) -> Result<ServerFrame, Error> {
+        let link = &self.0.deps.link;
+        let session = link.session().ok_or(Error::NoLink)?;
+        if !session.negotiated.has(Feature::TopicE2e) || !session.negotiated.has(Feature::KeyEpoch) {
+            return Err(Error::NotOffered);
+        }
+        let answer = link.request(make, LIMIT).await?;
+        if let ServerFrame::Ack(ack) = &answer
+            && let Some(failure) = ack.failure()
+        {
+            return Err(Error::of(topic, failure.refusal, failure.text, failure.retry_after_ms));
+        }
+        Ok(answer)
+    }
+}
+
+/// What the broker shows of a topic.
+pub(super) fn note_row(topic: &mut Topic, row: &TopicRow) {
+    topic.description = row.description.clone().unwrap_or_default();
+    topic.shown_epoch = topic.shown_epoch.max(row.epoch);
+    topic.member_count = row.member_count;
+    topic.encrypted |= row.epoch > 0;
+}
+
+fn check_description(text: &str) -> Result<(), Error> {
+    let reason = if text.len() > MAX_DESCRIPTION_BYTES {
+        format!("it is {} bytes long, the limit is {MAX_DESCRIPTION_BYTES}", text.len())
+    } else if text.chars().any(char::is_control) {
+        "it holds a control character".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Error::Field { field: "description", reason })
+}

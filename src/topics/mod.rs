@@ -1,0 +1,301 @@
+//! Topics: which this member is subscribed to, and the keys to read them with.
+//!
+//! What it is for: posts are sealed with the newest key of their topic and opened
+//! with the key of their epoch; keys are made, sealed for each other member and
+//! renewed here.
+//! What runs here: one task (`follower.rs`) that keeps up with the broker's news.
+//! What it guarantees: a key is on disk before anybody hears of it; it is given to
+//! nobody whom neither the mesh's owner nor the operator vouches for; an epoch
+//! counts only when a trusted member signed it and it follows the one before
+//! (`domain::topics`). A topic that was seen encrypted takes no plaintext.
+//! What it must not do: take the broker's word for who may read.
+
+mod error;
+mod files;
+mod follower;
+mod keys;
+mod manage;
+mod table;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::{mpsc, watch};
+
+pub use self::error::Error;
+use self::files::Files;
+pub use self::manage::Waiting;
+use self::table::{Table, Topic};
+use crate::broker_client;
+use crate::config::paths::StateDir;
+use crate::crypto::topic::TopicKey;
+use crate::domain::ids::TopicId;
+use crate::domain::topics::{Distrust, check_name};
+use crate::identity::Identity;
+use crate::peers;
+use crate::runtime::clock::Clock;
+use crate::runtime::ids::IdSource;
+use crate::runtime::private_file::FileError;
+use crate::runtime::supervisor::Supervisor;
+use crate::runtime::task_kind::{Phase, TaskKind};
+
+/// What topics work with.
+#[derive(Debug)]
+pub struct Deps {
+    /// Where the state lies.
+    pub state: StateDir,
+    /// Who makes, seals and opens keys.
+    pub identity: Identity,
+    /// Who is vouched for.
+    pub peers: peers::Handle,
+    /// The link.
+    pub link: broker_client::Handle,
+    /// Ids and random bytes.
+    pub ids: IdSource,
+    /// Now.
+    pub clock: Clock,
+}
+
+/// A topic as callers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The broker's id of it.
+    pub topic_id: String,
+    /// Without `#`.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// This member is subscribed.
+    pub subscribed: bool,
+    /// It has no keys.
+    pub unencrypted: bool,
+    /// The newest epoch that this member knows of.
+    pub epoch: u32,
+    /// Its key is not here yet.
+    pub waiting_for_key: bool,
+    /// How many are in it.
+    pub member_count: u32,
+}
+
+/// How a post is to be sealed now.
+#[derive(Debug)]
+pub enum Sealing {
+    /// With this key.
+    Key {
+        /// Its epoch.
+        epoch: u32,
+        /// The key.
+        key: TopicKey,
+    },
+    /// Not at all: the topic has no keys.
+    Plain,
+    /// Not yet, for this reason.
+    NotYet(String),
+    /// Never: this member is not subscribed any more.
+    Gone,
+}
+
+/// What is known of the topic that a push names.
+#[derive(Debug)]
+pub enum Opening {
+    /// The key is here.
+    Key {
+        /// The topic's name, as this daemon knows it.
+        name: String,
+        /// The key of the epoch.
+        key: TopicKey,
+    },
+    /// The key is not here yet.
+    NotYet,
+    /// A topic without keys.
+    Plain {
+        /// Its name.
+        name: String,
+    },
+    /// This member is not subscribed.
+    NotSubscribed,
+    /// It came without a key, and the topic has keys.
+    ClearText,
+}
+
+/// Topics for the rest of the daemon. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    deps: Deps,
+    files: Files,
+    // A std lock: held to look something up, never across an await.
+    table: RwLock<Table>,
+    /// Held by whoever is about to change a topic.
+    busy: tokio::sync::Mutex<()>,
+    changed: watch::Sender<u64>,
+}
+
+/// Topics, built but not started.
+#[derive(Debug)]
+pub struct Parts(Handle);
+
+/// Reads the topic state.
+pub fn prepare(deps: Deps) -> Result<Parts, FileError> {
+    let files = Files::of(&deps.state);
+    let table = files.load(deps.clock.now())?;
+    let inner = Inner {
+        deps,
+        files,
+        table: RwLock::new(table),
+        busy: tokio::sync::Mutex::default(),
+        changed: watch::channel(0).0,
+    };
+    Ok(Parts(Handle(Arc::new(inner))))
+}
+
+// === impl Parts ===
+
+impl Parts {
+    /// The handle, also before the task runs.
+    pub fn handle(&self) -> Handle {
+        self.0.clone()
+    }
+
+    /// Starts the task. `news` names topics that have changed.
+    pub fn spawn(self, news: mpsc::Receiver<String>, supervisor: &Supervisor) {
+        let stop = supervisor.token(Phase::Workers);
+        supervisor.spawn(TaskKind::Peers, "topics", follower::run(self.0, news, stop));
+    }
+}
+
+// === impl Handle ===
+
+impl Handle {
+    /// The topic that a post names. Only who is subscribed posts.
+    pub fn resolve(&self, name: &str, allow_unencrypted: bool) -> Result<View, Error> {
+        let name = check_name(name)?;
+        let table = self.read();
+        let topic = table.by_name(name).ok_or_else(|| Error::NotFound(format!("#{name}")))?;
+        if !topic.subscribed {
+            return Err(Error::NotSubscribed(format!("#{name}")));
+        }
+        if !topic.encrypted && !allow_unencrypted {
+            return Err(Error::Unencrypted(format!("#{name}")));
+        }
+        Ok(view(topic))
+    }
+
+    /// Whether the daemon knows a topic of that name.
+    pub fn knows(&self, name: &str) -> bool {
+        self.read().by_name(name.strip_prefix('#').unwrap_or(name)).is_some()
+    }
+
+    /// How a post to a topic is sealed at this moment.
+    pub fn sealing(&self, topic_id: &str) -> Sealing {
+        let table = self.read();
+        let Some(topic) = table.by_text(topic_id).filter(|topic| topic.subscribed) else { return Sealing::Gone };
+        if !topic.encrypted {
+            return Sealing::Plain;
+        }
+        if let Some(why) = self.why_not(topic) {
+            return Sealing::NotYet(format!("#{}: {why}", topic.name));
+        }
+        match topic.key(topic.epoch()) {
+            Some(key) => Sealing::Key { epoch: topic.epoch(), key: key.clone() },
+            None => Sealing::NotYet(format!("#{}: its key is not here yet", topic.name)),
+        }
+    }
+
+    /// How a pushed post is opened.
+    pub fn opening(&self, topic_id: &str, epoch: Option<u32>) -> Opening {
+        let table = self.read();
+        let Some(topic) = table.by_text(topic_id).filter(|topic| topic.subscribed) else {
+            return Opening::NotSubscribed;
+        };
+        match epoch {
+            None if !topic.encrypted => Opening::Plain { name: topic.name.clone() },
+            None => Opening::ClearText,
+            Some(epoch) => match topic.key(epoch) {
+                Some(key) => Opening::Key { name: topic.name.clone(), key: key.clone() },
+                None => Opening::NotYet,
+            },
+        }
+    }
+
+    /// Whether it is the id of a topic.
+    pub fn has(&self, topic_id: &str) -> bool {
+        self.read().by_text(topic_id).is_some()
+    }
+
+    /// Whether a topic is known as encrypted.
+    pub fn is_encrypted(&self, topic_id: &str) -> bool {
+        self.read().by_text(topic_id).is_some_and(|topic| topic.encrypted)
+    }
+
+    /// A signal for each change.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changed.subscribe()
+    }
+
+    /// Why nothing may be sealed with the newest key, if so.
+    fn why_not(&self, topic: &Topic) -> Option<String> {
+        if let Some(distrust) = topic.distrust {
+            return Some(distrust.to_string());
+        }
+        if topic.shown_epoch > topic.epoch() {
+            return Some("it has a newer key, which is on its way".to_owned());
+        }
+        // What is sealed for an epoch is read by all who hold its key.
+        let members = self.0.deps.peers.members();
+        let readers = topic.readers();
+        let gone = members.iter().find(|member| member.revoked && readers.contains(member.member_id.as_str()))?;
+        Some(format!("{} was removed from the mesh, and its key has to be renewed first", gone.display_name))
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Table> {
+        self.0.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes topics: disk first, then everybody else. Keys go before what names
+    /// them.
+    fn change(&self, change: impl FnOnce(&mut Table)) -> Result<(), Error> {
+        let mut table = self.read().clone();
+        change(&mut table);
+        self.0.files.save_keys(&table)?;
+        self.0.files.save(&table)?;
+        self.show(table);
+        Ok(())
+    }
+
+    /// Changes what only the memory holds.
+    fn note(&self, change: impl FnOnce(&mut Table)) {
+        let mut table = self.read().clone();
+        change(&mut table);
+        self.show(table);
+    }
+
+    fn show(&self, table: Table) {
+        *self.0.table.write().unwrap_or_else(PoisonError::into_inner) = table;
+        self.0.changed.send_modify(|count| *count += 1);
+    }
+
+    fn view_of(&self, id: &TopicId) -> Option<View> {
+        self.read().get(id).map(view)
+    }
+
+    fn distrust_of(&self, id: &TopicId) -> Option<Distrust> {
+        self.read().get(id).and_then(|topic| topic.distrust)
+    }
+}
+
+fn view(topic: &Topic) -> View {
+    View {
+        topic_id: topic.id.to_string(),
+        name: topic.name.clone(),
+        description: topic.description.clone(),
+        subscribed: topic.subscribed,
+        unencrypted: !topic.encrypted,
+        epoch: topic.epoch().max(topic.shown_epoch),
+        waiting_for_key: topic.subscribed
+            && topic.encrypted
+            && (topic.shown_epoch > topic.epoch() || topic.key(topic.epoch()).is_none()),
+        member_count: topic.member_count,
+    }
+}

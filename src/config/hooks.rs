@@ -11,7 +11,7 @@ use super::environment::Place;
 #[serde(deny_unknown_fields, default)]
 pub struct Hooks {
     /// Hooks run at all. Default true, and false in a job of continuous
-    /// integration (R358, R423).
+    /// integration (R358).
     pub enabled: Option<bool>,
     /// Runs at once. Default 8 (R34, R359).
     pub concurrency: u32,
@@ -74,7 +74,7 @@ impl Hooks {
 mod tests {
     use super::*;
 
-    // Covers: R358-R361, R423
+    // Covers: R358-R361
     #[test]
     fn the_defaults_and_where_hooks_are_off() {
         let default = Hooks::default();

@@ -61,7 +61,7 @@ async fn each_hook_needs_its_own_section_and_may_be_switched_off() {
     assert!(!rig.out("ran-on-dm").exists() && !rig.out("ran-on-mention").exists());
 }
 
-// Covers: R358, R423
+// Covers: R358
 #[tokio::test]
 async fn hooks_are_on_but_for_ci_and_the_setting_decides() {
     for (ci, config, active) in [

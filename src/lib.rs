@@ -21,6 +21,7 @@
 //! | 6 | `topics` | subscriptions and the keys of topics |
 //! | 7 | `outbox` | durable sending |
 //! | 7 | `inbox` | durable receiving |
+//! | 8 | `hooks` | scripts that run for events |
 //! | 9 | `api` | gRPC, REST and SSE on the local sockets |
 //! | 9 | `broker` | the broker |
 //! | 10 | `daemon` | puts the daemon together |
@@ -40,6 +41,7 @@ pub mod daemon;
 pub mod db;
 pub mod domain;
 pub mod events;
+pub mod hooks;
 pub mod identity;
 pub mod inbox;
 pub mod membership;

@@ -28,7 +28,7 @@ pub fn check(via: &Via, headers: &HeaderMap, token: &LocalToken) -> Result<(), F
 }
 
 /// The token of the one `Authorization: Bearer` header.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (all.next(), all.next()) else { return None };
     let (scheme, credentials) = value.to_str().ok()?.split_once(' ')?;

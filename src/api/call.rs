@@ -34,6 +34,8 @@ pub enum Via {
         /// Port of the peer.
         peer_port: u16,
     },
+    /// Over the socket of a hook run.
+    Hook,
 }
 
 /// What the caller speaks.
@@ -78,6 +80,7 @@ impl Via {
         match self {
             Self::Unix { .. } => "uds",
             Self::Tcp { .. } => "tcp",
+            Self::Hook => "hook",
         }
     }
 

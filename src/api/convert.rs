@@ -1,6 +1,6 @@
 //! Between the API's types and the daemon's own.
 
-use crate::domain::event::{MeshEvent, MessageKind, SendState, StoredMessage};
+use crate::domain::event::{HookRun, MeshEvent, MessageKind, SendState, StoredMessage};
 use crate::domain::ids::ClientMessageId;
 use crate::domain::message::{Meta, Priority, SendRequest};
 use crate::domain::pressure::{Level, Pressure};
@@ -212,6 +212,25 @@ fn outbox_pressure(pressure: &Pressure) -> pb::OutboxPressure {
     }
 }
 
+/// An ended run of a hook.
+pub fn hook_run(run: &HookRun) -> pb::HookRun {
+    pb::HookRun {
+        hook: run.hook.clone(),
+        event_id: run.event_id.clone(),
+        exit_code: run.exit_code,
+        signal: run.signal.map_or(0, i32::unsigned_abs),
+        timed_out: run.timed_out,
+        duration_ms: run.duration_ms,
+        stdout_bytes: run.stdout_bytes,
+        stderr_bytes: run.stderr_bytes,
+        replied: run.replied,
+        capability_calls: run.capability_calls,
+        unenforced: run.unenforced.clone(),
+        start_error: run.start_error.clone(),
+        started_at: Some(timestamp(run.started_at)),
+    }
+}
+
 /// An event of a stream.
 pub fn event(timed: &Timed) -> pb::StreamEventsResponse {
     let event = match &*timed.event {
@@ -236,6 +255,7 @@ pub fn event(timed: &Timed) -> pb::StreamEventsResponse {
             let away_ms = u32::try_from(*away_ms).unwrap_or(u32::MAX);
             Event::DaemonReconnect(pb::DaemonReconnect { away_ms })
         }
+        MeshEvent::HookExecuted(run) => Event::HookExecuted(hook_run(run)),
         MeshEvent::FeatureNegotiationFailed { feature, detail, missing } => {
             Event::FeatureNegotiationFailed(pb::FeatureNegotiationFailed {
                 feature: feature.clone(),

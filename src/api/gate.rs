@@ -25,6 +25,7 @@ use super::guard::Guard;
 use super::limits::{CallPermit, Limits};
 use super::status::{Failure, PROBLEM_JSON};
 use crate::domain::error_code::ErrorCode;
+use crate::hooks::Family;
 use crate::identity::token::LocalToken;
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
@@ -69,6 +70,8 @@ pub struct Gate {
     pub clock: Clock,
     /// Names them.
     pub ids: IdSource,
+    /// Which processes belong to hooks.
+    pub hooks: Family,
 }
 
 /// The gate as a layer around a router. A request without [`Via`] counts as come
@@ -128,6 +131,7 @@ impl Gate {
     fn admit<B>(&self, call: &Call, request: &Request<B>) -> Result<CallPermit, Failure> {
         let (uri, headers) = (request.uri(), request.headers());
         self.guard.check(&call.via, request.method(), uri, headers).inspect_err(|failure| warn(call, failure))?;
+        self.refuse_hooks(&call.via).inspect_err(|failure| warn(call, failure))?;
         let is_public = self.public_health && call.endpoint == "/v1/health" && call.protocol == Protocol::Rest;
         if !is_public {
             auth::check(&call.via, headers, &self.token).inspect_err(|failure| warn(call, failure))?;
@@ -137,6 +141,17 @@ impl Gate {
             return Err(Failure::new(ErrorCode::DaemonShuttingDown, text).retry_after(Duration::from_secs(1)));
         }
         self.limits.enter()
+    }
+
+    /// The main socket asks for no token, so scopes would mean nothing there.
+    fn refuse_hooks(&self, via: &Via) -> Result<(), Failure> {
+        let Via::Unix { pid: Some(pid), .. } = via else { return Ok(()) };
+        let Some(hook) = self.hooks.hook_of(*pid) else { return Ok(()) };
+        let text = format!(
+            "the caller is the hook {hook}; it may use the socket of its run, CLAUDEMESH_DAEMON_SOCK, with its token; \
+             `user_cli = true` gives it this one"
+        );
+        Err(Failure::new(ErrorCode::HookProcessRefused, text))
     }
 
     /// Gives the answer its final form, counts and logs it.
@@ -291,7 +306,7 @@ fn log(call: &Call, status: &'static str, code: Option<ErrorCode>, took: Duratio
 fn warn(call: &Call, failure: &Failure) {
     let (uid, pid) = match call.via {
         Via::Unix { uid, pid } => (Some(uid), pid),
-        Via::Tcp { .. } => (None, None),
+        Via::Tcp { .. } | Via::Hook => (None, None),
     };
     tracing::warn!(
         target: target::SECURITY,

@@ -18,6 +18,7 @@ pub mod first_bytes;
 pub mod gate;
 pub mod grpc;
 pub mod guard;
+pub mod hook_socket;
 pub mod lenient;
 pub mod limits;
 pub mod link;
@@ -62,7 +63,7 @@ use crate::runtime::supervisor::Supervisor;
 use crate::runtime::task_kind::Phase;
 use crate::runtime::time_guard::TimeGuard;
 use crate::telemetry::metrics::Metrics;
-use crate::{broker_client, inbox, outbox, peers, topics};
+use crate::{broker_client, hooks, inbox, outbox, peers, topics};
 
 /// Reads the settings again and says which keys changed.
 pub type Reload = Arc<dyn Fn() -> Result<admin::ReloadResponse, ConfigError> + Send + Sync>;
@@ -87,6 +88,8 @@ pub struct Deps {
     pub peers: peers::Handle,
     /// Which topics there are.
     pub topics: topics::Handle,
+    /// Hooks and their runs.
+    pub hooks: hooks::Handle,
     /// The link to the broker; only its state is read.
     pub link: broker_client::Handle,
     /// What is counted.
@@ -169,6 +172,7 @@ pub struct Parts {
     handle: Handle,
     follower: link::Follower,
     connections: u32,
+    opener: hooks::OpenSocket,
 }
 
 /// Puts the interface together.
@@ -185,14 +189,17 @@ pub async fn prepare(deps: Deps) -> Result<Parts, Error> {
         metrics: deps.metrics.clone(),
         clock: deps.clock.clone(),
         ids: deps.ids.clone(),
+        hooks: deps.hooks.family(),
     });
+    let supervisor = deps.supervisor.clone();
     let services = Services::new(deps, limits, link);
+    let opener = hook_socket::opener(services.clone(), Arc::clone(&gate), supervisor);
     let (standard, health) = grpc::standard().await?;
     // The REST routes have no fallback: two routers with one refuse to merge.
     let routes = rest::router(services.clone()).merge(standard).fallback(grpc::unknown::<Body>);
     let router = routes.layer(from_fn_with_state(Arc::clone(&gate), gate::layer));
     let interface = Arc::new(Interface { gate, methods: grpc::Methods::new(services), router });
-    Ok(Parts { interface, handle: Handle { health }, follower, connections })
+    Ok(Parts { interface, handle: Handle { health }, follower, connections, opener })
 }
 
 // === impl Interface ===
@@ -212,6 +219,11 @@ impl Interface {
 // === impl Parts ===
 
 impl Parts {
+    /// Serves the sockets of hook runs.
+    pub fn hook_sockets(&self) -> hooks::OpenSocket {
+        Arc::clone(&self.opener)
+    }
+
     /// Serves on the listeners until the supervisor stops its phases: no new
     /// connection from `Ingress` on, no open one after `Streams`.
     pub fn spawn(self, listeners: Listeners, supervisor: &Supervisor) -> Handle {

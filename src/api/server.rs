@@ -66,7 +66,7 @@ struct Server<H> {
 
 /// Hands the requests of a connection to the supervisor.
 #[derive(Clone)]
-struct Tasks(Supervisor);
+pub(super) struct Tasks(Supervisor);
 
 /// Hands every request to `handler`, until the supervisor stops the phase
 /// `Ingress`; open connections end in the phase `Streams`. `connections` bounds
@@ -197,6 +197,12 @@ async fn pause(error: &std::io::Error) {
 }
 
 // === impl Tasks ===
+
+impl Tasks {
+    pub(super) fn new(supervisor: Supervisor) -> Self {
+        Self(supervisor)
+    }
+}
 
 impl<F> Executor<F> for Tasks
 where

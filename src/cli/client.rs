@@ -25,6 +25,7 @@ use super::output::safe;
 use super::running;
 use crate::domain::error_code::ErrorCode;
 use crate::proto::API_VERSION;
+use crate::proto::admin::hooks_service_client::HooksServiceClient;
 use crate::proto::admin::keys_service_client::KeysServiceClient;
 use crate::proto::admin::lifecycle_service_client::LifecycleServiceClient;
 use crate::proto::admin::outbox_service_client::OutboxServiceClient;
@@ -222,6 +223,8 @@ services! {
     keys => KeysServiceClient;
     /// The daemon's life.
     lifecycle => LifecycleServiceClient;
+    /// Hooks and what they did.
+    hooks => HooksServiceClient;
     /// The outbox for operators.
     outbox => OutboxServiceClient;
 }

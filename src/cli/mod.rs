@@ -18,6 +18,7 @@ pub mod exit_code;
 mod explain;
 pub mod failure;
 mod follow;
+mod hook;
 mod inbox;
 mod join;
 mod key;
@@ -122,6 +123,9 @@ enum Verb {
     Topic(topic::Verb),
     /// Compare a peer's key with its owner; accept a changed key or name
     Verify(verify::Args),
+    /// Show hooks and what they did
+    #[command(subcommand)]
+    Hook(hook::Verb),
     /// Join a mesh with an invite link
     Join(join::Args),
     /// List and revoke the members of a mesh
@@ -206,6 +210,10 @@ pub fn run() -> u8 {
         Err(error) => return answer_line(&error, &mut output),
     };
     let context = Context::of_process();
+    if let Some(failure) = hook::without_home(&cli.verb, context.source.as_ref()) {
+        output.failure(&failure);
+        return failure.exit();
+    }
     let result = dispatch(cli.verb, &context, &mut output);
     context.tell_other_version(None, &mut output);
     match result {
@@ -237,6 +245,7 @@ fn dispatch(verb: Verb, context: &Context, output: &mut Output) -> Result<u8, Fa
         Verb::Peer(verb) => one_thread()?.block_on(peer::run(verb, context, output)).map(ok),
         Verb::Topic(verb) => one_thread()?.block_on(Box::pin(topic::run(verb, context, output))).map(ok),
         Verb::Verify(args) => one_thread()?.block_on(verify::run(args, context, output)).map(ok),
+        Verb::Hook(verb) => one_thread()?.block_on(hook::run(verb, context, output)).map(ok),
         Verb::Join(args) => join::run(args, context, output).map(ok),
         Verb::Member(verb) => member::run(verb, context, output).map(ok),
         Verb::Mesh(verb) => mesh::run(verb, context, output).map(ok),

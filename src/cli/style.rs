@@ -22,10 +22,12 @@ pub(super) fn styled(style: Style, text: &str) -> String {
 /// The name of a state: is it as it should be, does it wait, or is it over?
 pub(super) fn state(word: &str) -> String {
     let style = match word {
-        "accepted" | "delivered" | "ready" | "connected" | "running" | "started" | "sound" => GOOD,
+        "accepted" | "delivered" | "ready" | "connected" | "running" | "started" | "sound" | "active" => GOOD,
         "queued" | "inflight" | "pending" | "starting" | "stopping" | "waiting" | "connecting" | "degraded" => WAITING,
-        "dead" | "aborted" | "expired" | "closed" | "no answer" | "damaged" | "key changed" | "removed" => BAD,
-        "offline" | "unknown" | "stopped" => DIM,
+        "dead" | "aborted" | "expired" | "closed" | "no answer" | "damaged" | "key changed" | "removed" | "missing" => {
+            BAD
+        }
+        "offline" | "unknown" | "stopped" | "disabled" | "unconfigured" => DIM,
         _ => return word.to_owned(),
     };
     styled(style, word)

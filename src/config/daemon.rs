@@ -8,6 +8,7 @@ use super::ConfigError;
 use super::broker_client::{BrokerLink, Features, Reconnect};
 use super::crypto::Crypto;
 use super::disk::Disk;
+use super::hooks::Hooks;
 use super::inbox::Inbox;
 use super::ipc::{Ipc, Limits};
 use super::outbox::Outbox;
@@ -57,6 +58,8 @@ pub struct DaemonConfig {
     pub features: Features,
     /// `[crypto]`.
     pub crypto: Crypto,
+    /// `[hooks]`.
+    pub hooks: Hooks,
 }
 
 /// `[daemon]`.
@@ -99,6 +102,7 @@ impl DaemonConfig {
         self.inbox.check()?;
         self.crypto.check()?;
         self.disk.check()?;
+        self.hooks.check()?;
         self.reconnect.backoff().map(|_| ())
     }
 }
@@ -130,6 +134,7 @@ mod tests {
             ("[outbox]\nmax_age_hours = 0", "outbox.max_age_hours"),
             ("[disk]\nreserved_bytes = 1", "disk.reserved_bytes"),
             ("[reconnect]\njitter_pct = 101", "reconnect.jitter_pct"),
+            ("[hooks]\nconcurrency = 0", "hooks.concurrency"),
             ("[crypto]\nkey_grace_period_days = 31", "crypto.key_grace_period_days"),
         ] {
             let error = load(text).unwrap_err().to_string();

@@ -16,6 +16,8 @@ pub mod daemon;
 pub mod disk;
 pub mod environment;
 pub mod fleet;
+pub mod hooks;
+pub mod hooks_file;
 pub mod inbox;
 pub mod ipc;
 pub mod outbox;

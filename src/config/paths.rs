@@ -120,6 +120,8 @@ files! {
     log => "daemon.log";
     /// Hook scripts (R23).
     hooks => "hooks";
+    /// The sockets of hook runs.
+    run => "run";
     /// The id of this state directory, told to the broker.
     instance => "instance";
     /// Why the daemon ended last.

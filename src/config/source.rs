@@ -54,7 +54,7 @@ pub fn read_toml<T: serde::de::DeserializeOwned + Default>(path: &Path) -> Resul
 
 /// The parser's complaint on one line, with the key of the line, and the name
 /// that was perhaps meant.
-fn with_guess(text: &str, error: &toml::de::Error) -> String {
+pub(super) fn with_guess(text: &str, error: &toml::de::Error) -> String {
     let message = error.message().trim().replace('\n', "; ");
     let Some(names) = message.strip_prefix("unknown field `").or_else(|| message.strip_prefix("unknown variant `"))
     else {
@@ -72,8 +72,22 @@ fn with_guess(text: &str, error: &toml::de::Error) -> String {
 }
 
 /// The line of a byte, from 1.
-fn line_at(text: &str, byte: usize) -> usize {
+pub(super) fn line_at(text: &str, byte: usize) -> usize {
     1 + text.bytes().take(byte).filter(|byte| *byte == b'\n').count()
+}
+
+/// The section in which a line stands; `None` above the first one.
+pub(super) fn section_of(text: &str, line: usize) -> Option<&str> {
+    text.lines().take(line).filter_map(section_name).last()
+}
+
+/// The line in which a section begins, from 1.
+pub(super) fn line_of_section(text: &str, section: &str) -> Option<usize> {
+    text.lines().position(|line| section_name(line) == Some(section)).map(|index| index + 1)
+}
+
+fn section_name(line: &str) -> Option<&str> {
+    line.trim().strip_prefix('[')?.split(']').next().map(|name| name.trim().trim_matches('"'))
 }
 
 /// The line of a key such as `ipc.http_bind`, from 1.

@@ -1,20 +1,17 @@
 //! Builds every part in the order of dependence, one paragraph each.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
 use super::rotation::Rotation;
 use super::settings::Settings;
-use super::{Error, LastExit, Options, state};
+use super::{Error, LastExit, Options, facts, state};
 use crate::broker_client::{self, End, LinkState};
 use crate::config::daemon::DaemonConfig;
-use crate::config::environment::{Environment, Place};
 use crate::config::paths::StateDir;
-use crate::config::source::ProcessEnvironment;
 use crate::db::connect::{CheckpointMode, Sqlite};
-use crate::domain::error_code::{ErrorCode, exit};
+use crate::domain::error_code::ErrorCode;
 use crate::domain::ids::MemberKey;
 use crate::domain::negotiation::PATIENCE;
 use crate::domain::retry::Backoff;
@@ -22,8 +19,6 @@ use crate::events::Hub;
 use crate::identity::Identity;
 use crate::identity::token::LocalToken;
 use crate::membership::config_json::MeshEntry;
-use crate::proto::admin;
-use crate::proto::wkt::Timestamp;
 use crate::runtime::clock::Clock;
 use crate::runtime::failpoints;
 use crate::runtime::ids::IdSource;
@@ -34,7 +29,7 @@ use crate::runtime::supervisor::Supervisor;
 use crate::runtime::time_guard::TimeGuard;
 use crate::telemetry::logging;
 use crate::telemetry::metrics::Metrics;
-use crate::{api, inbox, outbox, peers, topics};
+use crate::{api, hooks, inbox, outbox, peers, topics};
 
 /// Everything, built and bound.
 #[derive(Debug)]
@@ -51,6 +46,7 @@ pub(super) struct Parts {
     topics: topics::Parts,
     outbox: outbox::Parts,
     inbox: inbox::Parts,
+    hooks: hooks::Parts,
     rotation: Arc<Rotation>,
     api: api::Parts,
     listeners: api::Listeners,
@@ -61,6 +57,7 @@ pub(super) struct Running {
     link: tokio::sync::watch::Receiver<LinkState>,
     databases: [Sqlite; 2],
     settings: Arc<Settings>,
+    hooks: hooks::Handle,
     api: api::Handle,
 }
 
@@ -159,6 +156,22 @@ pub(super) async fn parts(
     };
     let inbox = inbox::prepare(&config.inbox, databases.inbox.clone(), inbox_deps, supervisor).await?;
 
+    let hook_deps = super::hooks::deps(super::hooks::Setup {
+        options,
+        state,
+        config: &config,
+        db: databases.inbox.clone(),
+        identity: identity.clone(),
+        peers: peers.handle(),
+        inbox: inbox.handle(),
+        outbox: outbox.handle(),
+        hub: hub.clone(),
+        ids: ids.clone(),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+    });
+    let hooks = hooks::prepare(hook_deps, supervisor).await?;
+
     let rotation = Arc::new(Rotation {
         root: options.root.clone(),
         mesh: options.mesh.clone(),
@@ -177,7 +190,7 @@ pub(super) async fn parts(
     let unix = listen::unix(&state.sock(), config.ipc.socket_mode()?)?;
     let tcp = bind_tcp(&config, state).await?;
     let settings = Arc::new(Settings::new(state.config(), config.clone(), log));
-    let reload = Arc::clone(&settings);
+    let (reload, reload_hooks) = (Arc::clone(&settings), hooks.handle());
     let rotate = Arc::clone(&rotation);
     let api_deps = api::Deps {
         mesh: options.mesh.clone(),
@@ -187,6 +200,7 @@ pub(super) async fn parts(
         inbox: inbox.handle(),
         peers: peers.handle(),
         topics: topics.handle(),
+        hooks: hooks.handle(),
         link: link.handle(),
         metrics: metrics.clone(),
         supervisor: supervisor.clone(),
@@ -194,7 +208,7 @@ pub(super) async fn parts(
         ids: ids.clone(),
         guard,
         stop: stop.clone(),
-        reload: Arc::new(move || reload.reload()),
+        reload: Arc::new(move || super::hooks::reload(&reload, &reload_hooks)),
         rotate: Arc::new(move || {
             let rotate = Arc::clone(&rotate);
             Box::pin(async move { rotate.rotate().await })
@@ -204,7 +218,7 @@ pub(super) async fn parts(
         limits: config.limits.clone(),
         required_features: config.features.require.clone(),
         schema_version: state::schema_version(),
-        facts: facts(options, state, &entry, clock, tcp.as_ref(), warnings(state, exposed, &databases)),
+        facts: facts::facts(options, state, &entry, clock, tcp.as_ref(), facts::warnings(state, exposed, &databases)),
     };
     let api = api::prepare(api_deps).await?;
     Ok(Parts {
@@ -220,6 +234,7 @@ pub(super) async fn parts(
         topics,
         outbox,
         inbox,
+        hooks,
         rotation,
         api,
         listeners: api::Listeners { unix, tcp },
@@ -232,72 +247,6 @@ fn was_replaced(state: &StateDir) -> bool {
     // Who yielded and was refused for it has been replaced still.
     let codes = [ErrorCode::ReplacedByNewerConnection, ErrorCode::MemberAlreadyConnected];
     LastExit::read(&state.last_exit()).is_some_and(|last| codes.iter().any(|code| last.code == code.name()))
-}
-
-/// What `daemon status` shows of the process.
-fn facts(
-    options: &Options,
-    state: &StateDir,
-    entry: &MeshEntry,
-    clock: &Clock,
-    tcp: Option<&TcpListener>,
-    warnings: Vec<admin::StatusWarning>,
-) -> api::Facts {
-    let text = |path: std::path::PathBuf| path.display().to_string();
-    let address = tcp.and_then(|listener| listener.local_addr().ok());
-    let last_exit = LastExit::read(&state.last_exit()).map(|last| admin::LastExit {
-        exit_code: last.exit_code.into(),
-        reason: last.code,
-        detail: last.detail,
-        at: Some(Timestamp::from_unix_ms(last.at)),
-    });
-    api::Facts {
-        started_at: clock.now(),
-        display_name: options.display_name.clone().or_else(|| entry.display_name.clone()).unwrap_or_default(),
-        state_dir: state.path().display().to_string(),
-        socket_path: text(state.sock()),
-        http_address: address.map_or_else(String::new, |address| address.to_string()),
-        config_path: text(state.config()),
-        log_path: text(state.log()),
-        broker_url: entry.broker_url.clone(),
-        insecure_link: entry.broker_url.starts_with("ws://"),
-        environment: environment_status(),
-        last_exit,
-        warnings,
-    }
-}
-
-/// What the start found that the operator should know.
-fn warnings(state: &StateDir, exposed: Vec<String>, databases: &state::Databases) -> Vec<admin::StatusWarning> {
-    let mut warnings: Vec<_> = exposed.into_iter().map(|text| api::warning("key_file_exposed", text)).collect();
-    for warning in &warnings {
-        tracing::warn!(code = warning.code, "{}", warning.message);
-    }
-    if let Some(kept) = &databases.inbox_set_aside {
-        let text = format!(
-            "the inbox was damaged and a new one was begun; the damaged one is kept as {}: sqlite3 .recover may read it",
-            kept.display()
-        );
-        warnings.push(api::warning("inbox_set_aside", text));
-    }
-    if let Some(last) = LastExit::read(&state.last_exit()).filter(|last| last.exit_code != exit::OK) {
-        let text = format!("the daemon before this one ended with exit code {}: {}", last.exit_code, last.detail);
-        warnings.push(api::warning("last_exit", text));
-    }
-    warnings
-}
-
-/// Where this process runs. It is shown only: no setting depends on it.
-fn environment_status() -> admin::EnvironmentStatus {
-    let found = Environment::detect(&ProcessEnvironment, &|path| Path::new(path).exists());
-    let detected = match found.place {
-        Place::Host => admin::HostEnvironment::Host,
-        Place::Container => admin::HostEnvironment::Container,
-        Place::Kubernetes => admin::HostEnvironment::Kubernetes,
-        Place::Ci => admin::HostEnvironment::Ci,
-        Place::Runpod => admin::HostEnvironment::Runpod,
-    };
-    admin::EnvironmentStatus { detected: detected.into(), signal: found.signal.to_owned(), overrides: Vec::new() }
 }
 
 /// Binds the loopback port and writes it down. A port that is taken does not
@@ -346,12 +295,15 @@ impl Parts {
         };
         self.rotation.spawn(supervisor);
         self.outbox.spawn(supervisor, sender);
+        let hooks = self.hooks.handle();
+        self.hooks.spawn(self.api.hook_sockets(), supervisor);
         self.inbox.spawn(streams.deliveries, supervisor);
         let api = self.api.spawn(self.listeners, supervisor);
         Running {
             link: link.state(),
             databases: [self.databases.outbox, self.databases.inbox],
             settings: self.settings,
+            hooks,
             api,
         }
     }
@@ -375,7 +327,7 @@ impl Running {
     /// Reads the settings again, as SIGHUP asks for.
     pub(super) fn reload(&self) {
         // What is wrong is in the log by then.
-        let _ = self.settings.reload();
+        let _ = super::hooks::reload(&self.settings, &self.hooks);
     }
 
     /// Tells health checks that this daemon goes.

@@ -5,7 +5,7 @@ use crate::domain::error_code::ErrorCode;
 use crate::runtime::instance_lock::LockError;
 use crate::runtime::listen::ListenError;
 use crate::runtime::private_file::FileError;
-use crate::{api, db, identity, inbox, membership, outbox, peers, telemetry};
+use crate::{api, db, hooks, identity, inbox, membership, outbox, peers, telemetry};
 
 /// A daemon did not start.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +78,9 @@ pub enum Error {
     /// The pinned members could not be read.
     #[error(transparent)]
     Peers(#[from] peers::Error),
+    /// The hooks could not be read.
+    #[error(transparent)]
+    Hooks(#[from] hooks::Error),
     /// The local interface could not be put together.
     #[error(transparent)]
     Api(#[from] api::Error),
@@ -105,6 +108,7 @@ impl Error {
             Self::Config(_) => ErrorCode::ConfigInvalid,
             Self::Membership(error) => error.code(),
             Self::Identity(error) => error.code(),
+            Self::Hooks(error) => error.code(),
             Self::File(_) | Self::Lock(_) | Self::Logging(_) => ErrorCode::StateDirUnusable,
             Self::Listen(ListenError::PathTooLong { .. }) => ErrorCode::SocketPathTooLong,
             Self::Listen(_) => ErrorCode::ListenFailed,
@@ -124,7 +128,7 @@ impl Error {
     /// What the user can do about it, where the text does not say it already.
     pub fn next_step(&self) -> Option<&'static str> {
         Some(match self {
-            Self::Config(error) => error.next_step(),
+            Self::Config(error) | Self::Hooks(hooks::Error::Config(error)) => error.next_step(),
             Self::Membership(error) => error.next_step(),
             Self::Identity(error) => return error.next_step(),
             Self::File(error) | Self::Lock(LockError::File(error)) => error.next_step(),
@@ -133,7 +137,7 @@ impl Error {
                 "free some space there and try again; what is stored there is kept"
             }
             Self::Database(error) if matches!(**error, db::Error::SchemaNewer { .. }) => return None,
-            Self::Database(_) | Self::Outbox(_) | Self::Inbox(_) | Self::Peers(_) => {
+            Self::Database(_) | Self::Outbox(_) | Self::Inbox(_) | Self::Peers(_) | Self::Hooks(_) => {
                 "check the disk and the owner of the file, then start again; nothing in it was changed"
             }
             Self::Logging(_) => "check that the file is yours and the disk not full",

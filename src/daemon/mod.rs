@@ -11,6 +11,8 @@
 mod assemble;
 mod error;
 mod exit;
+mod facts;
+mod hooks;
 pub mod recover;
 mod rotation;
 mod settings;

@@ -52,6 +52,7 @@ impl Settings {
             ("reconnect", new.reconnect != current.reconnect),
             ("features", new.features != current.features),
             ("crypto", new.crypto != current.crypto),
+            ("hooks", new.hooks != current.hooks),
         ];
         let restart_required: Vec<String> =
             changed.into_iter().filter(|(_, differs)| *differs).map(|(section, _)| section.to_owned()).collect();

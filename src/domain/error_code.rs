@@ -156,6 +156,12 @@ codes! {
     HostNotAllowed => "host_not_allowed", PERMISSION_DENIED, 403, final, OTHER, "The Host header names no address of this daemon";
     OriginNotAllowed => "origin_not_allowed", PERMISSION_DENIED, 403, final, OTHER, "Requests from web pages are refused";
     PreflightRefused => "preflight_refused", PERMISSION_DENIED, 403, final, OTHER, "CORS preflight requests are refused";
+    HookCallDenied => "hook_call_denied", PERMISSION_DENIED, 403, final, REFUSED, "The hook's capability token does not allow this call";
+    HookProcessRefused => "hook_process_refused", PERMISSION_DENIED, 403, final, REFUSED, "A hook may not use the daemon's main socket";
+    HookHopLimit => "hook_hop_limit", PERMISSION_DENIED, 403, final, OTHER, "Too many automatic messages led to one another";
+    HookWithoutHome => "hook_without_home", FAILED_PRECONDITION, 412, final, REFUSED, "A hook without HOME cannot use the command line";
+    PreSendDropped => "pre_send_dropped", PERMISSION_DENIED, 403, final, REFUSED, "The pre-send hook dropped the message";
+    PreSendFailed => "pre_send_failed", UNAVAILABLE, 503, retry, OTHER, "The pre-send hook did not decide about the message";
     PermissionDenied => "permission_denied", PERMISSION_DENIED, 403, final, REFUSED, "This member may not do this";
     MemberKeyChanged => "member_key_changed", FAILED_PRECONDITION, 412, final, REFUSED, "The broker shows another key for a known member";
     NameBindingChanged => "name_binding_changed", FAILED_PRECONDITION, 412, final, REFUSED, "A known name now stands for another member";

@@ -92,6 +92,8 @@ pub enum MeshEvent {
         /// How long it was away.
         away_ms: u64,
     },
+    /// A hook run ended.
+    HookExecuted(Box<HookRun>),
     /// The broker lacks what this daemon requires; the daemon ends.
     FeatureNegotiationFailed {
         /// Which feature.
@@ -180,6 +182,37 @@ pub struct PeerChange {
     pub display_name: String,
 }
 
+/// One ended run of a hook (R249).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HookRun {
+    /// The hook's name.
+    pub hook: String,
+    /// The event that started it.
+    pub event_id: String,
+    /// Its exit code; `None` when a signal ended it or it did not start.
+    pub exit_code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// It took longer than it may.
+    pub timed_out: bool,
+    /// Milliseconds from start to end.
+    pub duration_ms: u32,
+    /// Bytes that it wrote to standard output, kept or not.
+    pub stdout_bytes: u32,
+    /// Bytes that it wrote to standard error, kept or not.
+    pub stderr_bytes: u32,
+    /// A reply was queued.
+    pub replied: bool,
+    /// Calls with its token.
+    pub capability_calls: u32,
+    /// Policies that could not be enforced.
+    pub unenforced: Vec<String>,
+    /// Why it did not start; empty when it did.
+    pub start_error: String,
+    /// When it started, or should have.
+    pub started_at: UnixMillis,
+}
+
 /// The state of an own send after the outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryStatus {
@@ -243,6 +276,7 @@ impl MeshEvent {
             Self::PeerLeave(_) => "peer_leave",
             Self::DaemonDisconnect { .. } => "daemon_disconnect",
             Self::DaemonReconnect { .. } => "daemon_reconnect",
+            Self::HookExecuted(_) => "hook_executed",
             Self::FeatureNegotiationFailed { .. } => "feature_negotiation_failed",
             Self::DeliveryStatus(_) => "delivery_status",
             Self::OutboxPressureHigh(_) => "outbox_pressure_high",
@@ -262,6 +296,15 @@ impl MeshEvent {
             Self::Message(message) => Some(&message.event_id),
             _ => None,
         }
+    }
+}
+
+// === impl HookRun ===
+
+impl HookRun {
+    /// Whether it ended well.
+    pub fn is_success(&self) -> bool {
+        self.exit_code == Some(0)
     }
 }
 

@@ -11,6 +11,7 @@
 
 pub mod accept;
 pub mod age_limit;
+pub mod capability;
 pub mod certificate;
 pub mod clock_trust;
 pub mod dedupe;
@@ -18,6 +19,9 @@ pub mod error_code;
 pub mod event;
 pub mod fingerprint;
 pub mod holds;
+pub mod hook_input;
+pub mod hook_policy;
+pub mod hook_rate;
 pub mod ids;
 pub mod key_chain;
 pub mod message;
@@ -29,6 +33,7 @@ pub mod outbox;
 pub mod pace;
 pub mod pinning;
 pub mod pressure;
+pub mod redact;
 pub mod retry;
 pub mod roster;
 pub mod sweep_guard;

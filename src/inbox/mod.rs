@@ -230,6 +230,13 @@ impl Handle {
         Ok(Page { messages, next_page_token })
     }
 
+    /// The messages after a place, oldest first.
+    pub async fn after(&self, seq: u64, limit: u64) -> Result<Vec<StoredMessage>, Error> {
+        let filter = repo::Filter { after_seq: Some(seq), limit, ..repo::Filter::default() };
+        let rows = repo::page(self.db.readers(), &filter).await?;
+        Ok(rows.into_iter().map(|row| row::stored(row, &self.shared.generation)).collect())
+    }
+
     /// Follows all events: stored ones from a place on, then live.
     pub fn follow(&self, start: Start) -> EventStream {
         EventStream::new(self.clone(), start)

@@ -47,6 +47,7 @@ use crate::config::outbox::Outbox as OutboxConfig;
 use crate::db::connect::Sqlite;
 use crate::db::wal::WalKeeper;
 use crate::domain::age_limit::{AgeLimit, DedupeWindow, age_limit};
+use crate::domain::fingerprint::LocalFingerprint;
 use crate::domain::ids::ClientMessageId;
 use crate::domain::message::SendRequest;
 use crate::domain::time::UnixMillis;
@@ -261,8 +262,25 @@ impl Handle {
     /// Makes a send durable and answers. A known id is answered from its row, also
     /// when it could not be accepted any more.
     pub async fn accept(&self, request: SendRequest) -> Result<Accepted, Error> {
+        self.accept_with(request, None).await
+    }
+
+    /// The same for a request that was changed after its caller wrote it; the
+    /// fingerprint is that of what the caller wrote.
+    pub async fn accept_as(&self, request: SendRequest, written: LocalFingerprint) -> Result<Accepted, Error> {
+        self.accept_with(request, Some(written)).await
+    }
+
+    /// The fingerprint of a request, and the answer from the row that holds its id, if
+    /// there is one.
+    pub async fn lookup(&self, request: &SendRequest) -> Result<(LocalFingerprint, Option<Accepted>), Error> {
+        let (fingerprint, known) = self.prepare.lookup(&self.db, request).await?;
+        Ok((fingerprint, known.map(|known| self.count_duplicate(known)).transpose()?))
+    }
+
+    async fn accept_with(&self, request: SendRequest, written: Option<LocalFingerprint>) -> Result<Accepted, Error> {
         let room = |id: &ClientMessageId| self.check_room(id);
-        let prepared = match self.prepare.run(&self.db, request, room).await? {
+        let prepared = match self.prepare.run(&self.db, request, written, room).await? {
             prepare::Prepared::Known(answer) => return self.count_duplicate(*answer),
             prepare::Prepared::New(row) => row,
         };

@@ -80,10 +80,11 @@ impl Prepare {
         &self,
         db: &Sqlite,
         mut request: SendRequest,
+        written: Option<LocalFingerprint>,
         room: impl Fn(&ClientMessageId) -> Result<(), Error>,
     ) -> Result<Prepared, Error> {
         let destination = request.validate()?;
-        let fingerprint = LocalFingerprint::of(&self.mesh, destination.kind(), &request);
+        let fingerprint = written.unwrap_or_else(|| LocalFingerprint::of(&self.mesh, destination.kind(), &request));
         let given = request.client_message_id.take();
         let is_given = given.is_some();
         let id = match given {
@@ -112,6 +113,17 @@ impl Prepare {
             }
         };
         Ok(Prepared::New(Box::new(self.row(id, request, &destination, &target, &fingerprint))))
+    }
+
+    /// The fingerprint of a request, and the answer from its row.
+    pub(super) async fn lookup(
+        &self,
+        db: &Sqlite,
+        request: &SendRequest,
+    ) -> Result<(LocalFingerprint, Option<Accepted>), Error> {
+        let fingerprint = LocalFingerprint::of(&self.mesh, request.validate()?.kind(), request);
+        let Some(id) = &request.client_message_id else { return Ok((fingerprint, None)) };
+        Ok((fingerprint, known(db.readers(), id, &fingerprint).await?))
     }
 
     /// The broker's limit binds the frame: the sealed text in base64 and what

@@ -33,6 +33,10 @@ pub enum TaskKind {
     Peers,
     /// Prunes, sweeps, measures; whatever runs on a timer.
     Maintenance,
+    /// Looks for messages that run hooks, and starts the runs.
+    HookDispatcher,
+    /// One per hook run, and one per socket of a run.
+    HookRun,
     /// The link to the broker with its reconnects.
     BrokerSession,
     /// The writer of the outbox database.
@@ -75,6 +79,7 @@ impl TaskKind {
             Self::OutboxSender | Self::InboxPipeline | Self::Peers | Self::Maintenance | Self::Delivery => {
                 Phase::Workers
             }
+            Self::HookDispatcher | Self::HookRun => Phase::Workers,
             Self::BrokerSession => Phase::Link,
             Self::OutboxWriter | Self::BrokerStore => Phase::Storage,
         }
@@ -83,12 +88,13 @@ impl TaskKind {
     /// What it means when such a task ends before it was asked to.
     pub fn on_end(self) -> OnEnd {
         match self {
-            Self::Connection | Self::Stream => OnEnd::Log,
+            Self::Connection | Self::Stream | Self::HookRun => OnEnd::Log,
             Self::Server
             | Self::OutboxSender
             | Self::InboxPipeline
             | Self::Peers
             | Self::Maintenance
+            | Self::HookDispatcher
             | Self::BrokerSession
             | Self::OutboxWriter
             | Self::BrokerStore

@@ -18,6 +18,8 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, Registry, fmt};
 
+use super::names::target;
+
 /// Mode of the log file: it holds no secrets, and its folder is private.
 const LOG_MODE: u32 = 0o644;
 
@@ -88,7 +90,10 @@ fn targets(level: &str) -> Result<Targets, Error> {
         "trace" => LevelFilter::TRACE,
         other => return Err(Error::Level(other.to_owned())),
     };
-    Ok(Targets::new().with_default(LevelFilter::WARN.min(level)).with_target(env!("CARGO_PKG_NAME"), level))
+    let own = Targets::new().with_default(LevelFilter::WARN.min(level)).with_target(env!("CARGO_PKG_NAME"), level);
+    // The record of what ran here does not depend on how much is told otherwise. The
+    // longer name wins over the shorter one that it begins with.
+    Ok(own.with_target(target::AUDIT, LevelFilter::INFO))
 }
 
 fn json<W>(writer: W) -> impl tracing_subscriber::Layer<Registry> + Send + Sync

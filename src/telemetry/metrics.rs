@@ -52,6 +52,10 @@ struct Inner {
     decrypt_archived: Counter,
     decrypt_stale: Counter,
     archive_force_expired: Counters<1>,
+    hook_invocations: Counters<2>,
+    hook_duration: Family<Labels<1>, Histogram, fn() -> Histogram>,
+    hook_capability_calls: Counters<2>,
+    hook_unenforceable: Counters<2>,
     inbox_rows: Gauge,
     inbox_bytes: Gauge,
 }
@@ -108,6 +112,10 @@ impl Metrics {
             decrypt_archived: Counter::default(),
             decrypt_stale: Counter::default(),
             archive_force_expired: Family::default(),
+            hook_invocations: Family::default(),
+            hook_duration: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
+            hook_capability_calls: Family::default(),
+            hook_unenforceable: Family::default(),
             inbox_rows: Gauge::default(),
             inbox_bytes: Gauge::default(),
         };
@@ -161,6 +169,27 @@ impl Metrics {
         self.0.ipc_duration.get_or_create(&[(label::ENDPOINT, endpoint)]).observe(took.as_secs_f64());
     }
 
+    /// A hook run ended, or was not begun. The hooks are those of the settings.
+    pub fn hook_ended(&self, hook: &str, exit: String, took: Option<Duration>) {
+        let hook: Cow<'static, str> = hook.to_owned().into();
+        self.0.hook_invocations.get_or_create(&[(label::HOOK, hook.clone()), (label::EXIT, exit.into())]).inc();
+        if let Some(took) = took {
+            self.0.hook_duration.get_or_create(&[(label::HOOK, hook)]).observe(took.as_secs_f64());
+        }
+    }
+
+    /// A hook run called with its token. `scope` is the one that allowed it.
+    pub fn hook_called(&self, hook: &str, scope: String) {
+        let labels = [(label::HOOK, hook.to_owned().into()), (label::SCOPE, scope.into())];
+        self.0.hook_capability_calls.get_or_create(&labels).inc();
+    }
+
+    /// A hook runs under a weaker policy than asked for.
+    pub fn hook_unenforceable(&self, hook: &str, reason: &'static str) {
+        let labels = [(label::HOOK, hook.to_owned().into()), (label::REASON, reason.into())];
+        self.0.hook_unenforceable.get_or_create(&labels).inc();
+    }
+
     /// The metrics in the Prometheus text format, version 0.0.4 (R99).
     pub fn prometheus_text(&self, observed: &Observed) -> String {
         to_prometheus(&self.openmetrics_text(observed))
@@ -203,6 +232,18 @@ impl Inner {
             metric::ARCHIVE_FORCE_EXPIRED,
             "Rotated-out keys that had to go before their time",
             self.archive_force_expired.clone(),
+        );
+        all.register(metric::HOOK_INVOCATIONS, "Hook runs by exit code", self.hook_invocations.clone());
+        all.register(metric::HOOK_DURATION_SECONDS, "How long hooks run", self.hook_duration.clone());
+        all.register(
+            metric::HOOK_CAPABILITY_CALLS,
+            "Calls of hooks with their token",
+            self.hook_capability_calls.clone(),
+        );
+        all.register(
+            metric::HOOK_UNENFORCEABLE,
+            "Hook runs under a weaker policy than asked for",
+            self.hook_unenforceable.clone(),
         );
         all.register(metric::INBOX_ROWS, "Messages in the inbox", self.inbox_rows.clone());
         all.register(metric::INBOX_BYTES, "Size of the inbox in bytes", self.inbox_bytes.clone());
@@ -266,7 +307,7 @@ fn to_prometheus(openmetrics: &str) -> String {
 mod tests {
     use super::*;
 
-    // Covers: R99, R301, R303-R306, R308, R309, R313, R314, R319, R320
+    // Covers: R99, R301, R303-R306, R308-R314, R317, R319, R320
     #[test]
     fn the_text_has_every_metric_with_its_labels() {
         let metrics = Metrics::new("demo");
@@ -275,6 +316,9 @@ mod tests {
         metrics.duplicate_received();
         metrics.invalid_received();
         metrics.call("/v1/send".into(), "202", "uds", Duration::from_millis(2));
+        metrics.hook_ended("on-dm", "0".to_owned(), Some(Duration::from_millis(20)));
+        metrics.hook_called("on-dm", "reply:event".to_owned());
+        metrics.hook_unenforceable("on-dm", "network_deny");
         let observed = Observed {
             connected: true,
             reconnects: 3,
@@ -306,6 +350,10 @@ mod tests {
             r#"cm_daemon_recv_total{mesh="demo",kind="topic",from_type="peer"} 1"#,
             r#"cm_daemon_ipc_request_total{mesh="demo",endpoint="/v1/send",status="202",transport="uds"} 1"#,
             r#"cm_daemon_ipc_duration_seconds_count{mesh="demo",endpoint="/v1/send"} 1"#,
+            r#"cm_daemon_hook_invocations_total{mesh="demo",hook="on-dm",exit="0"} 1"#,
+            r#"cm_daemon_hook_duration_seconds_bucket{mesh="demo",le="0.025",hook="on-dm"} 1"#,
+            r#"cm_daemon_hook_capability_calls_total{mesh="demo",hook="on-dm",scope="reply:event"} 1"#,
+            r#"cm_daemon_hook_unenforceable_total{mesh="demo",hook="on-dm",reason="network_deny"} 1"#,
             r#"cm_daemon_invalid_inbound_total{mesh="demo"} 1"#,
             r#"cm_daemon_inbox_rows{mesh="demo"} 5"#,
             r#"cm_daemon_inbox_bytes{mesh="demo"} 4096"#,

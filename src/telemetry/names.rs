@@ -35,6 +35,15 @@ pub mod metric {
     /// Counter by [`super::label::KEY_ID`] of rotated-out keys that had to go
     /// before their time.
     pub const ARCHIVE_FORCE_EXPIRED: &str = "archive_force_expired";
+    /// Counter by [`super::label::HOOK`] and [`super::label::EXIT`] (R310).
+    pub const HOOK_INVOCATIONS: &str = "hook_invocations";
+    /// Histogram by [`super::label::HOOK`] (R311).
+    pub const HOOK_DURATION_SECONDS: &str = "hook_duration_seconds";
+    /// Counter by [`super::label::HOOK`] and [`super::label::SCOPE`] (R312).
+    pub const HOOK_CAPABILITY_CALLS: &str = "hook_capability_calls";
+    /// Counter by [`super::label::HOOK`] and [`super::label::REASON`] of runs under
+    /// a weaker policy than asked for (R317).
+    pub const HOOK_UNENFORCEABLE: &str = "hook_unenforceable";
     /// Gauge (R320).
     pub const INBOX_ROWS: &str = "inbox_rows";
     /// Gauge (R320).
@@ -60,7 +69,13 @@ pub mod label {
     pub const KEY_ID: &str = "key_id";
     /// Path of a REST call, or of a gRPC method; `other` for unknown ones.
     pub const ENDPOINT: &str = "endpoint";
-    /// `uds` or `tcp`.
+    /// A hook's name.
+    pub const HOOK: &str = "hook";
+    /// An exit code; `signal`, `timeout`, `not_started` or `skipped` without one.
+    pub const EXIT: &str = "exit";
+    /// A scope of hooks.toml, or `none` for a call that none allows.
+    pub const SCOPE: &str = "scope";
+    /// `uds`, `tcp`, or `hook` for the socket of a hook run.
     pub const TRANSPORT: &str = "transport";
 }
 
@@ -68,6 +83,8 @@ pub mod label {
 pub mod target {
     /// One line for each call of the local interface.
     pub const ACCESS: &str = "claudemesh::access";
+    /// One line for each hook run, whatever the level (R249).
+    pub const AUDIT: &str = "claudemesh_audit";
     /// Something that an attacker may have caused.
     pub const SECURITY: &str = "claudemesh::security";
 }

@@ -5,7 +5,7 @@
 //! exit codes, `outbox` and `inbox` at what the daemon keeps, `upgrade` at what
 //! earlier versions kept, `roster` at whom it trusts, `api` at its local
 //! surface, `topics` at who reads what is posted, `faults` kills processes and checks that nothing acknowledged was
-//! lost, `failures` provokes every failure that a user can meet and keeps the
+//! lost, `hooks` runs scripts for events, `failures` provokes every failure that a user can meet and keeps the
 //! texts.
 
 #![allow(
@@ -20,6 +20,7 @@ mod broker;
 mod cli;
 mod failures;
 mod faults;
+mod hooks;
 mod inbox;
 mod interop;
 mod outbox;

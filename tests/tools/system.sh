@@ -10,6 +10,7 @@ need() { # need <package> <test of its presence...>
   shift
   "$@" >/dev/null 2>&1 || missing+=("$package")
 }
+need bubblewrap bwrap --version
 need build-essential cc --version
 need curl curl --version
 need faketime faketime --version

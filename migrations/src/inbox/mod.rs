@@ -5,6 +5,7 @@ use sea_orm_migration::prelude::*;
 mod m20261123_000001_initial;
 mod m20261125_000001_before_recovery;
 mod m20261127_000001_pages;
+mod m20261127_000002_hook_runs;
 
 /// The inbox database's migrations.
 #[derive(Debug)]
@@ -17,6 +18,7 @@ impl MigratorTrait for InboxMigrator {
             Box::new(m20261123_000001_initial::Migration),
             Box::new(m20261125_000001_before_recovery::Migration),
             Box::new(m20261127_000001_pages::Migration),
+            Box::new(m20261127_000002_hook_runs::Migration),
         ]
     }
 }

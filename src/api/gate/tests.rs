@@ -35,6 +35,7 @@ fn daemon() -> Daemon {
         metrics: Metrics::new("demo"),
         clock,
         ids,
+        hooks: crate::hooks::Family::default(),
     };
     Daemon { gate, token: std::fs::read_to_string(&path).unwrap(), _dir: dir }
 }

@@ -8,6 +8,7 @@
 
 pub mod control;
 pub mod events;
+pub mod hooks;
 pub mod inbox;
 pub mod keys;
 pub mod lifecycle;
@@ -32,6 +33,7 @@ use super::rest;
 use super::service::Services;
 use super::status::Failure;
 use crate::domain::error_code::ErrorCode;
+use crate::proto::admin::hooks_service_server::{HooksServiceServer, SERVICE_NAME as HOOKS};
 use crate::proto::admin::keys_service_server::{KeysServiceServer, SERVICE_NAME as KEYS};
 use crate::proto::admin::lifecycle_service_server::{LifecycleServiceServer, SERVICE_NAME as LIFECYCLE};
 use crate::proto::admin::outbox_service_server::{OutboxServiceServer, SERVICE_NAME as OUTBOX};
@@ -46,7 +48,7 @@ use crate::proto::{FILE_DESCRIPTOR_SET, METHODS};
 pub use tonic_health::server::HealthReporter;
 
 /// The services that are served; the empty name stands for the daemon.
-const SERVED: [&str; 10] = ["", MESSAGING, TOPICS, INBOX, EVENTS, PEERS, CONTROL, LIFECYCLE, OUTBOX, KEYS];
+const SERVED: [&str; 11] = ["", MESSAGING, TOPICS, INBOX, EVENTS, PEERS, CONTROL, LIFECYCLE, OUTBOX, KEYS, HOOKS];
 /// The standard services, which reflection lists too.
 const STANDARD: [&str; 1] = ["grpc.health.v1.Health"];
 
@@ -107,6 +109,7 @@ methods! {
     lifecycle: LifecycleServiceServer = LIFECYCLE,
     outbox: OutboxServiceServer = OUTBOX,
     keys: KeysServiceServer = KEYS,
+    hooks: HooksServiceServer = HOOKS,
 }
 
 /// The service of `/package.Service/Method`.
@@ -159,12 +162,12 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 }
 
 /// The answer of a service as tonic takes it.
-fn answer<T>(result: Result<T, Failure>) -> Result<Answer<T>, Status> {
+pub(super) fn answer<T>(result: Result<T, Failure>) -> Result<Answer<T>, Status> {
     result.map(Answer::new).map_err(|failure| failure.to_status())
 }
 
 /// The idempotency key of a call (R143); `None` when there is none.
-fn idempotency_key(metadata: &MetadataMap) -> Result<Option<String>, Failure> {
+pub(super) fn idempotency_key(metadata: &MetadataMap) -> Result<Option<String>, Failure> {
     let mut keys = metadata.get_all("idempotency-key").iter();
     match (keys.next(), keys.next()) {
         (None, _) => Ok(None),

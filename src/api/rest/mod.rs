@@ -10,6 +10,7 @@
 
 pub mod control;
 pub mod events;
+pub mod hooks;
 pub mod inbox;
 pub mod json;
 pub mod keys;
@@ -60,6 +61,9 @@ pub fn router(services: Services) -> Router {
         .route("/v1/outbox/requeue", post(outbox::requeue))
         .route("/v1/outbox/drop", post(outbox::drop_entry))
         .route("/v1/outbox/prune", post(outbox::prune))
+        .route("/v1/hooks", get(hooks::list))
+        .route("/v1/hooks/runs", get(hooks::runs))
+        .route("/v1/hooks/reload", post(hooks::reload))
         .route("/v1/health", get(control::health))
         .route("/v1/metrics", get(control::metrics))
         .route("/metrics", get(control::metrics))

@@ -101,7 +101,7 @@ impl Services {
                 newest_event_id: deps.inbox.newest().map(|id| id.to_string()).unwrap_or_default(),
                 recovered_at: deps.inbox.recovered_at().map(timestamp),
             }),
-            hooks: None,
+            hooks: Some(self.hooks_summary()),
             last_exit: facts.last_exit.clone(),
             warnings,
         })

@@ -88,7 +88,7 @@ impl Services {
 
     async fn queue(&self, request: Result<SendRequest, Failure>, kind: pb::MessageKind) -> Result<Accepted, Failure> {
         let answer = match request {
-            Ok(request) => self.0.deps.outbox.accept(request).await.map_err(Failure::from),
+            Ok(request) => self.accept(request).await,
             Err(failure) => Err(failure),
         };
         let status = match &answer {

@@ -10,12 +10,14 @@
 
 pub mod control;
 pub mod events;
+pub mod hooks;
 pub mod inbox;
 pub mod keys;
 pub mod lifecycle;
 pub mod messaging;
 pub mod outbox;
 pub mod peers;
+mod pre_send;
 pub mod topics;
 
 use std::sync::Arc;

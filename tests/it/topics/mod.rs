@@ -15,11 +15,11 @@ use crate::support::wait;
 
 /// Three members with running daemons: the mesh's creator, one whom its owner
 /// certified, and one who joined with a plain link. Bind every part of it.
-struct Trio {
-    broker: Broker,
-    alice: Daemon,
-    bob: Daemon,
-    carol: Daemon,
+pub(crate) struct Trio {
+    pub(crate) broker: Broker,
+    pub(crate) alice: Daemon,
+    pub(crate) bob: Daemon,
+    pub(crate) carol: Daemon,
 }
 
 impl Trio {
@@ -52,7 +52,7 @@ impl Trio {
     }
 
     /// With the topic `ops` of alice, which bob reads too.
-    async fn with_ops() -> Self {
+    pub(crate) async fn with_ops() -> Self {
         let trio = Self::start().await;
         create(&trio.alice, "ops").await;
         subscribe(&trio.bob, "ops").await;

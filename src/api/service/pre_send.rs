@@ -1,0 +1,104 @@
+//! The way of a send past the pre-send hook, and that of a hook's own sends.
+
+use super::Services;
+use crate::api::convert;
+use crate::api::status::Failure;
+use crate::domain::error_code::ErrorCode;
+use crate::domain::ids::ClientMessageId;
+use crate::domain::message::SendRequest;
+use crate::hooks::{Allowed, Denied};
+use crate::outbox::Accepted;
+use crate::proto::pb;
+
+// === impl Services ===
+
+impl Services {
+    /// Makes a send durable; the pre-send hook, where there is one, has its say before
+    /// (R208).
+    pub(super) async fn accept(&self, request: SendRequest) -> Result<Accepted, Failure> {
+        if self.0.deps.hooks.has_pre_send() {
+            return Box::pin(self.accept_after_hook(request)).await;
+        }
+        Ok(self.0.deps.outbox.accept(request).await?)
+    }
+
+    /// The id is looked up first: a retry is answered from its row and never asks the
+    /// hook. What tells a retry from another request is what the caller wrote, not what
+    /// the hook made of it.
+    async fn accept_after_hook(&self, mut request: SendRequest) -> Result<Accepted, Failure> {
+        let deps = &self.0.deps;
+        let id = match &request.client_message_id {
+            Some(id) => id.clone(),
+            None => ClientMessageId::parse(deps.ids.ulid()).map_err(|_| Failure::internal())?,
+        };
+        request.client_message_id = Some(id.clone());
+        let _flight = deps.hooks.flight(id.as_str()).await;
+        let (fingerprint, known) = deps.outbox.lookup(&request).await?;
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        deps.hooks
+            .pre_send(&mut request)
+            .await
+            .map_err(|error| Failure::from(error).with("client_message_id", id.as_str()))?;
+        Ok(deps.outbox.accept_as(request, fingerprint).await?)
+    }
+
+    /// Queues what a hook run sends with its token: marked as automatic, and past the
+    /// pre-send hook.
+    pub async fn send_of_hook(
+        &self,
+        request: pb::SendRequest,
+        key: Option<String>,
+        allowed: Allowed,
+    ) -> Result<pb::SendResponse, Failure> {
+        let kind = if request.to.starts_with('#') { pb::MessageKind::Topic } else { pb::MessageKind::Direct };
+        let accepted = self.accept_of_hook(convert::send_request(request, key)?, allowed).await?;
+        Ok(convert::send_response(accepted, kind, None))
+    }
+
+    /// The same for what it posts.
+    pub async fn post_of_hook(
+        &self,
+        request: pb::PostTopicRequest,
+        key: Option<String>,
+        allowed: Allowed,
+    ) -> Result<pb::PostTopicResponse, Failure> {
+        let accepted = self.accept_of_hook(convert::post_request(request, key)?, allowed).await?;
+        Ok(convert::post_response(accepted))
+    }
+
+    async fn accept_of_hook(&self, mut request: SendRequest, allowed: Allowed) -> Result<Accepted, Failure> {
+        if request.client_message_id.is_none() {
+            request.client_message_id = ClientMessageId::parse(allowed.default_id).ok();
+        }
+        request.auto_hops = allowed.hops;
+        Ok(self.0.deps.outbox.accept(request).await?)
+    }
+}
+
+impl From<crate::hooks::Error> for Failure {
+    fn from(error: crate::hooks::Error) -> Self {
+        let failure = Self::new(error.code(), error.to_string());
+        if error.code().retryable() { failure.retry_after(std::time::Duration::from_secs(1)) } else { failure }
+    }
+}
+
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Scope => Self::new(
+                ErrorCode::HookCallDenied,
+                "no scope of the token allows it: `to` must be a key of 64 hex digits, and a reply needs `reply_to_id`; \
+                 see capability_token_scope of the hook",
+            ),
+            Denied::Hops => Self::new(
+                ErrorCode::HookHopLimit,
+                format!(
+                    "{} automatic messages led to this one, which is the limit; nothing was sent",
+                    crate::domain::hook_policy::MAX_HOPS
+                ),
+            ),
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! Looks for messages that run hooks, and starts the runs.
+//!
+//! What it is for: each new message runs its hooks once; what happens to the daemon
+//! itself runs those that are for it.
+//! What runs here: one task; each run is a task of its own.
+//! What it guarantees: which messages were looked through, and which runs wait, is in
+//! the database: both survive a crash, and a run that was cut off is run again. The
+//! reader of the link never waits for hooks: when the queue is full the messages are
+//! looked through later.
+//! What it must not do: take the live events for the record. They only wake it up.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::catalog::Catalog;
+use super::repo::{self, Queued};
+use super::run::{Job, Ran};
+use super::{Error, Inner, input, reply};
+use crate::db::tx;
+use crate::domain::capability::Trigger;
+use crate::domain::event::{MeshEvent, StoredMessage};
+use crate::domain::hook_policy::{HookKind, fires, takes_automatic};
+use crate::domain::hook_rate::SenderRate;
+use crate::events::{Next, Subscription};
+use crate::runtime::supervisor::Supervisor;
+use crate::runtime::task_kind::TaskKind;
+
+/// Messages that are looked through at once.
+const PAGE: u64 = 200;
+/// Pause after a failure of the database.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Pause between two words about a sender that is too busy.
+const SAY_EVERY: Duration = Duration::from_secs(60);
+
+/// The task's belongings.
+pub(super) struct Dispatcher {
+    pub(super) inner: Arc<Inner>,
+    pub(super) supervisor: Supervisor,
+    /// Followed while a hook runs for what is told; without one, whoever tells it pays
+    /// for nobody who listens.
+    pub(super) events: Option<Subscription>,
+    /// The place up to which messages were looked through; `None` without hooks for
+    /// messages.
+    pub(super) cursor: Option<u64>,
+    pub(super) rate: SenderRate,
+    /// Runs under way, and those whose end could not be written.
+    pub(super) started: HashSet<String>,
+    /// Runs for events of the daemon that wait.
+    pub(super) own: VecDeque<Job>,
+    pub(super) ended: (mpsc::Sender<Over>, mpsc::Receiver<Over>),
+    /// There may be messages that were not looked through.
+    pub(super) fresh: bool,
+    pub(super) said: Option<Duration>,
+}
+
+/// A run of a message that is over.
+#[derive(Debug)]
+pub(super) struct Over {
+    id: String,
+    /// Its end is in the database.
+    written: bool,
+}
+
+/// Where the messages that are still to be looked through begin: after what was
+/// looked through before, else after everything there is. What was stored before the
+/// first hook, or while there was none, runs none.
+pub(super) async fn resume(inner: &Inner, catalog: &Catalog) -> Result<Option<u64>, Error> {
+    let db = inner.deps.db.writer();
+    if !catalog.has_message_hooks() {
+        repo::clear_cursor(db).await?;
+        return Ok(None);
+    }
+    if let Some(cursor) = repo::cursor(db).await? {
+        return Ok(Some(cursor));
+    }
+    let newest = inner.deps.inbox.newest().map_or(0, |place| place.seq);
+    repo::set_cursor(db, newest).await?;
+    Ok(Some(newest))
+}
+
+async fn next_of(events: &mut Option<Subscription>) -> Next {
+    match events {
+        Some(events) => events.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+// === impl Dispatcher ===
+
+impl Dispatcher {
+    pub(super) async fn run(mut self) {
+        self.own_event(&HookKind::Startup, "daemon_startup", json!({}));
+        let inner = Arc::clone(&self.inner);
+        loop {
+            let failed = self.step().await.inspect_err(|error| {
+                tracing::warn!(error = %error, "Hooks wait for the database: {error}");
+            });
+            tokio::select! {
+                () = inner.stop.cancelled() => break,
+                next = next_of(&mut self.events) => self.hear(next),
+                Some(over) = self.ended.1.recv() => self.note(over),
+                () = inner.reloaded.notified() => self.reload().await,
+                () = tokio::time::sleep(PAUSE), if failed.is_err() => {}
+            }
+            // What happened meanwhile is one reason to look, not many.
+            while let Some(next) = next_of(&mut self.events).now_or_never() {
+                self.hear(next);
+                if self.inner.stop.is_cancelled() {
+                    break;
+                }
+            }
+            while let Ok(over) = self.ended.1.try_recv() {
+                self.note(over);
+            }
+        }
+        if let Some(cursor) = self.cursor
+            && let Err(error) = repo::set_cursor(self.inner.deps.db.writer(), cursor).await
+        {
+            tracing::warn!(error = %error, "The place of the hooks was not written; they look again: {error}");
+        }
+    }
+
+    async fn step(&mut self) -> Result<(), Error> {
+        while self.fresh && self.look_through().await? {}
+        self.start_runs().await
+    }
+
+    /// Looks through the next messages. False when there are no more, or no room.
+    async fn look_through(&mut self) -> Result<bool, Error> {
+        let inner = Arc::clone(&self.inner);
+        let Some(cursor) = self.cursor else {
+            self.fresh = false;
+            return Ok(false);
+        };
+        if inner.waiting.load(Ordering::Relaxed) >= inner.deps.config.queue {
+            return Ok(false);
+        }
+        let page = inner.deps.inbox.after(cursor, PAGE).await?;
+        let Some(last) = page.last().map(|message| message.event_id.seq) else {
+            self.fresh = false;
+            return Ok(false);
+        };
+        let (catalog, own) = (inner.catalog(), (inner.deps.own)());
+        let mut runs = Vec::new();
+        for message in &page {
+            let takes = |hook: &super::catalog::Active| {
+                hook.policy.kind.takes(message, &own) && takes_automatic(message.auto_hops, hook.policy.accept_auto)
+            };
+            if !fires(message, inner.deps.config.run_after_recovery) {
+                continue;
+            }
+            let hooks: Vec<String> = catalog.all_active().filter(takes).map(|hook| hook.name).collect();
+            if hooks.is_empty() || !self.admit(message, &hooks) {
+                continue;
+            }
+            runs.extend(hooks.into_iter().map(|hook| Queued {
+                id: inner.deps.ids.ulid(),
+                seq: message.event_id.seq,
+                hook,
+                event_id: message.id.clone(),
+            }));
+        }
+        if !runs.is_empty() {
+            let now = inner.deps.clock.now();
+            let transaction = tx::begin(inner.deps.db.writer()).await?;
+            let mut added = 0;
+            for run in &runs {
+                added += u32::from(repo::add(&transaction, run, now).await?);
+            }
+            repo::set_cursor(&transaction, last).await?;
+            transaction.commit().await?;
+            inner.waiting.fetch_add(added, Ordering::Relaxed);
+        }
+        self.cursor = Some(last);
+        Ok(true)
+    }
+
+    /// Whether a sender may cause runs now.
+    fn admit(&mut self, message: &StoredMessage, hooks: &[String]) -> bool {
+        let deps = &self.inner.deps;
+        if self.rate.admit(message.sender_member_id.as_str(), deps.clock.now()) {
+            return true;
+        }
+        for hook in hooks {
+            deps.metrics.hook_ended(hook, "skipped".to_owned(), None);
+        }
+        let now = deps.clock.monotonic();
+        if self.said.is_none_or(|at| now.saturating_sub(at) >= SAY_EVERY) {
+            self.said = Some(now);
+            tracing::warn!(
+                sender = message.sender_member_id.as_str(),
+                "Messages of {} run no hooks for now: more than [hooks] sender_rate_per_min = {} came in a minute",
+                message.sender_member_id,
+                deps.config.sender_rate_per_min
+            );
+        }
+        false
+    }
+
+    /// Starts what waits, as far as there are places.
+    async fn start_runs(&mut self) -> Result<(), Error> {
+        let inner = Arc::clone(&self.inner);
+        while let Some(job) = self.own.pop_front() {
+            let Ok(place) = Arc::clone(&inner.places).try_acquire_owned() else {
+                self.own.push_front(job);
+                return Ok(());
+            };
+            self.start(None, job, place);
+        }
+        let free = inner.places.available_permits();
+        if free == 0 || inner.waiting.load(Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
+        let due = repo::queued(inner.deps.db.readers(), free + self.started.len()).await?;
+        for queued in due.into_iter().filter(|queued| !self.started.contains(&queued.id)).collect::<Vec<_>>() {
+            let Some(job) = self.job(&queued).await? else {
+                // Its hook was switched off, or its message removed.
+                repo::forget(inner.deps.db.writer(), &queued.id).await?;
+                inner.waiting.fetch_sub(1, Ordering::Relaxed);
+                continue;
+            };
+            let Ok(place) = Arc::clone(&inner.places).try_acquire_owned() else { break };
+            self.started.insert(queued.id.clone());
+            self.start(Some(queued.id), job, place);
+        }
+        Ok(())
+    }
+
+    async fn job(&self, queued: &Queued) -> Result<Option<Job>, Error> {
+        let Some(hook) = self.inner.catalog().active(&queued.hook) else { return Ok(None) };
+        let found = self.inner.deps.inbox.after(queued.seq - 1, 1).await?.into_iter().next();
+        let Some(message) = found.filter(|message| message.event_id.seq == queued.seq) else { return Ok(None) };
+        let trigger = Trigger {
+            sender: Some(message.sender_key),
+            client_message_id: message.client_message_id.clone(),
+            topic: message.topic.clone(),
+            auto_hops: message.auto_hops,
+        };
+        Ok(Some(Job { hook, event_id: queued.event_id.clone(), input: input::message(&message), trigger }))
+    }
+
+    fn start(&self, queued: Option<String>, job: Job, place: OwnedSemaphorePermit) {
+        let (inner, ended) = (Arc::clone(&self.inner), self.ended.0.clone());
+        self.supervisor.spawn(TaskKind::HookRun, "hook run", async move {
+            let ran = Box::pin(inner.run(&job)).await;
+            let id = queued.clone().unwrap_or_else(|| inner.deps.ids.ulid());
+            // A run that the end of the daemon cut off is run again.
+            let written = !ran.cut_off && Box::pin(inner.finish(&id, ran, &job)).await;
+            drop(place);
+            if let Some(id) = queued {
+                let _ = ended.send(Over { id, written }).await;
+            }
+        });
+    }
+
+    fn note(&mut self, over: Over) {
+        if over.written {
+            self.started.remove(&over.id);
+            self.inner.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn hear(&mut self, next: Next) {
+        let timed = match next {
+            Next::Event(timed) => timed,
+            // Messages are in the database; of the link, what counts is what is now.
+            Next::Lagged(_) => {
+                self.fresh = true;
+                return;
+            }
+            Next::Closed => return,
+        };
+        match &*timed.event {
+            MeshEvent::Message(message) => {
+                self.fresh |= self.cursor.is_some_and(|cursor| message.event_id.seq > cursor);
+            }
+            MeshEvent::DaemonDisconnect { reason } => {
+                self.own_event(&HookKind::Disconnect, "daemon_disconnect", json!({"reason": reason}));
+            }
+            MeshEvent::DaemonReconnect { away_ms } => {
+                self.own_event(&HookKind::Reconnect, "daemon_reconnect", json!({"away_ms": away_ms}));
+            }
+            _ => {}
+        }
+    }
+
+    /// Queues the hook for an event of the daemon. Such events are not kept: one that
+    /// finds the queue full is left out.
+    fn own_event(&mut self, kind: &HookKind, event: &str, more: Value) {
+        let deps = &self.inner.deps;
+        let Some(hook) = self.inner.catalog().active(&kind.to_string()) else { return };
+        if self.own.len() >= usize::try_from(deps.config.queue).unwrap_or(usize::MAX) {
+            tracing::warn!(hook = hook.name, "Hook {} was left out: too many runs wait", hook.name);
+            return;
+        }
+        let event_id = deps.ids.ulid();
+        let input = input::own(event, &event_id, &deps.mesh, deps.clock.now(), more);
+        self.own.push_back(Job { hook, event_id, input, trigger: Trigger::default() });
+    }
+
+    async fn reload(&mut self) {
+        let catalog = self.inner.catalog();
+        if !catalog.has_event_hooks() {
+            self.events = None;
+        } else if self.events.is_none() {
+            self.events = Some(self.inner.deps.hub.subscribe());
+        }
+        // What was looked through since the last run was queued is not written yet.
+        if self.cursor.is_some() && catalog.has_message_hooks() {
+            return;
+        }
+        match resume(&self.inner, &catalog).await {
+            Ok(cursor) => {
+                self.cursor = cursor;
+                self.fresh = true;
+            }
+            Err(error) => {
+                tracing::error!(error = %error, "Hooks for messages do not run until the next reload: {error}");
+                self.cursor = None;
+            }
+        }
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    /// Queues the reply of a run and tells of its end. False when that could not be
+    /// written.
+    async fn finish(&self, id: &str, ran: Ran, job: &Job) -> bool {
+        let Ran { mut run, answer, .. } = ran;
+        if let Some(text) = answer.as_ref().and_then(reply::text) {
+            run.replied = run.is_success() && self.reply(job, text).await;
+        }
+        self.report(id, run, &job.hook.policy).await
+    }
+
+    async fn reply(&self, job: &Job, text: &str) -> bool {
+        let name = &job.hook.name;
+        if !job.hook.policy.allow_reply {
+            tracing::debug!(hook = name, "A reply of hook {name} was ignored: allow_reply is false");
+            return false;
+        }
+        let Some(request) = reply::request(name, &job.event_id, &job.trigger, text) else {
+            tracing::warn!(
+                hook = name,
+                "A reply of hook {name} was not sent: nobody is there to answer, or three automatic messages led to it"
+            );
+            return false;
+        };
+        match Box::pin(self.deps.outbox.accept(request)).await {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::warn!(hook = name, error = %error, "A reply of hook {name} was not queued: {error}");
+                false
+            }
+        }
+    }
+}

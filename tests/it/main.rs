@@ -4,9 +4,10 @@
 //! `cli` types commands and reads what they say, `process` looks at files and
 //! exit codes, `outbox` and `inbox` at what the daemon keeps, `upgrade` at what
 //! earlier versions kept, `roster` at whom it trusts, `api` at its local
-//! surface, `faults` kills processes and checks that nothing acknowledged was
-//! lost, `failures` provokes every failure that a user can meet and keeps the
-//! texts.
+//! surface, `hostile_topics` at what it takes from brokers and members that lie
+//! about topics, `faults` kills processes and checks that nothing acknowledged
+//! was lost, `failures` provokes every failure that a user can meet and keeps
+//! the texts.
 
 #![allow(
     clippy::disallowed_methods,
@@ -20,6 +21,7 @@ mod broker;
 mod cli;
 mod failures;
 mod faults;
+mod hostile_topics;
 mod inbox;
 mod interop;
 mod outbox;

@@ -150,7 +150,7 @@ impl FakeBroker {
 }
 
 impl Client {
-    async fn read(&mut self) -> Option<Value> {
+    pub(crate) async fn read(&mut self) -> Option<Value> {
         loop {
             match self.socket.next().await {
                 Some(Ok(Message::Text(text))) => {

@@ -184,7 +184,10 @@ async fn an_epoch_is_the_leads_or_an_admins(backend: Backend) {
     done(&mut admin_raw, join(&topic.id)).await;
     // Not with another one's signature, nor for who is not in the topic.
     refused(&mut bob_raw, topic.next(&[&alice, &bob], &alice), "invalid").await;
-    refused(&mut alice_raw, topic.next(&[&alice, &eve], &alice), "invalid").await;
+    let mut outside = topic.next(&[&alice, &eve], &alice);
+    refused(&mut alice_raw, outside.clone(), "invalid").await;
+    outside["keys"] = json!([opaque_copy(&alice.member_id)]);
+    refused(&mut alice_raw, outside, "invalid").await;
     let mut extra = topic.next(&[&alice], &alice);
     extra["keys"] = json!([opaque_copy(&eve.member_id)]);
     refused(&mut alice_raw, extra, "invalid").await;

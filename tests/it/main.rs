@@ -4,8 +4,10 @@
 //! `cli` types commands and reads what they say, `process` looks at files and
 //! exit codes, `outbox` and `inbox` at what the daemon keeps, `upgrade` at what
 //! earlier versions kept, `roster` at whom it trusts, `api` at its local
-//! surface, `topics` at who reads what is posted, `faults` kills processes and checks that nothing acknowledged was
-//! lost, `hooks` runs scripts for events, `failures` provokes every failure that a user can meet and keeps the
+//! surface, `topics` at who reads what is posted and `hostile_topics` at what a
+//! daemon takes from brokers and members that lie about it, `faults` kills
+//! processes and checks that nothing acknowledged was lost, `hooks` runs scripts
+//! for events, `failures` provokes every failure that a user can meet and keeps the
 //! texts.
 
 #![allow(
@@ -21,6 +23,7 @@ mod cli;
 mod failures;
 mod faults;
 mod hooks;
+mod hostile_topics;
 mod inbox;
 mod interop;
 mod outbox;

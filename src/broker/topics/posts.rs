@@ -69,7 +69,8 @@ pub async fn find(shared: &Shared, peer: &Arc<Peer>, send: &Send) -> Result<Targ
     let newest = epoch_of(&topic);
     let key_epoch = match (newest, send.key_epoch) {
         (0, None) => None,
-        (0, Some(_)) => return Err(Refusal::Invalid.into()),
+        // Epochs begin with 1.
+        (0, Some(_)) | (_, Some(0)) => return Err(Refusal::Invalid.into()),
         (_, None) => return Err(Refusal::Unencrypted.into()),
         // Newer than what a restored database knows: perhaps it is told again.
         (newest, Some(epoch)) if epoch > newest => return Err(Refusal::KeyEpochStale.into()),

@@ -21,4 +21,5 @@ mod retention;
 mod schema;
 mod send;
 mod session;
+mod topics;
 mod upgrade;

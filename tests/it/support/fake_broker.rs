@@ -150,7 +150,7 @@ impl FakeBroker {
 }
 
 impl Client {
-    async fn read(&mut self) -> Option<Value> {
+    pub(crate) async fn read(&mut self) -> Option<Value> {
         loop {
             match self.socket.next().await {
                 Some(Ok(Message::Text(text))) => {
@@ -307,6 +307,8 @@ impl Client {
             "max_payload": {"version": 1, "inline_bytes": 1_572_864, "blob_bytes": 0},
             "delivery_ack": {"version": 1},
             "rate_limit": {"version": 1, "per_s": RATE.0, "burst": RATE.1},
+            "key_epoch": {"version": 1, "max_concurrent_epochs": 2},
+            "topic_e2e": {"version": 1},
         });
         let answer = json!({
             "type": "feature_negotiation_response",

@@ -32,7 +32,17 @@ impl Key {
 
     /// A detached signature, 128 hex digits.
     pub(crate) fn sign(&self, text: &str) -> String {
-        hex::encode(self.0.sign(text.as_bytes()).to_bytes())
+        hex::encode(self.sign_bytes(text.as_bytes()))
+    }
+
+    /// A detached signature, 64 bytes.
+    pub(crate) fn sign_bytes(&self, bytes: &[u8]) -> [u8; 64] {
+        self.0.sign(bytes).to_bytes()
+    }
+
+    /// The X25519 key that boxes of this key are sealed with.
+    pub(crate) fn box_public(&self) -> [u8; 32] {
+        self.0.verifying_key().to_montgomery().to_bytes()
     }
 }
 

@@ -18,4 +18,5 @@ pub(crate) mod raw;
 pub(crate) mod sqlite;
 pub(crate) mod tmpfs;
 pub(crate) mod tools;
+pub(crate) mod topics;
 pub(crate) mod wait;

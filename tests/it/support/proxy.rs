@@ -24,6 +24,8 @@ struct State {
     connections: AtomicU32,
     swallowed: Mutex<Vec<String>>,
     from_client: Mutex<Vec<Value>>,
+    /// Every byte of HTTP, and every frame as text, whoever sent it.
+    heard: Mutex<Vec<u8>>,
     links: Mutex<Vec<CancellationToken>>,
 }
 
@@ -116,6 +118,11 @@ impl Proxy {
         self.state.connections.load(Ordering::SeqCst)
     }
 
+    /// Everything that went over the links so far, in clear.
+    pub(crate) fn heard(&self) -> Vec<u8> {
+        self.state.heard.lock().expect("no holder panicked").clone()
+    }
+
     /// Every frame of that type that clients sent so far.
     pub(crate) fn client_frames(&self, kind: &str) -> Vec<Value> {
         let frames = self.state.from_client.lock().expect("no holder panicked");
@@ -126,6 +133,12 @@ impl Proxy {
 // === impl State ===
 
 impl State {
+    fn hear(&self, bytes: &[u8]) {
+        let mut heard = self.heard.lock().expect("no holder panicked");
+        heard.extend_from_slice(bytes);
+        heard.push(b'\n');
+    }
+
     fn hang_up(&self) {
         for token in self.links.lock().expect("no holder panicked").drain(..) {
             token.cancel();
@@ -178,11 +191,13 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State,
         if frames.is_none() {
             let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
             let head: Vec<u8> = buffer.drain(..end + 4).collect();
+            state.hear(&head);
             to.write_all(&head).await?;
             let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
             frames = Some(head.contains("upgrade: websocket"));
         }
         if frames == Some(false) {
+            state.hear(&buffer);
             to.write_all(&buffer).await?;
             buffer.clear();
             continue;
@@ -190,6 +205,7 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State,
         while let Some(frame) = frame_length(&buffer).filter(|length| *length <= buffer.len()) {
             let bytes: Vec<u8> = buffer.drain(..frame).collect();
             let text = text_of(&bytes);
+            state.hear(text.as_ref().map_or(&bytes, |text| text.as_bytes()));
             let vanishes = text.as_deref().is_some_and(|text| is_swallowed(state, text));
             if let Some(frame) = text.and_then(|text| serde_json::from_str::<Value>(&text).ok()) {
                 let kind = frame["type"].as_str().unwrap_or_default().to_owned();

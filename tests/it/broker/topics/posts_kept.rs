@@ -1,0 +1,176 @@
+//! What the broker keeps of posts, and for how long.
+
+use serde_json::{Value, json};
+
+use super::{FINGERPRINT, Topic, ask, connected, done, join, knowing, legacy_topic, post, posted, refused};
+use crate::support::mesh::RawMesh;
+use crate::support::postgres::{Backend, on_both_databases};
+use crate::support::raw::{Raw, send_with_id};
+use crate::support::wait;
+
+/// Waits until the tables give this number.
+async fn until_number(mesh: &RawMesh, sql: &str, wanted: i64) {
+    let db = mesh.broker.tables().await;
+    wait::until(sql, async || (db.number(sql).await == wanted).then_some(())).await;
+    db.close().await;
+}
+
+/// The value of a metric.
+async fn metric(mesh: &RawMesh, name: &str) -> Option<f64> {
+    let text = mesh.broker.http().get("/metrics").send().await.expect(200).text();
+    let line = text.lines().find(|line| line.starts_with(name) && !line.starts_with('#'))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+// Covers: R137, R146
+async fn a_post_goes_after_its_time_and_its_id_stays(backend: Backend) {
+    let mut mesh = RawMesh::configured(backend, "[timers]\nsweep_ms = 100\n").await;
+    let (alice, mut alice_raw) = connected(&mesh, "alice").await;
+    let (bob, mut bob_raw) = connected(&mesh, "bob").await;
+    let carol = mesh.member("carol").await;
+    let topic = Topic::create(&mut alice_raw, &alice).await;
+    done(&mut bob_raw, join(&topic.id)).await;
+    let mut taken = Vec::new();
+    for id in ["m1", "m2"] {
+        taken.push(posted(&mut alice_raw, topic.post(id, 1)).await);
+        let push = bob_raw.message().await;
+        bob_raw.send(&json!({"type": "client_ack", "deliveryId": push["deliveryId"]})).await;
+        let mut carol_raw = knowing(&mesh.url(), &carol).await;
+        // One who is away has not taken the second one.
+        done(&mut carol_raw, join(&topic.id)).await;
+        carol_raw.close().await;
+    }
+    until_number(&mesh, "SELECT count(*) FROM delivery WHERE delivered_at IS NOT NULL", 2).await;
+    mesh.broker.stop().await;
+    mesh.broker.configure("[timers]\nsweep_ms = 100\ndelivered_ms = 1\n");
+    mesh.broker.restart().await;
+    until_number(&mesh, "SELECT count(*) FROM topic_message", 1).await;
+    until_number(&mesh, "SELECT count(*) FROM client_message_dedupe WHERE NOT history_available", 1).await;
+    // It stays for whom it waits.
+    let mut carol_raw = knowing(&mesh.url(), &carol).await;
+    let push = carol_raw.message().await;
+    assert_eq!((&push["messageId"], &push["topic"]), (&taken[1]["messageId"], &json!("ops")), "{push}");
+    let mut alice_raw = knowing(&mesh.url(), &alice).await;
+    let again = posted(&mut alice_raw, topic.post("m2", 1)).await;
+    assert_eq!((&again["messageId"], &again["historyAvailable"]), (&taken[1]["messageId"], &json!(true)), "{again}");
+    carol_raw.send(&json!({"type": "client_ack", "deliveryId": push["deliveryId"]})).await;
+    for table in ["topic_message", "delivery", "message_history"] {
+        until_number(&mesh, &format!("SELECT count(*) FROM {table}"), 0).await;
+    }
+    mesh.broker.crash().await;
+    let mut alice_raw = knowing(&mesh.url(), &alice).await;
+    for (id, first) in ["m1", "m2"].into_iter().zip(&taken) {
+        let again = posted(&mut alice_raw, topic.post(id, 1)).await;
+        assert_eq!((&again["duplicate"], &again["messageId"]), (&json!(true), &first["messageId"]), "{again}");
+        assert_eq!(again["historyAvailable"], false, "{again}");
+    }
+    let page = ask(&mut alice_raw, json!({"type": "topic_history", "topic": topic.id})).await;
+    assert_eq!(page["messages"], json!([]), "{page}");
+    let mut bob_raw = Raw::member(&mesh.url(), &bob).await;
+    assert_eq!(bob_raw.answers_so_far().await, Vec::<Value>::new(), "no second delivery");
+}
+
+async fn a_post_of_which_a_part_is_missing_is_counted(backend: Backend) {
+    let mesh = RawMesh::configured(backend, "[timers]\nsweep_ms = 100\ncheck_ms = 100\n").await;
+    let (alice, mut alice_raw) = connected(&mesh, "alice").await;
+    let (bob, mut bob_raw) = connected(&mesh, "bob").await;
+    let topic = Topic::create(&mut alice_raw, &alice).await;
+    done(&mut bob_raw, join(&topic.id)).await;
+    let plain = legacy_topic(&mut alice_raw, "plain").await;
+    for id in ["m1", "m2", "m3"] {
+        posted(&mut alice_raw, topic.post(id, 1)).await;
+    }
+    // With an empty topic, without an id, and a message among them.
+    posted(&mut alice_raw, post(&plain, "m4")).await;
+    posted(&mut alice_raw, crate::support::raw::plain_send(&format!("#{plain}"))).await;
+    posted(&mut alice_raw, send_with_id(&bob.public(), "m5", FINGERPRINT)).await;
+    let before = metric(&mesh, "cm_broker_dedupe_orphan_check_total").await.unwrap_or(0.0);
+    let orphans = format!("cm_broker_dedupe_orphan_found{{mesh_id=\"{}\"}}", mesh.mesh.id);
+    wait::until("two more searches", async || {
+        let runs = metric(&mesh, "cm_broker_dedupe_orphan_check_total").await?;
+        (runs >= before + 2.0).then_some(())
+    })
+    .await;
+    assert_eq!(metric(&mesh, "cm_broker_atomicity_violation_found").await, Some(0.0));
+    assert_eq!(metric(&mesh, &orphans).await, None);
+    let db = mesh.broker.tables().await;
+    db.run("DELETE FROM topic_message WHERE client_message_id = 'm1'").await;
+    db.run("DELETE FROM client_message_dedupe WHERE client_message_id = 'm2'").await;
+    db.run("DELETE FROM message_history WHERE id IN (SELECT id FROM topic_message WHERE client_message_id = 'm3')")
+        .await;
+    db.close().await;
+    wait::until("what is missing to be found", async || {
+        let torn = metric(&mesh, "cm_broker_atomicity_violation_found").await;
+        (metric(&mesh, &orphans).await == Some(1.0) && torn == Some(2.0)).then_some(())
+    })
+    .await;
+}
+
+// Covers: R154
+async fn the_second_net_keeps_a_post_from_being_stored_twice(backend: Backend) {
+    let mut mesh = RawMesh::start(backend).await;
+    let (alice, mut alice_raw) = connected(&mesh, "alice").await;
+    let topic = Topic::create(&mut alice_raw, &alice).await;
+    posted(&mut alice_raw, topic.post("m1", 1)).await;
+    mesh.broker.stop().await;
+    let db = mesh.broker.tables().await;
+    db.run("DELETE FROM client_message_dedupe").await;
+    db.close().await;
+    mesh.broker.restart().await;
+    let mut alice_raw = knowing(&mesh.url(), &alice).await;
+    // Whatever is answered, it is not that a second one was taken.
+    let ack = ask(&mut alice_raw, topic.post("m1", 1)).await;
+    assert!(ack["queued"] == false || ack["duplicate"] == true, "{ack}");
+    let db = mesh.broker.tables().await;
+    assert_eq!(db.number("SELECT count(*) FROM topic_message").await, 1);
+    db.close().await;
+}
+
+async fn who_is_in_the_topic_reads_all_of_it_page_by_page(backend: Backend) {
+    let mut mesh = RawMesh::start(backend).await;
+    let (alice, mut alice_raw) = connected(&mesh, "alice").await;
+    let bob = mesh.member("bob").await;
+    let topic = Topic::create(&mut alice_raw, &alice).await;
+    let mut sent = Vec::new();
+    for n in 0..3 {
+        let frame = topic.post(&format!("m{n}"), 1);
+        sent.push((posted(&mut alice_raw, frame.clone()).await, frame));
+    }
+    mesh.broker.crash().await;
+    let mut bob_raw = knowing(&mesh.url(), &bob).await;
+    let get = |before: &Value| {
+        let mut get = json!({"type": "history_get", "topicId": topic.id, "limit": 2});
+        if before.is_string() {
+            get["before"] = before.clone();
+        }
+        get
+    };
+    refused(&mut bob_raw, get(&Value::Null), "topic_not_found").await;
+    // What was posted before it came, and nobody's copy.
+    done(&mut bob_raw, join(&topic.id)).await;
+    let first = ask(&mut bob_raw, get(&Value::Null)).await;
+    let second = ask(&mut bob_raw, get(&first["nextBefore"])).await;
+    assert_eq!((&second["type"], second.get("nextBefore")), (&json!("history_page"), None), "{second}");
+    let rows: Vec<&Value> =
+        [&first, &second].iter().flat_map(|page| page["messages"].as_array().expect("messages")).collect();
+    assert_eq!(rows.len(), 3, "{rows:?}");
+    for (row, (ack, frame)) in rows.iter().zip(sent.iter().rev()) {
+        assert_eq!((&row["messageId"], &row["ciphertext"]), (&ack["messageId"], &frame["ciphertext"]), "{row}");
+        assert_eq!(
+            (&row["topic"], &row["topicId"], &row["keyEpoch"], &row["bodyVersion"]),
+            (&json!("ops"), &json!(topic.id), &json!(1), &json!(2)),
+            "{row}"
+        );
+        assert_eq!((&row["senderPubkey"], row.get("deliveryId")), (&json!(alice.public()), None), "{row}");
+    }
+    // Its own history holds only what was pushed to it.
+    let own = ask(&mut bob_raw, json!({"type": "history_get"})).await;
+    assert_eq!(own["messages"], json!([]), "{own}");
+}
+
+on_both_databases! {
+    a_post_goes_after_its_time_and_its_id_stays,
+    a_post_of_which_a_part_is_missing_is_counted,
+    the_second_net_keeps_a_post_from_being_stored_twice,
+    who_is_in_the_topic_reads_all_of_it_page_by_page,
+}

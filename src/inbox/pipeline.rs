@@ -208,9 +208,9 @@ impl Pipeline {
                 Err(refused) if refused.waits() && room == 0 => {
                     unacknowledged.insert(index);
                 }
-                Err(Refused::UnknownSender | Refused::NoTopicKey) => {
+                Err(refused @ (Refused::UnknownSender | Refused::NoTopicKey)) => {
                     room -= 1;
-                    self.wait_for_key(&transaction, &one.push, now).await?;
+                    self.wait_for_key(&transaction, &one.push, refused, now).await?;
                 }
                 Err(Refused::Quarantine(reason)) => {
                     self.set_aside(&transaction, &one.push, reason, now).await?;

@@ -32,10 +32,12 @@ pub(super) struct Filter {
     pub(super) limit: u64,
 }
 
-/// Sealed bytes that wait for a sender's key.
+/// Sealed bytes that wait for a key.
 #[derive(Clone, Debug)]
 pub(super) struct Waiting {
     pub(super) id: String,
+    /// `unknown_sender` or `no_topic_key`.
+    pub(super) reason: String,
     /// The push as it came, as JSON.
     pub(super) frame: String,
     pub(super) grace_until: UnixMillis,
@@ -97,13 +99,14 @@ pub(super) async fn wait_for_key(
     push: &crate::wire::delivery::Push,
     now: UnixMillis,
 ) -> Result<(), DbErr> {
-    let values: [Value; 9] = [
+    let values: [Value; 10] = [
         waiting.id.clone().into(),
         push.message_id.clone().into(),
         push.client_message_id.clone().into(),
         push.sender_pubkey.clone().into(),
         push.nonce.clone().into_bytes().into(),
         push.ciphertext.clone().into_bytes().into(),
+        waiting.reason.clone().into(),
         now.0.into(),
         waiting.grace_until.0.into(),
         waiting.frame.clone().into(),
@@ -111,7 +114,7 @@ pub(super) async fn wait_for_key(
     let statement = Statement::from_sql_and_values(
         DbBackend::Sqlite,
         "INSERT INTO inbox_waiting (id, broker_message_id, client_message_id, sender_pubkey, nonce, ciphertext, \
-         reason, received_at, grace_until, frame) VALUES (?, ?, ?, ?, ?, ?, 'unknown_sender', ?, ?, ?) \
+         reason, received_at, grace_until, frame) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
          ON CONFLICT (broker_message_id) DO NOTHING",
         values,
     );
@@ -122,7 +125,7 @@ pub(super) async fn wait_for_key(
 pub(super) async fn waiting(db: &impl ConnectionTrait, after: &str, limit: usize) -> Result<Vec<Waiting>, DbErr> {
     let statement = Statement::from_sql_and_values(
         DbBackend::Sqlite,
-        "SELECT id, frame, grace_until FROM inbox_waiting WHERE id > ? ORDER BY id LIMIT ?",
+        "SELECT id, reason, frame, grace_until FROM inbox_waiting WHERE id > ? ORDER BY id LIMIT ?",
         [Value::from(after), Value::from(i64::try_from(limit).unwrap_or(i64::MAX))],
     );
     let rows = db.query_all_raw(statement).await?;
@@ -130,8 +133,9 @@ pub(super) async fn waiting(db: &impl ConnectionTrait, after: &str, limit: usize
         .map(|row| {
             Ok(Waiting {
                 id: row.try_get_by_index(0)?,
-                frame: row.try_get_by_index(1)?,
-                grace_until: UnixMillis(row.try_get_by_index(2)?),
+                reason: row.try_get_by_index(1)?,
+                frame: row.try_get_by_index(2)?,
+                grace_until: UnixMillis(row.try_get_by_index(3)?),
             })
         })
         .collect()

@@ -22,11 +22,14 @@ impl Pipeline {
         &self,
         db: &impl sea_orm::ConnectionTrait,
         push: &Push,
+        refused: &Refused,
         now: UnixMillis,
     ) -> Result<(), Error> {
         tracing::info!(sender = push.sender_pubkey, topic_id = push.topic_id, "A message waits until its key is known");
+        let reason = if *refused == Refused::NoTopicKey { "no_topic_key" } else { "unknown_sender" };
         let waiting = Waiting {
             id: self.deps.ids.ulid(),
+            reason: reason.to_owned(),
             frame: serde_json::to_string(push).unwrap_or_default(),
             grace_until: now.plus(GRACE),
         };

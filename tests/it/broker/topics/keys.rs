@@ -52,7 +52,7 @@ async fn who_has_a_key_gives_it_to_who_is_in_the_topic(backend: Backend) {
     // Not by who has none, not for who is not in, not what is no copy.
     refused(&mut bob_raw, topic.put(&[&carol]), "forbidden").await;
     refused(&mut eve_raw, topic.put(&[&carol]), "forbidden").await;
-    refused(&mut eve_raw, topic.get(), "forbidden").await;
+    refused(&mut eve_raw, topic.get(), "topic_not_joined").await;
     refused(&mut alice_raw, topic.put(&[&bob, &eve]), "invalid").await;
     for (field, value) in [("sealed", "AAAA"), ("nonce", "AAAA"), ("sealed", "no base64"), ("memberId", "nobody")] {
         let mut put = topic.put(&[&bob]);
@@ -95,7 +95,7 @@ async fn a_broken_copy_is_thrown_away_and_asked_for_again(backend: Backend) {
     let mut broken = topic.get();
     broken["broken"] = json!(1);
     // It is the asker's own that goes, and nobody else's.
-    refused(&mut eve_raw, broken.clone(), "forbidden").await;
+    refused(&mut eve_raw, broken.clone(), "topic_not_joined").await;
     assert_eq!(own_copies(&mut bob_raw, &topic).await.as_array().expect("copies").len(), 1);
     alice_raw.event("topic_members_changed").await;
     super::news(&mut alice_raw).await;

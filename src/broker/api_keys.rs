@@ -133,7 +133,8 @@ pub async fn send(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
         },
         Err(error) => return invalid(&error.kind.to_string()),
     };
-    let plain = send.target_spec.starts_with(['*', '@']) || send.body_version == Some(1);
+    let plain_post = send.target_spec.starts_with('#') && send.key_epoch.is_none();
+    let plain = plain_post || send.target_spec.starts_with(['*', '@']) || send.body_version == Some(1);
     if plain && !key.allow_unencrypted {
         let message = "this target is not encrypted, and the key does not allow that";
         return problem(StatusCode::FORBIDDEN, Refusal::Unencrypted.as_str(), message);

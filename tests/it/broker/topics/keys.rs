@@ -97,7 +97,6 @@ async fn a_broken_copy_is_thrown_away_and_asked_for_again(backend: Backend) {
     // It is the asker's own that goes, and nobody else's.
     refused(&mut eve_raw, broken.clone(), "topic_not_joined").await;
     assert_eq!(own_copies(&mut bob_raw, &topic).await.as_array().expect("copies").len(), 1);
-    alice_raw.event("topic_members_changed").await;
     super::news(&mut alice_raw).await;
     let answer = ask(&mut bob_raw, broken).await;
     assert_eq!((&answer["keys"], &answer["holders"]), (&json!([]), &json!([alice.member_id])), "{answer}");

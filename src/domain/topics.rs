@@ -82,9 +82,11 @@ pub fn counts(signer: Option<Standing>) -> Result<(), Distrust> {
 }
 
 /// Whether this member begins epochs: the lead, admins, and where no lead is left
-/// whoever has the key. What others do is not decided by it.
-pub fn may_begin(own: Standing, is_lead: bool, lead_is_there: bool) -> bool {
-    own.is_trusted() && (is_lead || own.certified == Some(CertifiedRole::Admin) || !lead_is_there)
+/// anybody whose word the others take, if there is one. What others do is not
+/// decided by it.
+pub fn may_begin(own: Standing, is_lead: bool, lead_is_there: bool, others_certified: bool) -> bool {
+    let stands_in = !lead_is_there && (own.certified.is_some() || !others_certified);
+    own.is_trusted() && (is_lead || own.certified == Some(CertifiedRole::Admin) || stands_in)
 }
 
 #[cfg(test)]
@@ -116,10 +118,13 @@ mod tests {
     }
 
     #[test]
-    fn the_lead_and_admins_renew_and_without_a_lead_anybody() {
+    fn the_lead_and_admins_renew_and_without_a_lead_whose_word_counts_for_most() {
         let admin = Standing { certified: Some(CertifiedRole::Admin), ..CERTIFIED };
-        assert!(may_begin(CERTIFIED, true, true) && may_begin(admin, false, true));
-        assert!(!may_begin(CERTIFIED, false, true) && may_begin(CERTIFIED, false, false));
-        assert!(!may_begin(Standing { is_out: true, ..admin }, true, false));
+        let own = Standing { is_own: true, ..Standing::default() };
+        assert!(may_begin(CERTIFIED, true, true, true) && may_begin(admin, false, true, true));
+        assert!(!may_begin(CERTIFIED, false, true, false) && may_begin(CERTIFIED, false, false, true));
+        assert!(may_begin(own, true, true, true) && may_begin(own, false, false, false));
+        assert!(!may_begin(own, false, false, true), "the certified ones renew");
+        assert!(!may_begin(Standing { is_out: true, ..admin }, true, false, false));
     }
 }

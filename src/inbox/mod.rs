@@ -133,6 +133,8 @@ struct Shared {
     rows: AtomicU64,
     /// Messages wait at the broker because the disk is full.
     disk_full: AtomicBool,
+    /// Whether the last look at what waits for a key ended with an error.
+    waiting_failed: AtomicBool,
     /// When this inbox was made anew after damage.
     recovered_at: Option<UnixMillis>,
 }
@@ -173,6 +175,7 @@ pub async fn prepare(config: &InboxConfig, db: Sqlite, deps: Deps, supervisor: &
         pruned_to: AtomicU64::new(pruned_to),
         rows: AtomicU64::new(repo::count(writer).await?),
         disk_full: AtomicBool::new(false),
+        waiting_failed: AtomicBool::new(false),
         recovered_at: repo::meta(writer, RECOVERED_AT).await?.and_then(|text| text.parse().ok()).map(UnixMillis),
     });
     let handle = Handle { db: db.clone(), hub: deps.hub.clone(), shared: Arc::clone(&shared) };

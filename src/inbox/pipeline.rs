@@ -89,11 +89,18 @@ impl Pipeline {
         let mut look = tokio::time::interval(KEEP_UP_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut upkeep = Upkeep::default();
+        // What was learned while the last process stopped.
+        self.try_waiting().await;
         loop {
             batch.clear();
             tokio::select! {
                 () = self.stop.cancelled() => break,
-                _ = look.tick() => self.keep_up(&mut upkeep).await,
+                _ = look.tick() => {
+                    self.keep_up(&mut upkeep).await;
+                    if self.shared.waiting_failed.load(Ordering::Relaxed) {
+                        self.try_waiting().await;
+                    }
+                }
                 changed = roster.changed() => {
                     if changed.is_err() { break }
                     roster.mark_unchanged();

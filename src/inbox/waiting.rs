@@ -1,5 +1,6 @@
 //! Messages whose key is not here yet: kept sealed, tried again at every change.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Error;
@@ -36,9 +37,12 @@ impl Pipeline {
         Ok(repo::wait_for_key(db, &waiting, push, now).await?)
     }
 
-    /// Opens what waited for a key, now that the roster has changed.
+    /// Opens what waited for a key, now that there may be one. What fails is done
+    /// again a little later.
     pub(super) async fn try_waiting(&self) {
-        if let Err(error) = self.open_waiting().await {
+        let result = self.open_waiting().await;
+        self.shared.waiting_failed.store(result.is_err(), Ordering::Relaxed);
+        if let Err(error) = result {
             tracing::warn!(error = %error, "Waiting messages could not be opened: {error}");
         }
     }

@@ -2,6 +2,7 @@
 //! and one at a time after a frame that was too large.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::holds::Holds;
@@ -17,6 +18,8 @@ pub(super) struct Flow {
     pub(super) holds: Holds,
     /// Topics whose key is not here, and why: nothing of them leaves until it is.
     pub(super) keyless: BTreeMap<String, String>,
+    /// Held by whoever writes down that a row of such a topic waits.
+    deferring: BTreeMap<String, Arc<()>>,
     caution: Option<Caution>,
 }
 
@@ -32,12 +35,39 @@ struct Caution {
 
 impl Flow {
     pub(super) fn new() -> Self {
-        Self { pace: Pace::unlimited(), holds: Holds::default(), keyless: BTreeMap::new(), caution: None }
+        Self {
+            pace: Pace::unlimited(),
+            holds: Holds::default(),
+            keyless: BTreeMap::new(),
+            deferring: BTreeMap::new(),
+            caution: None,
+        }
     }
 
     /// Whether nothing of what was learned stands against new rows.
     pub(super) fn is_free(&self) -> bool {
-        self.holds.is_empty() && self.caution.is_none()
+        self.holds.is_empty() && self.keyless.is_empty() && self.caution.is_none()
+    }
+
+    /// The key of a topic is not here. What is given back is held until the row that
+    /// was to be sealed waits again.
+    pub(super) fn wait_for_key(&mut self, topic: &str, why: &str) -> Arc<()> {
+        // Its rows wait for the key and for nothing else.
+        self.holds.release(topic);
+        self.keyless.entry(topic.to_owned()).or_insert_with(|| why.to_owned());
+        Arc::clone(self.deferring.entry(topic.to_owned()).or_default())
+    }
+
+    /// Lets topics go that do not wait any more. True if there are any. A topic whose
+    /// row is being put back stays: the next one must not overtake it.
+    pub(super) fn release_topics(&mut self, waits: impl Fn(&str, &str) -> bool) -> bool {
+        let before = self.keyless.len();
+        let deferring = &self.deferring;
+        let is_put_back = |topic: &str| deferring.get(topic).is_none_or(|held| Arc::strong_count(held) == 1);
+        self.keyless.retain(|topic, why| !is_put_back(topic) || waits(topic, why));
+        let keyless = &self.keyless;
+        self.deferring.retain(|topic, _| keyless.contains_key(topic));
+        self.keyless.len() < before
     }
 
     /// Whose rows do not leave with the others.
@@ -89,6 +119,20 @@ mod tests {
     use super::*;
 
     const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_topic_is_released_when_its_rows_are_back_in_their_places() {
+        let mut flow = Flow::new();
+        flow.holds.refused("T", S, S);
+        let (one, other) = (flow.wait_for_key("T", "no key"), flow.wait_for_key("T", "no key"));
+        assert!(!flow.is_free() && flow.holds.is_empty(), "a keyless topic is not probed");
+        assert!(!flow.release_topics(|_, _| false), "its rows are being put back");
+        drop(one);
+        assert!(!flow.release_topics(|_, _| false));
+        drop(other);
+        assert!(!flow.release_topics(|_, _| true), "its key is not here");
+        assert!(flow.release_topics(|_, _| false) && flow.is_free());
+    }
 
     // Covers: D-B15
     #[test]

@@ -148,6 +148,8 @@ impl Sender {
                 }
                 Some(due) = awaited.reports.next(), if !awaited.reports.is_empty() => {
                     self.note_due(due);
+                    // A topic whose key came meanwhile waits for this.
+                    look |= self.release_topics();
                 }
                 // Whether or not there is room for more sends: the link waits until
                 // these are taken, and brings no answers meanwhile.

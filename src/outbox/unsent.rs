@@ -22,19 +22,21 @@ impl Sender {
 
     /// Nothing of a topic leaves before its key comes, and then in order.
     pub(super) fn wait_for_key(&mut self, row: Model, why: String, awaited: &mut Awaited) {
-        self.flow.keyless.entry(row.target_id.clone()).or_insert_with(|| why.clone());
+        let held = self.flow.wait_for_key(&row.target_id, &why);
         let reporter = self.reporter.clone();
-        awaited.reports.push(Box::pin(async move { reporter.deferred(&row, place_of(&row), why).await }));
+        awaited.reports.push(Box::pin(async move {
+            let due = reporter.deferred(&row, place_of(&row), why).await;
+            drop(held);
+            due
+        }));
     }
 
     /// Topics have changed: lets those go whose key is here, or whose rows are to say
     /// something else. True if there are any.
     pub(super) fn release_topics(&mut self) -> bool {
-        let before = self.flow.keyless.len();
         let topics = &self.deps.topics;
         let waits = |topic: &str, why: &str| matches!(topics.sealing(topic), Sealing::NotYet(now) if now == why);
-        self.flow.keyless.retain(|topic, why| waits(topic, why));
-        self.flow.keyless.len() < before
+        self.flow.release_topics(waits)
     }
 
     /// Whether a retry could leave the time in which the broker recognises it.

@@ -30,6 +30,7 @@ use crate::broker_client;
 use crate::db::connect::Sqlite;
 use crate::domain::certificate::CertifiedRole;
 use crate::domain::ids::{MemberId, MemberKey};
+use crate::domain::key_chain::{self, PreviousKey};
 use crate::domain::roster::{self, Holder, PinnedMember};
 use crate::domain::time::UnixMillis;
 use crate::events::Hub;
@@ -281,6 +282,11 @@ impl Handle {
     /// be a member and not be known here.
     pub fn is_disk_full(&self) -> bool {
         self.disk_full.load(Ordering::Relaxed)
+    }
+
+    /// Whether a key that was rotated out still counts as its member's.
+    pub fn is_in_grace(&self, previous: &PreviousKey) -> bool {
+        key_chain::in_grace(previous, self.clock.now(), self.grace)
     }
 
     /// Asks the broker for the roster now and waits for it, at most two seconds.

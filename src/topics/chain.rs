@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::Handle;
-use super::table::Topic;
+use super::table::{KEPT_EPOCHS, Topic};
 use crate::crypto::sign;
 use crate::domain::ids::{MemberId, MemberKey};
+use crate::domain::key_chain::PreviousKey;
 use crate::domain::roster::PinnedMember;
 use crate::domain::topics::{Distrust, Standing, counts, may_begin};
 use crate::peers::Known;
@@ -78,6 +79,9 @@ impl Handle {
         let commitment = hex::decode(&statement.commitment).ok().and_then(|bytes| bytes.try_into().ok());
         let commitment: [u8; 32] = commitment.ok_or(Distrust::NotASuccessor)?;
         let follows = match &chain.tip {
+            // What lies between is kept by no broker. Whoever signed the one that is
+            // adopted vouches for all before it.
+            Some((epoch, _)) if self.is_forgotten(topic, *epoch) && statement.epoch > epoch.saturating_add(1) => true,
             Some((epoch, hash)) => {
                 epoch.checked_add(1) == Some(statement.epoch) && statement.predecessor.as_ref() == Some(hash)
             }
@@ -96,6 +100,11 @@ impl Handle {
         Ok(self.standing_by(topic, &signer, key))
     }
 
+    /// Whether brokers have forgotten the epoch after this one.
+    fn is_forgotten(&self, topic: &Topic, epoch: u32) -> bool {
+        topic.epoch() == epoch && topic.shown.epoch.saturating_sub(epoch) > KEPT_EPOCHS
+    }
+
     /// What is known of a member that signed with this key; `None` unless it is the
     /// member's key, or was until lately.
     pub(super) fn standing_by(&self, topic: &Topic, id: &MemberId, key: MemberKey) -> Option<Standing> {
@@ -110,14 +119,17 @@ impl Handle {
         }
     }
 
-    /// Whether a key is this member's, or was: by the keys that are here, and the
-    /// changes that the present one signed.
+    /// Whether a key is this member's, or was until lately: by the keys that are here,
+    /// and the changes that the present one signed.
     fn was_own(&self, key: MemberKey) -> bool {
         let identity = &self.0.deps.identity;
         let members = self.0.deps.peers.members();
         let pinned = members.iter().find(|member| member.member_id == *identity.member_id());
         identity.opening_keys().iter().any(|own| own.public() == key)
-            || pinned.is_some_and(|own| own.key == identity.key() && own.previous.iter().any(|old| old.key == key))
+            || pinned.is_some_and(|own| {
+                let counts = |old: &PreviousKey| old.key == key && self.0.deps.peers.is_in_grace(old);
+                own.key == identity.key() && own.previous.iter().any(counts)
+            })
     }
 
     /// What is known of a member.
@@ -163,7 +175,27 @@ impl Handle {
         let own = self.0.deps.identity.member_id();
         let lead = topic.shown.lead.as_deref();
         let lead_is_there = lead.is_some_and(|lead| self.is_there(topic, lead));
-        may_begin(self.standing(topic, own), lead == Some(own.as_str()), lead_is_there)
+        may_begin(self.standing(topic, own), lead == Some(own.as_str()), lead_is_there, self.has_certified(topic))
+    }
+
+    /// Whether somebody else is in the topic whom the mesh's owner certified.
+    fn has_certified(&self, topic: &Topic) -> bool {
+        let own = self.0.deps.identity.member_id();
+        let certified = |member: &&PinnedMember| {
+            member.member_id != *own
+                && self.is_there(topic, member.member_id.as_str())
+                && self.standing(topic, &member.member_id).certified.is_some()
+        };
+        self.0.deps.peers.members().iter().any(|member| certified(&member))
+    }
+
+    /// Whether nobody who had the newest key is left, and this member has none.
+    pub(super) fn is_orphaned(&self, topic: &Topic) -> bool {
+        let own = self.0.deps.identity.member_id().as_str();
+        let has_key = topic.key(topic.epoch()).is_some();
+        topic.head.is_some()
+            && !has_key
+            && !topic.readers().into_iter().any(|reader| reader != own && self.is_there(topic, reader))
     }
 
     /// Whether the newest key has to be replaced: somebody who may have it is gone,
@@ -174,7 +206,12 @@ impl Handle {
             let (id, key) = (MemberId::parse(head.signer.as_str()).ok()?, MemberKey::parse(&head.signer_key).ok()?);
             counts(self.standing_by(topic, &id, key)).ok()
         };
-        let doubted = matches!(topic.shown.distrust, Some(Distrust::UnknownSigner | Distrust::UncertifiedSigner));
+        // What one member doubts counts for another: whose own word counts for more
+        // replaces it, and two without the owner's word do not go on for ever.
+        let own = self.0.deps.identity.member_id();
+        let outranks = self.standing(topic, own).certified.is_some() || !self.has_certified(topic);
+        let doubts = matches!(topic.shown.distrust, Some(Distrust::UnknownSigner | Distrust::UncertifiedSigner));
+        let doubted = doubts && outranks;
         lost || doubted || topic.head.as_ref().is_some_and(|head| stands(head).is_none())
     }
 }

@@ -120,6 +120,11 @@ impl Error {
         }
     }
 
+    /// Whether the same may go well in a moment.
+    pub(super) fn is_transient(&self) -> bool {
+        matches!(self, Self::NotNow(_) | Self::Busy | Self::File(_))
+    }
+
     /// What a refusal of the broker means for a request about a topic.
     pub(super) fn of(topic: &str, refusal: Option<Refusal>, text: &str, retry_after_ms: Option<u64>) -> Self {
         let topic = format!("#{topic}");

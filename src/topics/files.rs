@@ -37,6 +37,9 @@ pub(super) struct Files {
 #[serde(deny_unknown_fields)]
 struct File<T> {
     version: u32,
+    /// What was subscribed to is not known in full; the broker has to be asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    incomplete: bool,
     #[serde(default = "Vec::new")]
     topics: Vec<T>,
 }
@@ -92,7 +95,8 @@ impl Files {
     /// this member is subscribed.
     pub(super) fn load(&self, now: UnixMillis) -> Result<(Table, bool), FileError> {
         let mut table = Table::default();
-        let (subscriptions, lost) = read::<Subscription>(&self.subscriptions, now)?;
+        let (subscriptions, mut lost) = read::<Subscription>(&self.subscriptions, now)?;
+        let is_first = !self.subscriptions.exists();
         for one in subscriptions {
             if let Some(topic) = table.entry(&one.topic_id, &one.name) {
                 topic.description = one.description;
@@ -121,6 +125,8 @@ impl Files {
                 .filter_map(|(epoch, hex)| Some((epoch, hex::decode(hex).ok()?.try_into().ok()?)))
                 .collect();
         }
+        // Somebody removed the list, or a crash came between it and the other files.
+        lost |= is_first && table.all().next().is_some();
         Ok((table, lost))
     }
 
@@ -130,11 +136,11 @@ impl Files {
             let keys = topic.keys.iter().map(|(epoch, key)| (*epoch, hex::encode(key.as_bytes()))).collect();
             Keys { topic_id: topic.id.to_string(), name: topic.name.clone(), keys }
         });
-        write(&self.keys, topics)
+        write(&self.keys, topics, false)
     }
 
-    /// Writes the rest.
-    pub(super) fn save(&self, table: &Table) -> Result<(), FileError> {
+    /// Writes the rest, and whether subscriptions may be missing.
+    pub(super) fn save(&self, table: &Table, incomplete: bool) -> Result<(), FileError> {
         let subscriptions = table.all().map(|topic| Subscription {
             topic_id: topic.id.to_string(),
             name: topic.name.clone(),
@@ -142,7 +148,7 @@ impl Files {
             subscribed: topic.subscribed,
             encrypted: topic.encrypted,
         });
-        write(&self.subscriptions, subscriptions)?;
+        write(&self.subscriptions, subscriptions, incomplete)?;
         let epochs = table.all().filter(|topic| topic.encrypted).map(|topic| Epochs {
             topic_id: topic.id.to_string(),
             name: topic.name.clone(),
@@ -151,15 +157,15 @@ impl Files {
             commitments: topic.commitments.iter().map(|(epoch, hash)| (*epoch, hex::encode(hash))).collect(),
             admitted: topic.admitted.iter().map(MemberId::to_string).collect(),
         });
-        write(&self.epochs, epochs)
+        write(&self.epochs, epochs, false)
     }
 }
 
-/// What a file says, and whether it was set aside.
+/// What a file says, and whether it says all: not if it was set aside.
 fn read<T: DeserializeOwned>(path: &Path, now: UnixMillis) -> Result<(Vec<T>, bool), FileError> {
     let Some(text) = private_file::read_optional(path)?.map(Zeroizing::new) else { return Ok((Vec::new(), false)) };
     match serde_json::from_str::<File<T>>(&text) {
-        Ok(file) if file.version == VERSION => Ok((file.topics, false)),
+        Ok(file) if file.version == VERSION => Ok((file.topics, file.incomplete)),
         other => {
             // Where and what, without the content: one of the files holds secrets.
             let detail = match other {
@@ -182,8 +188,8 @@ fn read<T: DeserializeOwned>(path: &Path, now: UnixMillis) -> Result<(Vec<T>, bo
     }
 }
 
-fn write<T: Serialize>(path: &Path, topics: impl Iterator<Item = T>) -> Result<(), FileError> {
-    let file = File { version: VERSION, topics: topics.collect() };
+fn write<T: Serialize>(path: &Path, topics: impl Iterator<Item = T>, incomplete: bool) -> Result<(), FileError> {
+    let file = File { version: VERSION, incomplete, topics: topics.collect() };
     let json = serde_json::to_vec_pretty(&file).map(Zeroizing::new).map_err(|error| FileError {
         action: "write",
         path: path.to_owned(),
@@ -220,7 +226,7 @@ mod tests {
         let mut table = Table::default();
         table.put(topic);
         files.save_keys(&table).unwrap();
-        files.save(&table).unwrap();
+        files.save(&table, false).unwrap();
         for path in [&files.subscriptions, &files.keys, &files.epochs] {
             assert_eq!(private_file::exposed(path).unwrap(), None, "{}", path.display());
         }
@@ -242,5 +248,12 @@ mod tests {
         let (read, lost) = files.load(now).unwrap();
         let topic = read.by_name("ops").unwrap();
         assert!(lost && topic.encrypted && topic.key(1).is_some() && !topic.subscribed);
+        // A restart before the broker was asked does not forget that.
+        let (read, lost) = files.load(now).unwrap();
+        assert!(lost);
+        files.save(&read, true).unwrap();
+        assert!(files.load(now).unwrap().1);
+        files.save(&read, false).unwrap();
+        assert!(!files.load(now).unwrap().1);
     }
 }

@@ -1,7 +1,6 @@
 //! Keeps up with the topics of this member.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -27,6 +26,16 @@ const PERIOD: Duration = Duration::from_secs(60);
 struct Due {
     all: bool,
     named: BTreeSet<String>,
+    /// Those of them that were looked at in vain.
+    behind: BTreeSet<String>,
+}
+
+// === impl Due ===
+
+impl Due {
+    fn is_empty(&self) -> bool {
+        !self.all && self.named.is_empty()
+    }
 }
 
 /// Looks at topics when something was heard of them, when the link is new, and
@@ -47,7 +56,7 @@ pub(super) async fn run(topics: Handle, mut news: mpsc::Receiver<String>, stop: 
         };
         if session.is_some_and(|session| session != number) {
             due.all = true;
-        } else {
+        } else if session.is_none() || due.is_empty() {
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = link.changed() => {
@@ -66,6 +75,7 @@ pub(super) async fn run(topics: Handle, mut news: mpsc::Receiver<String>, stop: 
             while let Ok(one) = news.try_recv() {
                 heard.push(one);
             }
+            due.all |= roster.has_changed().unwrap_or(false) || certificates.has_changed().unwrap_or(false);
             roster.mark_unchanged();
             certificates.mark_unchanged();
         }
@@ -73,35 +83,37 @@ pub(super) async fn run(topics: Handle, mut news: mpsc::Receiver<String>, stop: 
         let Some(session) = session else { continue };
         let result = tokio::select! {
             () = stop.cancelled() => return,
-            result = look(&topics, &due, session != number) => result,
+            result = look(&topics, &due) => result,
         };
         match result {
-            Ok(()) | Err(Error::NotOffered) => {
+            Ok(behind) => {
+                number = session;
+                due = Due { all: false, named: behind.clone(), behind };
+            }
+            Err(Error::NotOffered) => {
                 number = session;
                 due = Due::default();
             }
             // What is due stays due.
-            Err(error) => {
-                tracing::debug!(error = %error, "Topics could not be brought up to date: {error}");
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = tokio::time::sleep(PAUSE) => {}
-                }
+            Err(error) => tracing::debug!(error = %error, "Topics could not be brought up to date: {error}"),
+        }
+        if !due.is_empty() {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(PAUSE) => {}
             }
         }
     }
 }
 
-async fn look(topics: &Handle, due: &Due, is_new_link: bool) -> Result<(), Error> {
+/// Looks at what is due. The topics that are behind all the same, to be looked at
+/// again.
+async fn look(topics: &Handle, due: &Due) -> Result<BTreeSet<String>, Error> {
     let settled = !topics.is_unsettled();
     let known: Vec<TopicId> =
         topics.read().all().filter(|topic| topic.subscribed).map(|topic| topic.id.clone()).collect();
     if known.is_empty() && settled {
-        return Ok(());
-    }
-    if is_new_link {
-        // Who was removed meanwhile has to be known before anything is sealed.
-        topics.0.deps.peers.refresh().await;
+        return Ok(BTreeSet::new());
     }
     let rows = if due.all || !settled { topics.rows().await? } else { Vec::new() };
     if !settled {
@@ -109,6 +121,7 @@ async fn look(topics: &Handle, due: &Due, is_new_link: bool) -> Result<(), Error
     }
     let subscribed: Vec<TopicId> =
         topics.read().all().filter(|topic| topic.subscribed).map(|topic| topic.id.clone()).collect();
+    let mut behind = BTreeSet::new();
     for id in subscribed {
         if !due.all && !due.named.contains(id.as_str()) {
             continue;
@@ -117,10 +130,17 @@ async fn look(topics: &Handle, due: &Due, is_new_link: bool) -> Result<(), Error
             Ok(()) => {}
             Err(error @ (Error::NoLink | Error::Link(_))) => return Err(error),
             // One topic in trouble does not keep the others waiting.
-            Err(error) => tracing::warn!(error = %error, topic_id = id.as_str(), "A topic is behind: {error}"),
+            Err(error) => {
+                if !due.behind.contains(id.as_str()) {
+                    tracing::warn!(error = %error, topic_id = id.as_str(), "A topic is behind: {error}");
+                }
+                if error.is_transient() {
+                    behind.insert(id.to_string());
+                }
+            }
         }
     }
-    Ok(())
+    Ok(behind)
 }
 
 async fn one(topics: &Handle, id: &TopicId, row: Option<&TopicRow>) -> Result<(), Error> {
@@ -141,7 +161,7 @@ async fn one(topics: &Handle, id: &TopicId, row: Option<&TopicRow>) -> Result<()
 /// Takes over from the broker to which topics this member is subscribed.
 async fn settle(topics: &Handle, rows: &[TopicRow]) -> Result<(), Error> {
     let _busy = topics.turn().await?;
-    topics.change(|table| {
+    topics.settle(|table| {
         for row in rows.iter().filter(|row| row.joined) {
             let Ok(id) = TopicId::parse(row.id.as_str()) else { continue };
             let mut topic = table.get(&id).cloned().unwrap_or_else(|| Topic::new(id, row.name.clone()));
@@ -149,7 +169,5 @@ async fn settle(topics: &Handle, rows: &[TopicRow]) -> Result<(), Error> {
             note_row(&mut topic, row);
             table.put(topic);
         }
-    })?;
-    topics.0.unsettled.store(false, Ordering::Release);
-    Ok(())
+    })
 }

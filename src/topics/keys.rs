@@ -2,6 +2,7 @@
 //! others.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -36,6 +37,7 @@ impl Handle {
     /// others: keys for who waits, and a new key when somebody has gone.
     pub(super) async fn sync(&self, id: &TopicId) -> Result<(), Error> {
         let Some(session) = self.0.deps.link.session() else { return Err(Error::NoLink) };
+        self.know_roster(session.number).await?;
         let mesh = self.0.deps.identity.mesh_id().as_str();
         let Some(mut topic) = self.read().get(id).cloned() else { return Ok(()) };
         let before = (topic.epoch(), topic.keys.len());
@@ -94,6 +96,19 @@ impl Handle {
         }
         self.give_keys(id).await?;
         self.renew_if_spent(id).await
+    }
+
+    /// Who was removed while there was no link has to be known before anything is
+    /// sealed over this one.
+    async fn know_roster(&self, session: u64) -> Result<(), Error> {
+        if self.0.roster_of.load(Ordering::Acquire) == session {
+            return Ok(());
+        }
+        if !self.0.deps.peers.refresh().await {
+            return Err(Error::NoLink);
+        }
+        self.0.roster_of.store(session, Ordering::Release);
+        Ok(())
     }
 
     async fn ask(&self, id: &TopicId, after_epoch: u32, broken: Option<u32>) -> Result<TopicKeys, Error> {
@@ -162,8 +177,10 @@ impl Handle {
         let Some(topic) = self.read().get(id).cloned() else { return Ok(()) };
         let now = self.0.deps.clock.monotonic();
         let lately = topic.shown.renewed_at.is_some_and(|at| now.saturating_sub(at) < RENEWAL_PAUSE);
-        // Who never had the key waits for it: somebody else may be about to give it.
-        if lately || topic.key(topic.epoch()).is_none() || !self.may_renew(&topic) || !self.is_spent(&topic) {
+        let has_key = topic.key(topic.epoch()).is_some();
+        // Who never had the key waits for it while somebody is there to give it.
+        let due = if has_key { self.is_spent(&topic) } else { self.is_orphaned(&topic) };
+        if lately || !due || !self.may_renew(&topic) {
             return Ok(());
         }
         let mut noted = topic;

@@ -18,7 +18,7 @@ mod keys;
 mod manage;
 mod table;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -135,6 +135,8 @@ struct Inner {
     /// It is not known any more to which topics this member is subscribed, until the
     /// broker has told.
     unsettled: AtomicBool,
+    /// The link over which the roster was read last; 0 before the first.
+    roster_of: AtomicU64,
     /// Counts changes of what posts are sealed with.
     changed: watch::Sender<u64>,
     /// Counts changes of what posts are opened with.
@@ -152,12 +154,17 @@ pub struct Parts(Handle);
 pub fn prepare(deps: Deps) -> Result<Parts, FileError> {
     let files = Files::of(&deps.state);
     let (table, unsettled) = files.load(deps.clock.now())?;
+    if unsettled {
+        // The next start has to know it too.
+        files.save(&table, true)?;
+    }
     let inner = Inner {
         deps,
         files,
         table: RwLock::new(table),
         busy: tokio::sync::Mutex::default(),
         unsettled: AtomicBool::new(unsettled),
+        roster_of: AtomicU64::new(0),
         changed: watch::channel(0).0,
         keys: watch::channel(0).0,
     };
@@ -298,10 +305,21 @@ impl Handle {
     /// Changes topics: disk first, then everybody else. Keys go before what names
     /// them.
     fn change(&self, change: impl FnOnce(&mut Table)) -> Result<(), Error> {
+        self.write(change, self.is_unsettled())
+    }
+
+    /// The same, when it is known to which topics this member is subscribed.
+    fn settle(&self, change: impl FnOnce(&mut Table)) -> Result<(), Error> {
+        self.write(change, false)?;
+        self.0.unsettled.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    fn write(&self, change: impl FnOnce(&mut Table), unsettled: bool) -> Result<(), Error> {
         let mut table = self.read().clone();
         change(&mut table);
         self.0.files.save_keys(&table)?;
-        self.0.files.save(&table)?;
+        self.0.files.save(&table, unsettled)?;
         *self.0.table.write().unwrap_or_else(PoisonError::into_inner) = table;
         self.0.keys.send_modify(|count| *count += 1);
         self.0.changed.send_modify(|count| *count += 1);

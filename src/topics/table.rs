@@ -9,7 +9,7 @@ use crate::domain::topics::Distrust;
 use crate::wire::topics::EpochStatement;
 
 /// Epochs whose keys are kept; what was stored needs none.
-const KEPT_EPOCHS: u32 = 200;
+pub(super) const KEPT_EPOCHS: u32 = 200;
 
 /// A topic: what counts here.
 #[derive(Clone, Debug)]

@@ -126,6 +126,7 @@ impl Base {
             kind: "dm",
             route: Arc::new(Route::Member),
             recipients: vec![to.to_owned()],
+            keyless: Vec::new(),
             fingerprint: fingerprint.to_owned(),
             forgets_id: true,
             charged: false,

@@ -58,6 +58,8 @@ pub struct Accept {
     pub route: Arc<Route>,
     /// Receivers by member id.
     pub recipients: Vec<String>,
+    /// Those of them who cannot read it yet, and so hold nobody up.
+    pub keyless: Vec<String>,
     /// What a retry is compared with.
     pub fingerprint: String,
     /// Whether its id is forgotten when the retention ends.

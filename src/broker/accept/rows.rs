@@ -53,13 +53,14 @@ impl Context<'_> {
                 // One full queue among many receivers does not fail the others.
                 refusal = (accept.recipients.len() == 1).then_some(Refusal::RecipientQueueFull);
                 continue;
-            } else if self.fanout.is_online(&message.mesh_id, receiver) {
+            } else if self.fanout.is_online(&message.mesh_id, receiver) && !accept.keyless.contains(receiver) {
                 // It reads the topic and is slower than its sender, who waits: nothing of
                 // a topic is left out for who is there.
                 refusal = Some(Refusal::RecipientQueueFull);
                 continue;
             } else {
-                // Who is away for long does not hold up the topic. The sender is told, as
+                // Who is away for long, or has no key, does not hold up the topic. Nor who is
+                // connected to another broker of these. The sender is told, as
                 // of everything that a receiver did not take in time.
                 expired_at = Some(now.0);
             }

@@ -32,6 +32,7 @@ pub struct Checked {
     kind: &'static str,
     route: Route,
     recipients: Vec<String>,
+    keyless: Vec<String>,
     fingerprint: String,
     forgets_id: bool,
     charged: bool,
@@ -60,12 +61,13 @@ pub fn check(shared: &Shared, peer: &Peer, send: &Send, topic: Option<topics::Ta
     let nonce = text::nonce_from_base64(&send.nonce).ok_or(Refusal::Invalid)?;
     let ciphertext = text::from_base64(&send.ciphertext).ok_or(Refusal::Invalid)?;
     let sender_pubkey = sender_key(peer, send)?;
-    let (destination, key_epoch) = match topic {
+    let (destination, key_epoch, keyless) = match topic {
         Some(topic) => (
             Destination { kind: "topic", route: Route::Member, recipients: topic.recipients, target: topic.spec },
             topic.key_epoch,
+            topic.keyless,
         ),
-        None => (destination(shared, peer, &send.target_spec)?, None),
+        None => (destination(shared, peer, &send.target_spec)?, None, Vec::new()),
     };
     let now = shared.clock.monotonic();
     let charged =
@@ -95,6 +97,7 @@ pub fn check(shared: &Shared, peer: &Peer, send: &Send, topic: Option<topics::Ta
         kind: destination.kind,
         route: destination.route,
         recipients: destination.recipients,
+        keyless,
         fingerprint: fingerprint(send),
         forgets_id: peer.mesh.settings().dedupe_mode == DedupeMode::RetentionScoped,
         charged,
@@ -224,6 +227,7 @@ impl Checked {
             kind: self.kind,
             route: Arc::new(self.route),
             recipients: self.recipients,
+            keyless: self.keyless,
             fingerprint: self.fingerprint,
             forgets_id: self.forgets_id,
             charged: self.charged,

@@ -118,7 +118,8 @@ pub(super) async fn new_epoch(shared: &Arc<Shared>, peer: &Arc<Peer>, request: T
         .map(|member| member.member_id.as_str())
         .filter(|id| peer.mesh.member(id).is_none_or(|member| member.revoked_at.is_none()))
         .collect();
-    may_begin(peer, &members, &standing)?;
+    let holders = store::holders(&transaction, &topic.id, topic.epoch).await?;
+    may_begin(peer, &members, &standing, &holders)?;
     let newest = store::epoch(&transaction, &topic.id, topic.epoch).await?;
     let Some(newest) = newest else { return Err(Refusal::Internal.into()) };
     let before: EpochStatement = serde_json::from_str(&newest.statement).map_err(|_| Refusal::Internal)?;
@@ -132,7 +133,6 @@ pub(super) async fn new_epoch(shared: &Arc<Shared>, peer: &Arc<Peer>, request: T
     if !statement.members.iter().all(|member| standing.contains(member.as_str())) {
         return Err(Refusal::Invalid.into());
     }
-    let holders = store::holders(&transaction, &topic.id, topic.epoch).await?;
     let has_lost_one = holders.iter().chain(&before.members).any(|holder| !standing.contains(holder.as_str()));
     let pause = i64::try_from(EPOCH_PAUSE.as_millis()).unwrap_or(i64::MAX);
     let wait = newest.created_at.saturating_add(pause) - now;
@@ -259,12 +259,19 @@ fn check(peer: &Peer, statement: &EpochStatement) -> Result<(), Denied> {
     if signed && own && bounded { Ok(()) } else { Err(Refusal::Invalid.into()) }
 }
 
-/// The lead and admins begin epochs; where no lead is left, anybody.
-fn may_begin(peer: &Peer, members: &[topic_member::Model], standing: &HashSet<&str>) -> Result<(), Denied> {
+/// The lead and admins begin epochs; where no lead is left, who has the newest key,
+/// and anybody once nobody is left who has.
+fn may_begin(
+    peer: &Peer,
+    members: &[topic_member::Model],
+    standing: &HashSet<&str>,
+    holders: &[String],
+) -> Result<(), Denied> {
     let own = members.iter().find(|member| member.member_id == peer.member_id);
     let is_admin = peer.is_admin();
     let has_lead = members.iter().any(|one| one.role == "lead" && standing.contains(one.member_id.as_str()));
-    let may = own.is_some_and(|own| own.role == "lead" || is_admin || !has_lead);
+    let has_key = holders.contains(&peer.member_id) || !holders.iter().any(|id| standing.contains(id.as_str()));
+    let may = own.is_some_and(|own| own.role == "lead" || is_admin || (!has_lead && has_key));
     if may { Ok(()) } else { Err(Refusal::Forbidden.into()) }
 }
 

@@ -22,6 +22,8 @@ pub struct Target {
     pub key_epoch: Option<i64>,
     /// Who is in it beside the sender, by member id.
     pub recipients: Vec<String>,
+    /// Those of them who have no copy of the key: they hold nobody up.
+    pub keyless: Vec<String>,
 }
 
 /// What topics are called, for the pushes of their posts. A topic keeps its name.
@@ -77,12 +79,19 @@ pub async fn find(shared: &Shared, peer: &Arc<Peer>, send: &Send) -> Result<Targ
         (newest, Some(epoch)) if newest - epoch >= MAX_CONCURRENT_EPOCHS => return Err(Refusal::KeyEpochStale.into()),
         (_, Some(epoch)) => Some(i64::from(epoch)),
     };
-    let recipients = members
+    let recipients: Vec<String> = members
         .into_iter()
         .map(|member| member.member_id)
         .filter(|id| *id != peer.member_id)
         .filter(|id| peer.mesh.member(id).is_none_or(|member| member.revoked_at.is_none()))
         .collect();
+    let keyless = match key_epoch {
+        None => Vec::new(),
+        Some(epoch) => {
+            let holders = store::holders(db, &topic.id, epoch).await?;
+            recipients.iter().filter(|id| !holders.contains(id)).cloned().collect()
+        }
+    };
     shared.topic_names.note(topic.id.clone(), topic.name);
-    Ok(Target { spec: format!("#{}", topic.id), key_epoch, recipients })
+    Ok(Target { spec: format!("#{}", topic.id), key_epoch, recipients, keyless })
 }

@@ -192,3 +192,37 @@ async fn an_epoch_that_does_not_follow_is_not_adopted_and_nothing_is_sealed_mean
     liar.shown().await;
     liar.stays(&alice, &id, "it has a newer key").await;
 }
+
+/// Brokers keep 200 epochs. A daemon that was away for more of them goes on with one
+/// that somebody it trusts has signed, and with no other.
+#[tokio::test]
+async fn after_a_long_absence_the_first_that_a_trusted_member_signed_counts() {
+    let (mut liar, alice, _) = Liar::with_topic().await;
+    let (bob, carol, ghost) = (liar.bob.clone(), liar.carol.clone(), Key::random());
+    let (evil, good) = (topic_key(), topic_key());
+    liar.row["epoch"] = json!(300);
+    liar.copies.push(liar.copy(300, &evil));
+    let before = epoch(299, None, &evil).signed_by("member-bob", &bob);
+    for (signer, key) in [("member-ghost", &ghost), ("member-carol", &carol)] {
+        liar.epochs = vec![epoch(300, Some(&before), &evil).signed_by(signer, key)];
+        liar.shown().await;
+        assert_eq!(liar.listed(&alice).await["waiting_for_key"], true, "{signer}");
+    }
+    let id = liar.post(&alice, "a secret").await;
+    liar.stays(&alice, &id, "without the owner's certificate").await;
+    // What begins anew is a chain like any other.
+    let of_carol = epoch(299, Some(&before), &evil).signed_by("member-carol", &carol);
+    let other = epoch(299, Some(&before), &good).signed_by("member-bob", &bob);
+    liar.epochs = vec![of_carol.clone(), epoch(300, Some(&other), &good).signed_by("member-bob", &bob)];
+    liar.shown().await;
+    assert_eq!(liar.listed(&alice).await["waiting_for_key"], true);
+    liar.epochs[1] = epoch(300, Some(&of_carol), &good).signed_by("member-bob", &bob);
+    liar.copies = vec![liar.copy(300, &good)];
+    liar.shown().await;
+    while liar.sent().is_empty() {
+        liar.next_sent().await;
+    }
+    let sent = liar.sent().remove(0);
+    assert_eq!((&sent["id"], &sent["keyEpoch"]), (&json!(id), &json!(300)), "{sent}");
+    assert!(open(&good, &sent).is_some());
+}

@@ -96,3 +96,18 @@ async fn a_key_comes_when_somebody_who_holds_it_is_back() {
     trio.alice.received(&text).await;
     assert_eq!(count(&trio.bob, &first).await, 0, "it was posted before bob was there");
 }
+
+/// Nobody is left who could give the key: who waits for it makes the next one.
+#[tokio::test]
+async fn a_topic_whose_holders_have_all_left_gets_a_new_key() {
+    let trio = Trio::start().await;
+    super::create(&trio.alice, "ops").await;
+    subscribe(&trio.carol, "ops").await;
+    let text = unique("waits for a key");
+    let id = post(&trio.carol, "ops", &text).await;
+    trio.carol.outbox_status(&id, "pending").await;
+    trio.alice.cli(&["topic", "unsubscribe", "ops"]).await.ok();
+    trio.carol.outbox_status(&id, "done").await;
+    let topic = topic(&trio.carol, "ops").await.expect("ops");
+    assert_eq!((&topic["epoch"], &topic["waiting_for_key"]), (&json!(2), &json!(false)), "{topic}");
+}

@@ -197,9 +197,16 @@ async fn an_epoch_is_the_leads_or_an_admins(backend: Backend) {
     assert_eq!(number(&mesh, "SELECT max(epoch) FROM topic_epoch").await, 1);
     assert_eq!(number(&mesh, "SELECT epoch FROM topic").await, 1, "what was refused left nothing behind");
     topic.renew(&mut admin_raw, &[&alice, &bob, &admin], &admin).await;
-    // Where no lead is left, anybody who is in goes on.
+    // Where no lead is left, who has the key goes on, and without any such anybody
+    // who is in.
     done(&mut alice_raw, leave(&topic.id)).await;
+    done(&mut eve_raw, join(&topic.id)).await;
+    refused(&mut eve_raw, topic.next(&[&eve], &eve), "forbidden").await;
     topic.renew(&mut bob_raw, &[&bob, &admin], &bob).await;
+    done(&mut bob_raw, leave(&topic.id)).await;
+    refused(&mut eve_raw, topic.next(&[&eve], &eve), "forbidden").await;
+    done(&mut admin_raw, leave(&topic.id)).await;
+    topic.renew(&mut eve_raw, &[&eve], &eve).await;
     // Without keys there is no epoch.
     legacy_topic(&mut alice_raw, "plain").await;
     let mut plain = founded(&alice);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{FINGERPRINT, Topic, ask, connected, done, join, knowing, legacy_topic, post, posted, refused};
+use super::{FINGERPRINT, Topic, ask, connected, done, join, knowing, legacy_topic, number, post, posted, refused};
 use crate::support::mesh::RawMesh;
 use crate::support::postgres::{Backend, on_both_databases};
 use crate::support::raw::{Raw, send_with_id};
@@ -168,9 +168,27 @@ async fn who_is_in_the_topic_reads_all_of_it_page_by_page(backend: Backend) {
     assert_eq!(own["messages"], json!([]), "{own}");
 }
 
+/// Who is connected and slower than the sender makes it wait; not who could not
+/// read the post anyhow, or anybody could stop a topic by coming into it.
+async fn only_who_has_the_key_holds_up_the_sender(backend: Backend) {
+    let mesh = RawMesh::with(backend, &[("member_rate_per_s", "100000")]).await;
+    let (alice, mut alice_raw) = connected(&mesh, "alice").await;
+    let (bob, mut bob_raw) = connected(&mesh, "bob").await;
+    let topic = Topic::create(&mut alice_raw, &alice).await;
+    done(&mut bob_raw, join(&topic.id)).await;
+    for number in 0..=1_000 {
+        posted(&mut alice_raw, topic.post(&format!("m{number}"), 1)).await;
+    }
+    assert_eq!(number(&mesh, "SELECT count(*) FROM delivery WHERE expired_at IS NULL").await, 1_000);
+    done(&mut alice_raw, topic.put(&[&bob])).await;
+    let ack = refused(&mut alice_raw, topic.post("more", 1), "recipient_queue_full").await;
+    assert_eq!(ack["retryable"], true, "{ack}");
+}
+
 on_both_databases! {
     a_post_goes_after_its_time_and_its_id_stays,
     a_post_of_which_a_part_is_missing_is_counted,
     the_second_net_keeps_a_post_from_being_stored_twice,
+    only_who_has_the_key_holds_up_the_sender,
     who_is_in_the_topic_reads_all_of_it_page_by_page,
 }

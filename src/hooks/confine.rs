@@ -175,7 +175,7 @@ fn read_only(view: &View<'_>, offline: bool) -> Vec<OsString> {
     if offline {
         arguments.flag("--unshare-net");
     }
-    arguments.two("--ro-bind", "/", "/").two("--dev-bind", "/dev", "/dev").command(&view.hook.path)
+    arguments.two("--ro-bind", "/", "/").weaken().command(&view.hook.path)
 }
 
 /// The profile of R250: no network unless it is allowed, a read-only file system
@@ -206,7 +206,7 @@ fn sandboxed(view: &View<'_>, offline: bool) -> Vec<OsString> {
     } else {
         arguments.two("--ro-bind", "/", "/");
     }
-    arguments.one("--dev", "/dev").one("--tmpfs", "/proc").one("--tmpfs", "/run").one("--tmpfs", "/tmp");
+    arguments.weaken().one("--tmpfs", "/proc").one("--tmpfs", "/run").one("--tmpfs", "/tmp");
     for hidden in view.hidden.iter().filter(|hidden| hidden.exists()) {
         arguments.one("--tmpfs", hidden);
     }
@@ -262,6 +262,16 @@ impl Arguments {
     fn one(&mut self, option: &str, value: impl AsRef<std::ffi::OsStr>) -> &mut Self {
         self.flag(option).0.push(value.as_ref().to_owned());
         self
+    }
+
+    /// Takes away what would undo the rest: capabilities, with which root mounts and
+    /// unmounts, and devices, among them the terminal, into which a process can type
+    /// commands for whoever sits at it. A session of its own would do that too, but
+    /// then signals to the process group would not reach the hook. Not
+    /// `--die-with-parent`: the signal at the timeout ends `bwrap` first, and the
+    /// hook's processes would be killed without their time to end in order.
+    fn weaken(&mut self) -> &mut Self {
+        self.one("--cap-drop", "ALL").one("--dev", "/dev").two("--dev-bind", "/dev/null", "/dev/tty")
     }
 
     fn two(

@@ -26,7 +26,7 @@ pub struct Filter {
     pub hook: String,
     /// Only for this event; empty: all.
     pub event_id: String,
-    /// Only those that did not end with exit code 0.
+    /// Only those that did not end in time with exit code 0.
     pub failed_only: bool,
     /// Only those before this one; empty: from the newest on.
     pub before: String,
@@ -146,7 +146,7 @@ pub(super) async fn ended(db: &impl ConnectionTrait, filter: &Filter) -> Result<
         }
     }
     if filter.failed_only {
-        sql += " AND exit_code IS NOT 0";
+        sql += " AND (exit_code IS NOT 0 OR timed_out)";
     }
     sql += " ORDER BY id DESC LIMIT ?";
     values.push(i64::from(filter.limit).into());

@@ -80,14 +80,15 @@ async fn an_id_is_asked_about_once() {
 // Covers: R208
 #[tokio::test]
 async fn a_gate_that_does_not_decide_lets_nothing_through() {
-    let body = "cat > OUT/input; case $(cat OUT/input) in *failing*) exit 1;; *slow*) exec sleep 60;; *words*) echo fine;; \
+    let body = "cat > OUT/input; case $(cat OUT/input) in *failing*) exit 1;; *slow*) exec sleep 60;; *late*) trap 'exit 0' TERM; sleep 60 & wait;; *words*) echo fine;; \
                 *elsewhere*) echo '{\"to\": \"eve\"}';; esac";
     let rig = Rig::start("[pre-send]\ntimeout_s = 1\n", &[("pre-send", body)]).await;
-    for text in ["failing", "slow", "words", "elsewhere"] {
+    for text in ["failing", "slow", "late", "words", "elsewhere"] {
         let (status, answer) =
             answers(&rig.alice, &json!({"to": "bob", "message": text, "client_message_id": text})).await;
         assert_eq!((status, &answer["code"]), (503, &json!("pre_send_failed")), "{text}: {answer}");
     }
+    assert_eq!(runs(&rig.alice, "hook=pre-send&failed_only=true").await.len(), 3, "those that ended badly or too late");
     std::fs::remove_file(rig.alice.file("hooks").join("pre-send.sh")).expect("the hook");
     let (_, answer) = answers(&rig.alice, &json!({"to": "bob", "message": "fine"})).await;
     assert_eq!(answer["code"], "pre_send_failed", "{answer}");

@@ -92,11 +92,16 @@ impl Services {
     }
 
     async fn accept_of_hook(&self, mut request: SendRequest, allowed: Allowed) -> Result<Accepted, Failure> {
-        if request.client_message_id.is_none() {
-            request.client_message_id = ClientMessageId::parse(allowed.default_id).ok();
-        }
         request.auto_hops = allowed.hops;
-        Ok(self.0.deps.outbox.accept(request).await?)
+        let outbox = &self.0.deps.outbox;
+        if request.client_message_id.is_some() {
+            return Ok(outbox.accept(request).await?);
+        }
+        let numbered = allowed.numbered(|id| {
+            request.client_message_id = ClientMessageId::parse(id).ok();
+            outbox.accept(request)
+        });
+        Ok(Box::pin(numbered).await?)
     }
 }
 

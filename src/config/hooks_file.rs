@@ -174,6 +174,9 @@ impl Section {
                     .to_owned(),
             );
         }
+        if self.user_cli && kind == HookKind::PreSend {
+            return Err("user_cli: a send that this hook makes would ask the hook itself; take it out".to_owned());
+        }
         let fs_policy = self.fs_policy()?;
         Ok(Policy {
             kind,
@@ -289,6 +292,7 @@ mod tests {
             ("[on-dm]\ncapability_token_scope = [\"state:read\"]", "[on-dm]", "state:read"),
             ("[pre-send]\ncapability_token_scope = [\"reply:event\"]", "[pre-send]", "capability_token_scope"),
             ("[on-dm]\nuser_cli = true\ncapability_token_scope = [\"reply:event\"]", "[on-dm]", "user_cli"),
+            ("[pre-send]\nuser_cli = true", "[pre-send]", "user_cli"),
             ("[on-dm]\nnetwork_policy = \"alow\"", "[on-dm]", "allow"),
             ("[on-dm]\nfs_policy = \"sandbox\"", "[on-dm]", "sandbox"),
             ("[on-dm]\nsandbox = \"bubblewrap\"\nfs_policy = \"rw\"", "[on-dm]", "fs_policy"),

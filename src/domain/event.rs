@@ -304,7 +304,8 @@ impl MeshEvent {
 impl HookRun {
     /// Whether it ended well.
     pub fn is_success(&self) -> bool {
-        self.exit_code == Some(0)
+        // One that ends with 0 because its time is up did not finish its work.
+        self.exit_code == Some(0) && !self.timed_out
     }
 }
 

@@ -10,7 +10,11 @@ const TEXTS: [&str; 2] = ["body", "message"];
 
 /// What is removed: JSONPath expressions (RFC 9535).
 #[derive(Clone, Debug, Default)]
-pub struct Redactions(Vec<JsonPath>);
+pub struct Redactions {
+    paths: Vec<JsonPath>,
+    /// Texts into which one of them points, as far as its spelling tells.
+    into: Vec<&'static str>,
+}
 
 /// An expression is no JSONPath.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,19 +43,28 @@ impl Redactions {
             JsonPath::parse(path)
                 .map_err(|error| RedactError { path: path.clone(), reason: error.message().to_owned() })
         };
-        paths.iter().map(parse).collect::<Result<_, _>>().map(Self)
+        let into = TEXTS.into_iter().filter(|name| paths.iter().any(|path| points_into(path, name))).collect();
+        Ok(Self { paths: paths.iter().map(parse).collect::<Result<_, _>>()?, into })
     }
 
     /// Removes every value that one of the expressions names. A text that is a JSON
     /// object is looked into as well: `$.body.password` takes the password out of a
-    /// body that is JSON.
+    /// body that is JSON. One that only looks like an object is removed as a whole when
+    /// an expression points into it: what it holds cannot be told.
     pub fn apply(&self, event: &mut Value) {
-        if self.0.is_empty() {
+        if self.paths.is_empty() {
             return;
         }
         let texts = unfold(event);
+        for name in &self.into {
+            if event.get(name).and_then(Value::as_str).is_some_and(looks_like_object)
+                && let Some(members) = event.as_object_mut()
+            {
+                members.remove(*name);
+            }
+        }
         let unfolded = event.clone();
-        for path in &self.0 {
+        for path in &self.paths {
             remove_all(path, event);
         }
         for (name, text) in texts {
@@ -62,6 +75,27 @@ impl Redactions {
             }
         }
     }
+}
+
+/// Whether an expression may name something inside a member. In doubt it does.
+fn points_into(path: &str, name: &str) -> bool {
+    let path: String = path.chars().filter(|letter| !letter.is_whitespace()).collect();
+    let Some(rest) = path.strip_prefix('$') else { return false };
+    if rest.starts_with("..") {
+        return true;
+    }
+    let (first, rest) = match rest.strip_prefix('.') {
+        Some(rest) => rest.split_at(rest.find(['.', '[']).unwrap_or(rest.len())),
+        None => rest.split_at(rest.find(']').map_or(rest.len(), |end| end + 1)),
+    };
+    // By name, by any name, or by what only an evaluation tells.
+    let is_member =
+        first == name || (first.starts_with('[') && first.contains(name)) || first.contains(['*', '?', '\\']);
+    is_member && !rest.is_empty()
+}
+
+fn looks_like_object(text: &str) -> bool {
+    text.trim_start_matches(|letter: char| letter.is_whitespace() || letter == '\u{feff}').starts_with('{')
 }
 
 /// Puts objects in the place of texts that hold them; gives the texts back.
@@ -150,6 +184,20 @@ mod tests {
         assert_eq!(redacted(&["$.body.none"], event.clone()), event, "its spelling stays");
         assert_eq!(redacted(&["$.body"], event), json!({}));
         assert_eq!(redacted(&["$.body.password"], json!({"body": "password"})), json!({"body": "password"}));
+    }
+
+    // Covers: R220
+    #[test]
+    fn a_text_that_only_looks_like_json_is_removed_when_something_inside_is_named() {
+        for text in ["{\"password\": \"p\"} and more", "{'password': 'p'}", "\u{feff} {\"password\": \"p\"}"] {
+            let event = json!({"body": text, "meta": {}});
+            for path in ["$.body.password", "$['body'].password", "$[ \"body\" ][*]", "$..password", "$.*.password"] {
+                assert_eq!(redacted(&[path], event.clone()), json!({"meta": {}}), "{path}: {text}");
+            }
+            for path in ["$.meta.password", "$.bodyx.password", "$.message.password", "$['meta'].x"] {
+                assert_eq!(redacted(&[path], event.clone()), event, "{path}: {text}");
+            }
+        }
     }
 
     #[test]

@@ -91,9 +91,17 @@ impl Catalog {
         self.hooks.values().filter_map(Hook::active)
     }
 
-    /// Whether a hook runs for stored messages.
+    /// Whether a hook runs for stored messages. One whose file is gone counts: it may
+    /// be back soon, as when an editor writes it anew.
     pub(super) fn has_message_hooks(&self) -> bool {
-        self.all_active().any(|hook| hook.policy.kind.is_for_messages())
+        let is_wanted = |hook: &Hook| matches!(hook.state, State::Active | State::Missing);
+        let is_for_messages = |hook: &Hook| hook.policy.as_ref().is_some_and(|policy| policy.kind.is_for_messages());
+        self.hooks.values().any(|hook| is_wanted(hook) && is_for_messages(hook))
+    }
+
+    /// The hooks that would run if their file were there: what waits for them is kept.
+    pub(super) fn missing(&self) -> Vec<&str> {
+        self.hooks.values().filter(|hook| hook.state == State::Missing).map(|hook| hook.name.as_str()).collect()
     }
 
     /// Whether a hook runs for anything but sends.

@@ -169,13 +169,23 @@ async fn succeeds(program: &Path, arguments: &[OsString]) -> bool {
     tokio::time::timeout(limit, command.status()).await.is_ok_and(|status| status.is_ok_and(|status| status.success()))
 }
 
+/// The directories to hide, as the system knows them, without those that lie in
+/// another one: what is mounted over a link, or over what is hidden already, is not
+/// where it is looked for.
+fn hidden(view: &View<'_>) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = view.hidden.iter().filter_map(|path| path.canonicalize().ok()).collect();
+    all.sort();
+    all.dedup_by(|path, before| path.starts_with(before));
+    all
+}
+
 /// Everything read-only, nothing hidden.
 fn read_only(view: &View<'_>, offline: bool) -> Vec<OsString> {
     let mut arguments = Arguments::default();
     if offline {
         arguments.flag("--unshare-net");
     }
-    arguments.two("--ro-bind", "/", "/").two("--dev-bind", "/dev", "/dev").command(&view.hook.path)
+    arguments.two("--ro-bind", "/", "/").weaken().command(&view.hook.path)
 }
 
 /// The profile of R250: no network unless it is allowed, a read-only file system
@@ -206,18 +216,28 @@ fn sandboxed(view: &View<'_>, offline: bool) -> Vec<OsString> {
     } else {
         arguments.two("--ro-bind", "/", "/");
     }
-    arguments.one("--dev", "/dev").one("--tmpfs", "/proc").one("--tmpfs", "/run").one("--tmpfs", "/tmp");
-    for hidden in view.hidden.iter().filter(|hidden| hidden.exists()) {
+    arguments.weaken().one("--tmpfs", "/proc").one("--tmpfs", "/run").one("--tmpfs", "/tmp");
+    let hidden = hidden(view);
+    for hidden in &hidden {
         arguments.one("--tmpfs", hidden);
     }
     arguments.one("--tmpfs", &own);
     // After what hides them: each of these lies below a hidden directory.
-    arguments.two("--ro-bind", &view.hook.path, &view.hook.path);
-    if let Some(socket) = view.socket {
-        arguments.two("--ro-bind", socket, socket);
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let mut shown = vec![real(&view.hook.path), real(view.binary)];
+    shown.extend(view.socket.map(real));
+    for path in &shown {
+        arguments.two("--ro-bind-try", path, path);
     }
-    arguments.two("--ro-bind-try", view.binary, view.binary);
-    for hidden in view.hidden.iter().filter(|hidden| hidden.exists()) {
+    if only_shown {
+        // The links on the way to them are not there: each is shown by its other name too.
+        for path in [Some(view.hook.path.as_path()), Some(view.binary), view.socket].into_iter().flatten() {
+            if !shown.iter().any(|real| real == path) {
+                arguments.two("--ro-bind-try", path, path);
+            }
+        }
+    }
+    for hidden in &hidden {
         arguments.one("--remount-ro", hidden);
     }
     for path in ["/proc", "/run", "/tmp"] {
@@ -264,6 +284,16 @@ impl Arguments {
         self
     }
 
+    /// Takes away what would undo the rest: capabilities, with which root mounts and
+    /// unmounts, and devices, among them the terminal, into which a process can type
+    /// commands for whoever sits at it. A session of its own would do that too, but
+    /// then signals to the process group would not reach the hook. Not
+    /// `--die-with-parent`: the signal at the timeout ends `bwrap` first, and the
+    /// hook's processes would be killed without their time to end in order.
+    fn weaken(&mut self) -> &mut Self {
+        self.one("--cap-drop", "ALL").one("--dev", "/dev").two("--dev-bind", "/dev/null", "/dev/tty")
+    }
+
     fn two(
         &mut self,
         option: &str,
@@ -277,5 +307,27 @@ impl Arguments {
     fn command(&mut self, program: &Path) -> Vec<OsString> {
         self.one("--", program);
         std::mem::take(&mut self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::hooks_file;
+
+    #[test]
+    fn what_is_hidden_is_hidden_once_and_by_its_own_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        for name in ["a", "a/b", "ab"] {
+            std::fs::create_dir(root.join(name)).unwrap();
+        }
+        std::os::unix::fs::symlink(root.join("ab"), root.join("link")).unwrap();
+        std::fs::write(root.join(hooks_file::FILE), "[on-dm]\n").unwrap();
+        let policy = hooks_file::load(&root, 1).unwrap().unwrap().remove("on-dm").unwrap();
+        let hook = Active { name: "on-dm".to_owned(), path: root.join("on-dm.sh"), policy: policy.into() };
+        let paths: Vec<PathBuf> = ["link", "a/b", "gone", "a", "ab"].iter().map(|name| root.join(name)).collect();
+        let view = View { hook: &hook, run: "run", socket: None, binary: Path::new("/bin/true"), hidden: &paths };
+        assert_eq!(hidden(&view), [root.join("a"), root.join("ab")]);
     }
 }

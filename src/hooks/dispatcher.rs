@@ -16,15 +16,16 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::catalog::Catalog;
+use super::ended::{End, EndedRuns, Teller};
 use super::repo::{self, Queued};
 use super::run::{Job, Ran};
 use super::{Error, Inner, input, reply};
 use crate::db::tx;
 use crate::domain::capability::Trigger;
-use crate::domain::event::{MeshEvent, StoredMessage};
+use crate::domain::event::{HookRun, MeshEvent, StoredMessage};
 use crate::domain::hook_policy::{HookKind, fires, takes_automatic};
 use crate::domain::hook_rate::SenderRate;
 use crate::events::{Next, Subscription};
@@ -35,6 +36,10 @@ use crate::runtime::task_kind::TaskKind;
 const PAGE: u64 = 200;
 /// Pause after a failure of the database.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Pages without a run after which the place is written.
+const NOTE_PAGES: u32 = 5;
+/// The place is written so long after nothing more came.
+const NOTE_AFTER: Duration = Duration::from_secs(1);
 /// Pause between two words about a sender that is too busy.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
@@ -48,23 +53,21 @@ pub(super) struct Dispatcher {
     /// The place up to which messages were looked through; `None` without hooks for
     /// messages.
     pub(super) cursor: Option<u64>,
+    /// The place that is written.
+    pub(super) noted: Option<u64>,
+    /// Pages since it was.
+    pub(super) pages: u32,
     pub(super) rate: SenderRate,
     /// Runs under way, and those whose end could not be written.
     pub(super) started: HashSet<String>,
     /// Runs for events of the daemon that wait.
     pub(super) own: VecDeque<Job>,
-    pub(super) ended: (mpsc::Sender<Over>, mpsc::Receiver<Over>),
+    pub(super) ended: Arc<EndedRuns>,
+    /// Ends that could not be written yet.
+    pub(super) unwritten: Vec<(String, Box<HookRun>)>,
     /// There may be messages that were not looked through.
     pub(super) fresh: bool,
     pub(super) said: Option<Duration>,
-}
-
-/// A run of a message that is over.
-#[derive(Debug)]
-pub(super) struct Over {
-    id: String,
-    /// Its end is in the database.
-    written: bool,
 }
 
 /// Where the messages that are still to be looked through begin: after what was
@@ -96,7 +99,7 @@ async fn next_of(events: &mut Option<Subscription>) -> Next {
 impl Dispatcher {
     pub(super) async fn run(mut self) {
         self.own_event(&HookKind::Startup, "daemon_startup", json!({}));
-        let inner = Arc::clone(&self.inner);
+        let (inner, ended) = (Arc::clone(&self.inner), Arc::clone(&self.ended));
         loop {
             let failed = self.step().await.inspect_err(|error| {
                 tracing::warn!(error = %error, "Hooks wait for the database: {error}");
@@ -104,9 +107,12 @@ impl Dispatcher {
             tokio::select! {
                 () = inner.stop.cancelled() => break,
                 next = next_of(&mut self.events) => self.hear(next),
-                Some(over) = self.ended.1.recv() => self.note(over),
+                () = ended.any() => {}
                 () = inner.reloaded.notified() => self.reload().await,
                 () = tokio::time::sleep(PAUSE), if failed.is_err() => {}
+                () = tokio::time::sleep(NOTE_AFTER), if failed.is_ok() && self.cursor != self.noted => {
+                    self.pages = NOTE_PAGES;
+                }
             }
             // What happened meanwhile is one reason to look, not many.
             while let Some(next) = next_of(&mut self.events).now_or_never() {
@@ -115,20 +121,39 @@ impl Dispatcher {
                     break;
                 }
             }
-            while let Ok(over) = self.ended.1.try_recv() {
-                self.note(over);
-            }
+            self.note_ended();
         }
-        if let Some(cursor) = self.cursor
-            && let Err(error) = repo::set_cursor(self.inner.deps.db.writer(), cursor).await
-        {
-            tracing::warn!(error = %error, "The place of the hooks was not written; they look again: {error}");
+        if let Err(error) = self.write_ends().await {
+            tracing::warn!(error = %error, "Ended hooks will run again, as their end was not written: {error}");
         }
+        self.write_place().await;
     }
 
     async fn step(&mut self) -> Result<(), Error> {
-        while self.fresh && self.look_through().await? {}
+        self.write_ends().await?;
+        while self.fresh && !self.inner.stop.is_cancelled() && self.look_through().await? {
+            self.note_place().await?;
+        }
+        self.note_place().await?;
         self.start_runs().await
+    }
+
+    /// Writes the place now and then: after a crash, a hook that was switched on
+    /// since must not run for what was looked through long before.
+    async fn note_place(&mut self) -> Result<(), Error> {
+        if let Some(cursor) = self.cursor.filter(|_| self.pages >= NOTE_PAGES && self.cursor != self.noted) {
+            repo::set_cursor(self.inner.deps.db.writer(), cursor).await?;
+            (self.noted, self.pages) = (Some(cursor), 0);
+        }
+        Ok(())
+    }
+
+    /// Writes it at once.
+    async fn write_place(&mut self) {
+        self.pages = NOTE_PAGES;
+        if let Err(error) = self.note_place().await {
+            tracing::warn!(error = %error, "The place of the hooks was not written; they look again: {error}");
+        }
     }
 
     /// Looks through the next messages. False when there are no more, or no room.
@@ -176,6 +201,9 @@ impl Dispatcher {
             repo::set_cursor(&transaction, last).await?;
             transaction.commit().await?;
             inner.waiting.fetch_add(added, Ordering::Relaxed);
+            (self.noted, self.pages) = (Some(last), 0);
+        } else {
+            self.pages = self.pages.saturating_add(1);
         }
         self.cursor = Some(last);
         Ok(true)
@@ -217,9 +245,10 @@ impl Dispatcher {
         if free == 0 || inner.waiting.load(Ordering::Relaxed) == 0 {
             return Ok(());
         }
-        let due = repo::queued(inner.deps.db.readers(), free + self.started.len()).await?;
+        let catalog = inner.catalog();
+        let due = repo::queued(inner.deps.db.readers(), free + self.started.len(), &catalog.missing()).await?;
         for queued in due.into_iter().filter(|queued| !self.started.contains(&queued.id)).collect::<Vec<_>>() {
-            let Some(job) = self.job(&queued).await? else {
+            let Some(job) = self.job(&catalog, &queued).await? else {
                 // Its hook was switched off, or its message removed.
                 repo::forget(inner.deps.db.writer(), &queued.id).await?;
                 inner.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -232,8 +261,8 @@ impl Dispatcher {
         Ok(())
     }
 
-    async fn job(&self, queued: &Queued) -> Result<Option<Job>, Error> {
-        let Some(hook) = self.inner.catalog().active(&queued.hook) else { return Ok(None) };
+    async fn job(&self, catalog: &Catalog, queued: &Queued) -> Result<Option<Job>, Error> {
+        let Some(hook) = catalog.active(&queued.hook) else { return Ok(None) };
         let found = self.inner.deps.inbox.after(queued.seq - 1, 1).await?.into_iter().next();
         let Some(message) = found.filter(|message| message.event_id.seq == queued.seq) else { return Ok(None) };
         let trigger = Trigger {
@@ -246,24 +275,28 @@ impl Dispatcher {
     }
 
     fn start(&self, queued: Option<String>, job: Job, place: OwnedSemaphorePermit) {
-        let (inner, ended) = (Arc::clone(&self.inner), self.ended.0.clone());
+        let inner = Arc::clone(&self.inner);
+        let lost = HookRun {
+            hook: job.hook.name.clone(),
+            event_id: job.event_id.clone(),
+            started_at: inner.deps.clock.now(),
+            start_error: "the daemon failed to run it; its log says more".to_owned(),
+            ..HookRun::default()
+        };
+        let teller = Teller::new(Arc::clone(&self.ended), place, queued.clone(), Box::new(lost));
         self.supervisor.spawn(TaskKind::HookRun, "hook run", async move {
             let ran = Box::pin(inner.run(&job)).await;
-            let id = queued.clone().unwrap_or_else(|| inner.deps.ids.ulid());
+            let id = queued.unwrap_or_else(|| inner.deps.ids.ulid());
             // A run that the end of the daemon cut off is run again.
-            let written = !ran.cut_off && Box::pin(inner.finish(&id, ran, &job)).await;
-            drop(place);
-            if let Some(id) = queued {
-                let _ = ended.send(Over { id, written }).await;
-            }
+            let end = if ran.cut_off { End::CutOff } else { Box::pin(inner.finish(&id, ran, &job)).await };
+            teller.tell(end);
         });
     }
 
-    fn note(&mut self, over: Over) {
-        if over.written {
-            self.started.remove(&over.id);
-            self.inner.waiting.fetch_sub(1, Ordering::Relaxed);
-        }
+    /// A run has ended for good.
+    pub(super) fn over(&mut self, id: &str) {
+        self.started.remove(id);
+        self.inner.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn hear(&mut self, next: Next) {
@@ -311,13 +344,13 @@ impl Dispatcher {
         } else if self.events.is_none() {
             self.events = Some(self.inner.deps.hub.subscribe());
         }
-        // What was looked through since the last run was queued is not written yet.
         if self.cursor.is_some() && catalog.has_message_hooks() {
+            self.write_place().await;
             return;
         }
         match resume(&self.inner, &catalog).await {
             Ok(cursor) => {
-                self.cursor = cursor;
+                (self.cursor, self.noted, self.pages) = (cursor, cursor, 0);
                 self.fresh = true;
             }
             Err(error) => {
@@ -331,9 +364,8 @@ impl Dispatcher {
 // === impl Inner ===
 
 impl Inner {
-    /// Queues the reply of a run and tells of its end. False when that could not be
-    /// written.
-    async fn finish(&self, id: &str, ran: Ran, job: &Job) -> bool {
+    /// Queues the reply of a run and tells of its end.
+    async fn finish(&self, id: &str, ran: Ran, job: &Job) -> End {
         let Ran { mut run, answer, .. } = ran;
         if let Some(text) = answer.as_ref().and_then(reply::text) {
             run.replied = run.is_success() && self.reply(job, text).await;

@@ -28,6 +28,9 @@ pub enum Error {
     /// The pre-send hook did not decide.
     #[error("the pre-send hook did not decide about the message: {0}; nothing was stored")]
     Undecided(String),
+    /// The pre-send hook is asked about too many sends at once.
+    #[error("the pre-send hook is busy with other sends; nothing was stored, try again")]
+    Busy,
     /// The pre-send hook made a message of it that cannot be sent.
     #[error("the pre-send hook changed the message to one that cannot be sent: {0}")]
     Changed(#[from] MessageError),
@@ -44,6 +47,7 @@ impl Error {
             Self::Inbox(error) => error.code(),
             Self::PageToken => ErrorCode::InvalidArgument,
             Self::Dropped { .. } => ErrorCode::PreSendDropped,
+            Self::Busy => ErrorCode::DaemonBusy,
             Self::Undecided(_) | Self::Changed(_) => ErrorCode::PreSendFailed,
         }
     }

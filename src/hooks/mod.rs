@@ -13,6 +13,7 @@
 mod catalog;
 mod confine;
 mod dispatcher;
+mod ended;
 mod error;
 mod family;
 mod files;
@@ -31,7 +32,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 pub use self::catalog::{Catalog, Hook, State};
@@ -204,15 +205,17 @@ impl Parts {
         if let Err(error) = private_file::create_dir(&inner.deps.places.run) {
             tracing::error!(error = %error, "Hooks cannot run: {error}");
         }
-        let ended = mpsc::channel(usize::try_from(inner.deps.config.concurrency).unwrap_or(1));
         let dispatcher = Dispatcher {
             events: inner.catalog().has_event_hooks().then(|| inner.deps.hub.subscribe()),
             supervisor: supervisor.clone(),
             cursor: self.cursor,
+            noted: self.cursor,
+            pages: 0,
             rate: SenderRate::new(inner.deps.config.sender_rate_per_min),
             started: HashSet::new(),
             own: VecDeque::new(),
-            ended,
+            ended: Arc::default(),
+            unwritten: Vec::new(),
             fresh: true,
             said: None,
             inner,

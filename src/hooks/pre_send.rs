@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -10,15 +11,22 @@ use super::catalog::State;
 use super::run::Job;
 use super::{Error, Handle, input};
 use crate::domain::capability::Trigger;
+use crate::domain::fingerprint::LocalFingerprint;
 use crate::domain::message::{Meta, Priority, SendRequest};
+
+/// How long a send waits for a free place.
+const PLACE_WAIT: Duration = Duration::from_secs(1);
 
 /// Sends of one id, one at a time.
 #[derive(Debug, Default)]
-pub(super) struct Flights(std::sync::Mutex<HashMap<String, Weak<Mutex<()>>>>);
+pub(super) struct Flights(std::sync::Mutex<HashMap<String, Weak<Mutex<Refused>>>>);
+
+/// Why the send before was not let through: for those that waited for it.
+type Refused = Option<(LocalFingerprint, Arc<Error>)>;
 
 /// The right to decide about an id; given back when dropped.
 #[derive(Debug)]
-pub struct Flight(#[expect(dead_code, reason = "held for its drop")] OwnedMutexGuard<()>);
+pub struct Flight(OwnedMutexGuard<Refused>);
 
 // === impl Handle ===
 
@@ -37,7 +45,7 @@ impl Handle {
             match open.get(id).and_then(Weak::upgrade) {
                 Some(lock) => lock,
                 None => {
-                    let lock = Arc::new(Mutex::new(()));
+                    let lock = Arc::new(Mutex::new(None));
                     open.insert(id.to_owned(), Arc::downgrade(&lock));
                     lock
                 }
@@ -46,9 +54,29 @@ impl Handle {
         Flight(lock.lock_owned().await)
     }
 
-    /// Asks the hook about a send. One that cannot run, or does not end well, lets
-    /// nothing through: a gate that opens by itself is none.
-    pub async fn pre_send(&self, request: &mut SendRequest) -> Result<(), Error> {
+    /// Asks the hook about a send. `written` is what its caller wrote: a repeat that
+    /// waited while the hook was asked about the same gets the same answer.
+    pub async fn pre_send(
+        &self,
+        flight: &mut Flight,
+        written: LocalFingerprint,
+        request: &mut SendRequest,
+    ) -> Result<(), Arc<Error>> {
+        if let Some((of, refused)) = &*flight.0
+            && *of == written
+        {
+            return Err(Arc::clone(refused));
+        }
+        self.ask(request).await.map_err(|error| {
+            let error = Arc::new(error);
+            *flight.0 = Some((written, Arc::clone(&error)));
+            error
+        })
+    }
+
+    /// One that cannot run, or does not end well, lets nothing through: a gate that
+    /// opens by itself is none.
+    async fn ask(&self, request: &mut SendRequest) -> Result<(), Error> {
         let catalog = self.catalog();
         let Some(hook) = catalog.pre_send() else { return Ok(()) };
         if hook.state == State::Missing {
@@ -61,7 +89,8 @@ impl Handle {
         let input = input::own("pre_send", &event_id, &inner.deps.mesh, inner.deps.clock.now(), send);
         let job = Job { hook, event_id, input, trigger: Trigger::default() };
         // Not the places of other hooks: those may be busy for long.
-        let place = Arc::clone(&inner.pre_send_places).acquire_owned().await;
+        let place = tokio::time::timeout(PLACE_WAIT, Arc::clone(&inner.pre_send_places).acquire_owned());
+        let place = place.await.map_err(|_| Error::Busy)?;
         let ran = inner.run(&job).await;
         drop(place);
         let (run, cut_off) = (ran.run.clone(), ran.cut_off);

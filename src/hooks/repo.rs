@@ -26,7 +26,7 @@ pub struct Filter {
     pub hook: String,
     /// Only for this event; empty: all.
     pub event_id: String,
-    /// Only those that did not end with exit code 0.
+    /// Only those that did not end in time with exit code 0.
     pub failed_only: bool,
     /// Only those before this one; empty: from the newest on.
     pub before: String,
@@ -67,10 +67,13 @@ pub(super) async fn add(db: &impl ConnectionTrait, run: &Queued, now: UnixMillis
     Ok(db.execute_raw(statement(sql, values)).await?.rows_affected() > 0)
 }
 
-/// The runs that wait, in the order of their messages.
-pub(super) async fn queued(db: &impl ConnectionTrait, limit: usize) -> Result<Vec<Queued>, DbErr> {
-    let sql = "SELECT id, seq, hook, event_id FROM hook_run WHERE state = 'queued' ORDER BY seq, hook LIMIT ?";
-    let rows = db.query_all_raw(statement(sql, [i64::try_from(limit).unwrap_or(i64::MAX).into()])).await?;
+/// The runs that wait, in the order of their messages, but for those of some hooks.
+pub(super) async fn queued(db: &impl ConnectionTrait, limit: usize, but: &[&str]) -> Result<Vec<Queued>, DbErr> {
+    let sql = "SELECT id, seq, hook, event_id FROM hook_run WHERE state = 'queued' \
+         AND hook NOT IN (SELECT value FROM json_each(?)) ORDER BY seq, hook LIMIT ?";
+    let but = serde_json::to_string(but).unwrap_or_else(|_| "[]".to_owned());
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = db.query_all_raw(statement(sql, [but.into(), limit.into()])).await?;
     rows.iter()
         .map(|row| {
             Ok(Queued {
@@ -146,7 +149,7 @@ pub(super) async fn ended(db: &impl ConnectionTrait, filter: &Filter) -> Result<
         }
     }
     if filter.failed_only {
-        sql += " AND exit_code IS NOT 0";
+        sql += " AND (exit_code IS NOT 0 OR timed_out)";
     }
     sql += " ORDER BY id DESC LIMIT ?";
     values.push(i64::from(filter.limit).into());

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Inner;
+use super::ended::End;
 use super::input::time;
 use super::repo;
 use crate::config::hooks_file::Policy;
@@ -18,9 +19,8 @@ const TRIM_EVERY: u64 = 256;
 
 impl Inner {
     /// Tells of an ended run, after its row is written: who sees the event finds it
-    /// in the list. False when the row could not be written: the run is not repeated
-    /// before the next start.
-    pub(super) async fn report(&self, id: &str, run: HookRun, policy: &Policy) -> bool {
+    /// in the list, unless it could not be written yet.
+    pub(super) async fn report(&self, id: &str, run: HookRun, policy: &Policy) -> End {
         let written = repo::end(self.deps.db.writer(), id, &run).await.inspect_err(|error| {
             tracing::error!(hook = run.hook, error = %error, "The end of hook {} was not written: {error}", run.hook);
         });
@@ -30,13 +30,14 @@ impl Inner {
         let took = run.start_error.is_empty().then(|| Duration::from_millis(run.duration_ms.into()));
         self.deps.metrics.hook_ended(&run.hook, exit_label(&run), took);
         self.count(&run);
+        let end = written.map_or_else(|_| End::Unwritten(Box::new(run.clone())), |()| End::Written);
         self.deps.hub.publish(self.deps.clock.now(), MeshEvent::HookExecuted(Box::new(run)));
         if self.reported.fetch_add(1, Ordering::Relaxed).is_multiple_of(TRIM_EVERY)
             && let Err(error) = repo::trim(self.deps.db.writer()).await
         {
             tracing::warn!(error = %error, "Old hook runs were not removed: {error}");
         }
-        written.is_ok()
+        end
     }
 }
 

@@ -35,18 +35,18 @@ struct Inner {
     expires: Duration,
     ended: AtomicBool,
     calls: AtomicU32,
-    sends: AtomicU32,
+    /// Sends without an id of their own that were accepted.
+    sends: tokio::sync::Mutex<u32>,
     clock: Clock,
     metrics: Metrics,
 }
 
 /// A send that a token allows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Allowed {
     /// How many automatic sends led to it, itself included.
     pub hops: u32,
-    /// Its id, when the run gives none: a run that is repeated sends the same ids.
-    pub default_id: String,
+    run: RunAccess,
 }
 
 /// Why a call is refused.
@@ -90,7 +90,7 @@ impl RunAccess {
             expires: clock.monotonic() + LIFETIME,
             ended: AtomicBool::new(false),
             calls: AtomicU32::new(0),
-            sends: AtomicU32::new(0),
+            sends: tokio::sync::Mutex::default(),
             clock: clock.clone(),
             metrics: metrics.clone(),
         })))
@@ -130,8 +130,7 @@ impl RunAccess {
         self.count(scope.map_or_else(|| "none".to_owned(), ToString::to_string));
         scope.ok_or(Denied::Scope)?;
         let hops = next_hop(self.0.trigger.auto_hops).ok_or(Denied::Hops)?;
-        let n = 1 + self.0.sends.fetch_add(1, Ordering::Relaxed);
-        Ok(Allowed { hops, default_id: send_id(&self.0.event_id, &self.0.hook, n) })
+        Ok(Allowed { hops, run: self.clone() })
     }
 
     /// Counts a call that no scope can allow.
@@ -142,6 +141,27 @@ impl RunAccess {
     fn count(&self, scope: String) {
         self.0.calls.fetch_add(1, Ordering::Relaxed);
         self.0.metrics.hook_called(&self.0.hook, scope);
+    }
+}
+
+// === impl Allowed ===
+
+impl Allowed {
+    /// Sends under the run's next id, for a send that has none: a run that is repeated
+    /// sends the same ids. A send that is refused takes no number, as it may be
+    /// accepted when the run is repeated.
+    pub async fn numbered<T, E, F>(&self, send: impl FnOnce(String) -> F) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        let run = &self.run.0;
+        let mut sends = run.sends.lock().await;
+        *sends += 1;
+        let sent = send(send_id(&run.event_id, &run.hook, *sends)).await;
+        if sent.is_err() {
+            *sends -= 1;
+        }
+        sent
     }
 }
 
@@ -197,20 +217,24 @@ mod tests {
     }
 
     // Covers: R244, R312
-    #[test]
-    fn sends_are_numbered_bounded_in_hops_and_counted() {
+    #[tokio::test]
+    async fn sends_are_numbered_bounded_in_hops_and_counted() {
         let clock = Clock::manual(UnixMillis(0));
         let sender = MemberKey([1; 32]).to_hex();
         let wish = Wish::Direct { to: &sender, reply_to: "c" };
         let run = access(&[Scope::ReplyEvent], 2, &clock);
         for n in 1..3 {
             let allowed = run.admit(wish).unwrap();
-            assert_eq!(allowed, Allowed { hops: 3, default_id: format!("hook:01J:on-dm:{n}") });
+            assert_eq!(allowed.hops, 3);
+            let refused: Result<String, String> = allowed.numbered(async |id| Err(id)).await;
+            let accepted: Result<String, String> = allowed.numbered(async |id| Ok(id)).await;
+            let id = format!("hook:01J:on-dm:{n}");
+            assert_eq!((refused, accepted), (Err(id.clone()), Ok(id)), "one that is refused takes no number");
         }
-        assert_eq!(run.admit(Wish::Direct { to: "bob", reply_to: "c" }), Err(Denied::Scope));
+        assert_eq!(run.admit(Wish::Direct { to: "bob", reply_to: "c" }).unwrap_err(), Denied::Scope);
         run.refused();
         assert_eq!(run.calls(), 4);
-        assert_eq!(access(&[Scope::ReplyEvent], 3, &clock).admit(wish), Err(Denied::Hops));
+        assert_eq!(access(&[Scope::ReplyEvent], 3, &clock).admit(wish).unwrap_err(), Denied::Hops);
         let text = run.0.metrics.prometheus_text(&crate::telemetry::metrics::Observed::default());
         for line in [
             r#"cm_daemon_hook_capability_calls_total{mesh="demo",hook="on-dm",scope="reply:event"} 2"#,

@@ -32,9 +32,11 @@ use super::auth;
 use super::call::Via;
 use super::gate::Gate;
 use super::lenient::LenientAuthority;
+use super::limits::Limits;
 use super::server::{HEAD, Tasks};
 use super::service::Services;
 use super::status::Failure;
+use crate::config::ipc;
 use crate::domain::capability::Wish;
 use crate::domain::error_code::ErrorCode;
 use crate::hooks::{Allowed, OpenSocket, RunAccess};
@@ -44,6 +46,8 @@ use crate::runtime::task_kind::TaskKind;
 
 /// Connections of one run.
 const CONNECTIONS: usize = 8;
+/// Requests of one run at once.
+const IN_FLIGHT: u32 = 8;
 /// Mode of the socket; its directory is private too.
 const MODE: u32 = 0o600;
 
@@ -72,7 +76,10 @@ pub fn opener(services: Services, gate: Arc<Gate>, supervisor: Supervisor) -> Op
             let of_run = of_run.clone();
             async move { of_run.refuse().into_response() }
         });
-        let server = Server { gate: Arc::clone(&gate), router, access, supervisor: supervisor.clone(), open };
+        // Places of its own: a run must not use up those of everybody else.
+        let limits = Limits::new(&ipc::Limits { in_flight_requests: IN_FLIGHT, ..ipc::Limits::default() });
+        let gate = Arc::new(Gate { limits, ..Gate::clone(&gate) });
+        let server = Server { gate, router, access, supervisor: supervisor.clone(), open };
         supervisor.spawn(TaskKind::HookRun, "hook socket", server.accept(listener));
         Ok(())
     })

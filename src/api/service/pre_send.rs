@@ -1,14 +1,17 @@
 //! The way of a send past the pre-send hook, and that of a hook's own sends.
 
+use tokio::sync::oneshot;
+
 use super::Services;
 use crate::api::convert;
 use crate::api::status::Failure;
 use crate::domain::error_code::ErrorCode;
 use crate::domain::ids::ClientMessageId;
 use crate::domain::message::SendRequest;
-use crate::hooks::{Allowed, Denied};
+use crate::hooks::{Allowed, Denied, Flight};
 use crate::outbox::Accepted;
 use crate::proto::pb;
+use crate::runtime::task_kind::TaskKind;
 
 // === impl Services ===
 
@@ -22,9 +25,10 @@ impl Services {
         Ok(self.0.deps.outbox.accept(request).await?)
     }
 
-    /// The id is looked up first: a retry is answered from its row and never asks the
-    /// hook. What tells a retry from another request is what the caller wrote, not what
-    /// the hook made of it.
+    /// The hook is asked, and the row written, by a task of their own: a caller that
+    /// goes away must not leave half a run behind, and its repeat finds what became of
+    /// the first. One request of an id is under way at a time; the others wait here,
+    /// so that those who went away leave nothing behind that waits.
     async fn accept_after_hook(&self, mut request: SendRequest) -> Result<Accepted, Failure> {
         let deps = &self.0.deps;
         let id = match &request.client_message_id {
@@ -32,15 +36,34 @@ impl Services {
             None => ClientMessageId::parse(deps.ids.ulid()).map_err(|_| Failure::internal())?,
         };
         request.client_message_id = Some(id.clone());
-        let _flight = deps.hooks.flight(id.as_str()).await;
+        let flight = deps.hooks.flight(id.as_str()).await;
+        let (answer, answered) = oneshot::channel();
+        let services = self.clone();
+        deps.supervisor.spawn(TaskKind::HookRun, "pre-send", async move {
+            // Nobody may be there to hear it any more.
+            let _ = answer.send(services.decide(flight, id, request).await);
+        });
+        answered.await.unwrap_or_else(|_| Err(Failure::internal()))
+    }
+
+    /// The id is looked up first: a retry is answered from its row and never asks the
+    /// hook. What tells a retry from another request is what the caller wrote, not what
+    /// the hook made of it.
+    async fn decide(
+        &self,
+        mut flight: Flight,
+        id: ClientMessageId,
+        mut request: SendRequest,
+    ) -> Result<Accepted, Failure> {
+        let deps = &self.0.deps;
         let (fingerprint, known) = deps.outbox.lookup(&request).await?;
         if let Some(known) = known {
             return Ok(known);
         }
         deps.hooks
-            .pre_send(&mut request)
+            .pre_send(&mut flight, fingerprint, &mut request)
             .await
-            .map_err(|error| Failure::from(error).with("client_message_id", id.as_str()))?;
+            .map_err(|error| Failure::from(&*error).with("client_message_id", id.as_str()))?;
         Ok(deps.outbox.accept_as(request, fingerprint).await?)
     }
 
@@ -69,16 +92,27 @@ impl Services {
     }
 
     async fn accept_of_hook(&self, mut request: SendRequest, allowed: Allowed) -> Result<Accepted, Failure> {
-        if request.client_message_id.is_none() {
-            request.client_message_id = ClientMessageId::parse(allowed.default_id).ok();
-        }
         request.auto_hops = allowed.hops;
-        Ok(self.0.deps.outbox.accept(request).await?)
+        let outbox = &self.0.deps.outbox;
+        if request.client_message_id.is_some() {
+            return Ok(outbox.accept(request).await?);
+        }
+        let numbered = allowed.numbered(|id| {
+            request.client_message_id = ClientMessageId::parse(id).ok();
+            outbox.accept(request)
+        });
+        Ok(Box::pin(numbered).await?)
     }
 }
 
 impl From<crate::hooks::Error> for Failure {
     fn from(error: crate::hooks::Error) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&crate::hooks::Error> for Failure {
+    fn from(error: &crate::hooks::Error) -> Self {
         let failure = Self::new(error.code(), error.to_string());
         if error.code().retryable() { failure.retry_after(std::time::Duration::from_secs(1)) } else { failure }
     }

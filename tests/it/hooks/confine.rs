@@ -220,6 +220,54 @@ async fn a_sandboxed_hook_runs_under_bwrap_and_ends_in_time() {
     assert!(processes().is_empty(), "nothing is left");
 }
 
+/// As root `bwrap` would leave a hook the right to undo its mounts.
+// Covers: R228, R250
+#[tokio::test]
+async fn a_hook_of_root_cannot_undo_its_sandbox() {
+    let Some(_) = tools::system("bwrap") else { return };
+    let probe = "cat > /dev/null; r=; say() { r=\"$r $1\"; }
+umount OUT 2> /dev/null && say umount
+umount -l OUT 2> /dev/null && say lazy-umount
+mount -o remount,rw / 2> /dev/null && say remount
+mount -o remount,bind,rw / 2> /dev/null && say remount-bind
+mount -t tmpfs none /mnt 2> /dev/null && say mount
+[ -e OUT/config.json ] && say config
+true > OUT/x 2> /dev/null && say write
+[ -c /dev/tty ] && { true < /dev/tty || say tty; }
+[ -n \"$(ls -A /dev/pts | grep -v ptmx)\" ] && say terminals
+printf '{\"reply\": \"found:%s\"}' \"$r\"";
+    let settings = "[on-dm]\nsandbox = \"bubblewrap\"\nallow_reply = true\n";
+    let mut rig = Rig::start(settings, &[("on-dm", probe)]).await;
+    rig.push("look around").await;
+    let run = ended(&rig.alice, "on-dm", 1).await.remove(0);
+    assert_eq!((&run["exit_code"], &run["replied"]), (&json!(0), &json!(true)), "{run}");
+    let db = rig.alice.outbox_db().await;
+    let found = db.texts("SELECT CAST(payload AS TEXT) FROM outbox").await;
+    db.close().await;
+    assert_eq!(found, ["found:"]);
+
+    let probe = "cat > /dev/null; mount -o remount,rw / 2> /dev/null && exit 3; true > OUT/x 2> /dev/null && exit 4; \
+                 [ \"$(stat -c %t:%T /dev/tty)\" = 1:3 ] || exit 5";
+    let settings = "[on-dm]\nfs_policy = \"readonly\"\n";
+    let mut rig = Rig::start(settings, &[("on-dm", probe)]).await;
+    rig.push("look around").await;
+    let run = ended(&rig.alice, "on-dm", 1).await.remove(0);
+    assert_eq!(run["exit_code"], 0, "{run}");
+}
+
+/// Signals at the timeout reach the hook inside, which has its time to end.
+// Covers: R248
+#[tokio::test]
+async fn a_sandboxed_hook_may_end_in_order_at_the_timeout() {
+    let Some(_) = tools::system("bwrap") else { return };
+    let body = "cat > /dev/null; trap 'sleep 0.5; echo bye; exit 0' TERM; sleep 60 & wait";
+    let settings = "[on-dm]\nsandbox = \"bubblewrap\"\ntimeout_s = 1\n";
+    let mut rig = Rig::start(settings, &[("on-dm", body)]).await;
+    rig.push("hi").await;
+    let run = ended(&rig.alice, "on-dm", 1).await.remove(0);
+    assert_eq!((&run["timed_out"], &run["stdout_bytes"]), (&json!(true), &json!(4)), "{run}");
+}
+
 /// A hook that asks for a sandbox does not run without it.
 #[tokio::test]
 async fn a_sandbox_that_is_not_there_is_no_reason_to_run_without() {

@@ -77,17 +77,68 @@ async fn an_id_is_asked_about_once() {
     db.close().await;
 }
 
+/// The caller goes away while the hook is asked: it is asked to the end, its run is
+/// recorded, the message goes out, and the repeat asks nobody.
+// Covers: R208
+#[tokio::test]
+async fn a_caller_that_goes_away_takes_nothing_with_it() {
+    let body = "cat > OUT/input; echo x >> OUT/asked; until [ -e OUT/go ]; do sleep 0.05; done; \
+                case $(cat OUT/input) in *bad*) echo '{\"drop\": true}';; esac";
+    let rig = Rig::start("[pre-send]\n", &[("pre-send", body)]).await;
+    for (text, status) in [("good", 200), ("bad", 403)] {
+        for file in ["asked", "go"] {
+            let _ = std::fs::remove_file(rig.out(file));
+        }
+        let send = json!({"to": "bob", "message": text, "client_message_id": text});
+        tokio::select! {
+            answer = rig.alice.post_send(&send) => panic!("answered too early: {answer:?}"),
+            _ = rig.written("asked") => {}
+        }
+        // The repeat comes while the hook is still asked.
+        let sign = async {
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            std::fs::write(rig.out("go"), "").expect("the sign");
+        };
+        let (repeat, ()) = tokio::join!(answers(&rig.alice, &send), sign);
+        assert!(repeat.0 == status || (text == "good" && repeat.0 == 202), "{text}: {repeat:?}");
+        assert_eq!(rig.written("asked").await.lines().count(), 1, "{text}");
+    }
+    let ran = ended(&rig.alice, "pre-send", 2).await;
+    assert!(ran.len() == 2 && ran.iter().all(|run| run["exit_code"] == 0), "{ran:?}");
+    let db = rig.alice.outbox_db().await;
+    assert_eq!(db.number("SELECT count(*) FROM outbox").await, 1);
+    db.close().await;
+}
+
+/// A send does not wait long for a place.
+#[tokio::test]
+async fn a_gate_that_is_busy_says_so() {
+    let body = "cat > /dev/null; echo x >> OUT/asked; until [ -e OUT/go ]; do sleep 0.05; done";
+    let rig = Rig::with_config("[hooks]\nconcurrency = 1\n", "[pre-send]\n", &[("pre-send", body)]).await;
+    let first = json!({"to": "bob", "message": "first"});
+    let second = async {
+        rig.written("asked").await;
+        let busy = answers(&rig.alice, &json!({"to": "bob", "message": "second"})).await;
+        std::fs::write(rig.out("go"), "").expect("the sign");
+        busy
+    };
+    let (first, (status, busy)) = tokio::join!(answers(&rig.alice, &first), second);
+    assert_eq!(first.0, 202, "{first:?}");
+    assert_eq!((status, &busy["code"]), (429, &json!("daemon_busy")), "{busy}");
+}
+
 // Covers: R208
 #[tokio::test]
 async fn a_gate_that_does_not_decide_lets_nothing_through() {
-    let body = "cat > OUT/input; case $(cat OUT/input) in *failing*) exit 1;; *slow*) exec sleep 60;; *words*) echo fine;; \
+    let body = "cat > OUT/input; case $(cat OUT/input) in *failing*) exit 1;; *slow*) exec sleep 60;; *late*) trap 'exit 0' TERM; sleep 60 & wait;; *words*) echo fine;; \
                 *elsewhere*) echo '{\"to\": \"eve\"}';; esac";
     let rig = Rig::start("[pre-send]\ntimeout_s = 1\n", &[("pre-send", body)]).await;
-    for text in ["failing", "slow", "words", "elsewhere"] {
+    for text in ["failing", "slow", "late", "words", "elsewhere"] {
         let (status, answer) =
             answers(&rig.alice, &json!({"to": "bob", "message": text, "client_message_id": text})).await;
         assert_eq!((status, &answer["code"]), (503, &json!("pre_send_failed")), "{text}: {answer}");
     }
+    assert_eq!(runs(&rig.alice, "hook=pre-send&failed_only=true").await.len(), 3, "those that ended badly or too late");
     std::fs::remove_file(rig.alice.file("hooks").join("pre-send.sh")).expect("the hook");
     let (_, answer) = answers(&rig.alice, &json!({"to": "bob", "message": "fine"})).await;
     assert_eq!(answer["code"], "pre_send_failed", "{answer}");

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Rig, configure, ended, runs, script, written};
+use super::{Rig, configure, ended, log_lines, runs, script, written};
 use crate::support::daemon::{Daemon, Pair};
 use crate::support::wait;
 
@@ -89,6 +89,67 @@ async fn after_recovery(config: &str) -> usize {
 async fn a_new_inbox_runs_no_hooks_for_what_is_old() {
     assert_eq!(after_recovery("").await, 1);
     assert_eq!(after_recovery("[hooks]\nrun_after_recovery = true\n").await, 2);
+}
+
+/// A file that is missing for a while takes nothing away from what waits.
+#[tokio::test]
+async fn what_waits_for_a_missing_file_runs_when_it_is_back() {
+    let body = "cat > /dev/null; echo x >> OUT/began; until [ -e OUT/go ]; do sleep 0.05; done";
+    let config = "[hooks]\nconcurrency = 1\n";
+    let mut rig = Rig::with_config(config, "[on-dm]\n", &[("on-dm", body)]).await;
+    for text in ["one", "two"] {
+        rig.push(text).await;
+    }
+    rig.written("began").await;
+    std::fs::remove_file(rig.alice.file("hooks").join("on-dm.sh")).expect("the hook");
+    rig.alice.cli(&["hook", "reload"]).await.ok();
+    std::fs::write(rig.out("go"), "").expect("the sign");
+    ended(&rig.alice, "on-dm", 1).await;
+    let Rig { fake, mut alice, client, .. } = rig;
+    let _client = alice.anew(&fake, client).await;
+    assert_eq!(runs(&alice, "hook=on-dm").await.len(), 1);
+    script(&alice, "on-dm", body);
+    alice.cli(&["hook", "reload"]).await.ok();
+    ended(&alice, "on-dm", 2).await;
+    assert_eq!(events_of(&alice).await, json!(["one", "two"]));
+}
+
+/// A database that takes no ends for a while, as on a full disk, holds hooks up only
+/// for that while, and makes none run twice.
+#[tokio::test]
+async fn an_end_that_could_not_be_written_is_written_later() {
+    let body = "cat > /dev/null; echo x >> OUT/began";
+    let config = "[hooks]\nconcurrency = 1\n";
+    let mut rig = Rig::with_config(config, "[on-dm]\n", &[("on-dm", body)]).await;
+    let db = rig.alice.inbox_db().await;
+    db.run(
+        "CREATE TRIGGER full BEFORE UPDATE ON hook_run WHEN NEW.state = 'ended' BEGIN SELECT RAISE(ABORT, 'full'); END",
+    )
+    .await;
+    for text in ["one", "two", "three"] {
+        rig.push(text).await;
+    }
+    wait::until("the failure", async || (!log_lines(&rig.alice, "was not written").is_empty()).then_some(())).await;
+    assert!(runs(&rig.alice, "").await.is_empty());
+    db.run("DROP TRIGGER full").await;
+    db.close().await;
+    ended(&rig.alice, "on-dm", 3).await;
+    assert_eq!(rig.written("began").await.lines().count(), 3);
+}
+
+/// Messages that run no hook move the place all the same.
+#[tokio::test]
+async fn the_place_is_written_without_a_run() {
+    let mut rig = Rig::start("[on-topic-ops]\n", &[("on-topic-ops", "cat > /dev/null")]).await;
+    let place = async |rig: &Rig| {
+        let db = rig.alice.inbox_db().await;
+        let found = db.texts("SELECT value FROM meta WHERE key = 'hook_cursor'").await;
+        db.close().await;
+        found
+    };
+    let before = place(&rig).await;
+    rig.push("one").await;
+    wait::until("the place to be written", async || (place(&rig).await != before).then_some(())).await;
 }
 
 /// Hooks that are gone at the next start leave nothing to be done later.

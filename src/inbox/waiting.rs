@@ -62,13 +62,17 @@ impl Pipeline {
         let opener = self.opener();
         let mut work = Vec::new();
         for row in waiting {
+            let is_over = now > row.grace_until && self.deps.guard.may_destroy();
             let Ok(push) = serde_json::from_str::<Push>(&row.frame) else {
-                repo::stop_waiting(self.db.writer(), &row.id).await?;
+                // Perhaps another version of this program reads it.
+                if is_over {
+                    repo::stop_waiting(self.db.writer(), &row.id).await?;
+                }
                 continue;
             };
             let mut result = opener.open(&push);
             if result.as_ref().is_err_and(Refused::waits) {
-                if now <= row.grace_until || !self.deps.guard.may_destroy() {
+                if !is_over {
                     continue;
                 }
                 let reason = match result {

@@ -28,6 +28,11 @@ pub struct FileError {
 // === impl FileError ===
 
 impl FileError {
+    /// True if there is no room for the file.
+    pub fn is_full(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
     /// What the user can do about it.
     pub fn next_step(&self) -> &'static str {
         use io::ErrorKind as Kind;

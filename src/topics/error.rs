@@ -115,6 +115,7 @@ impl Error {
             Self::NoKey { .. } | Self::Distrusted { .. } => ErrorCode::TopicKeyMissing,
             Self::NotWaiting { .. } => ErrorCode::NoPendingChange,
             Self::TooSoon { .. } | Self::Raced(_) => ErrorCode::RateLimited,
+            Self::File(error) if error.is_full() => ErrorCode::InsufficientStorage,
             Self::File(_) => ErrorCode::StorageFailed,
             Self::Crypto(_) => ErrorCode::InternalError,
         }

@@ -95,6 +95,9 @@ impl Handle {
         let name = check_name(name)?.to_owned();
         let _busy = self.turn().await?;
         let known = self.read().by_name(&name).map(|topic| (topic.id.clone(), topic.subscribed));
+        // What could not be written down here must not happen at the broker: this
+        // daemon would come back into the topic, and have missed what was posted.
+        self.change(|_| ())?;
         let topic = known.as_ref().map_or_else(|| name.clone(), |(id, _)| id.to_string());
         let leave = |req_id| ClientFrame::TopicLeave(TopicRequest { topic, role: None, req_id: Some(req_id) });
         match self.request(&name, leave).await {

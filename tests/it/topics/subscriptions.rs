@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{Trio, becomes, count, create, has_key, post, subscribe, topic, try_post, unsubscribe};
 use crate::support::daemon::unique;
+use crate::support::tmpfs::Tmpfs;
 use crate::support::wait;
 
 // Covers: R78, R79, R80
@@ -172,4 +173,39 @@ async fn topics_are_listed_by_name_in_pages() {
     let none = trio.bob.http().get("/v1/topic/list?subscribed_only=true").send().await.expect(200).json();
     assert_eq!(none["topics"], json!([]));
     wait::until("the last one", async || topic(&trio.bob, "t11").await).await;
+}
+
+/// Nothing of a topic changes that this daemon cannot write down.
+#[tokio::test]
+async fn on_a_full_disk_subscriptions_stay_as_they_are() {
+    let mut trio = Trio::with_ops().await;
+    let (db, members) = (trio.broker.tables().await, "FROM topic_member ORDER BY member_id");
+    let before = db.objects("member_id, joined_at", members).await;
+    trio.bob.stop().await;
+    // What he has moves to a small file system.
+    let (directory, aside) = (trio.bob.dir(), trio.bob.home().join("aside"));
+    std::fs::rename(&directory, &aside).expect("moved aside");
+    std::fs::create_dir(&directory).expect("a directory");
+    let disk = Tmpfs::mount(&directory, "16m");
+    for entry in std::fs::read_dir(&aside).expect("a directory").map(|entry| entry.expect("an entry")) {
+        if entry.file_type().expect("a type").is_file() {
+            std::fs::copy(entry.path(), directory.join(entry.file_name())).expect("a copy");
+        }
+    }
+    trio.bob.start().await;
+    trio.bob.connected().await;
+    let ballast = disk.fill();
+    for call in [["topic", "unsubscribe", "ops"], ["topic", "create", "other"]] {
+        let said = trio.bob.cli(&call).await.exits(1).all();
+        assert!(said.contains("(insufficient_storage)") && said.contains("topic_keys.json"), "{said}");
+    }
+    let ops = topic(&trio.alice, "ops").await.expect("ops");
+    assert_eq!(ops["member_count"], 2, "bob did not leave at the broker: {ops}");
+    assert!(topic(&trio.alice, "other").await.is_none());
+    std::fs::remove_file(ballast).expect("the ballast");
+    let text = unique("still subscribed");
+    post(&trio.alice, "ops", &text).await;
+    trio.bob.received(&text).await;
+    assert_eq!(db.objects("member_id, joined_at", members).await, before, "he was never out");
+    db.close().await;
 }

@@ -47,7 +47,7 @@ pub fn send_request(request: pb::SendRequest, key: Option<String>) -> Result<Sen
         priority,
         meta: request.meta.map(meta).transpose()?.flatten(),
         reply_to_id: Some(request.reply_to_id).filter(|id| !id.is_empty()),
-        mentions: Vec::new(),
+        mentions: request.mentions,
         allow_unencrypted: request.allow_unencrypted,
         auto_hops: 0,
     })
@@ -67,8 +67,9 @@ pub fn post_request(request: pb::PostTopicRequest, key: Option<String>) -> Resul
         reply_to_id: request.reply_to_id,
         client_message_id: request.client_message_id,
         allow_unencrypted: request.allow_unencrypted,
+        mentions: request.mentions,
     };
-    Ok(SendRequest { mentions: request.mentions, ..send_request(send, key)? })
+    send_request(send, key)
 }
 
 /// The answer to a post.
@@ -81,12 +82,14 @@ pub fn post_response(accepted: Accepted) -> pb::PostTopicResponse {
         broker_message_id: response.broker_message_id,
         history_id: response.history_id,
         degraded: response.degraded,
-        accepted_at: response.accepted_at,
+        queued_at: response.queued_at,
         recipient: response.recipient,
+        delivered_count: None,
     }
 }
 
-fn client_message_id(field: &'static str, text: String) -> Result<ClientMessageId, Failure> {
+/// The id of a send; `field` names it in the failure.
+pub fn client_message_id(field: &'static str, text: String) -> Result<ClientMessageId, Failure> {
     ClientMessageId::parse(text).map_err(|error| {
         let text = format!("`{field}`: {error}; an id is 1 to 128 visible ASCII characters");
         Failure::new(ErrorCode::IdempotencyKeyInvalid, text).violation(field, error.to_string())
@@ -138,7 +141,7 @@ pub fn send_response(accepted: Accepted, kind: pb::MessageKind, online: Option<b
         broker_message_id: accepted.broker_message_id.unwrap_or_default(),
         history_id: accepted.history_id.unwrap_or_default(),
         degraded: accepted.degraded,
-        accepted_at: Some(timestamp(accepted.accepted_at)),
+        queued_at: Some(timestamp(accepted.queued_at)),
         recipient: Some(pb::Recipient {
             kind: kind.into(),
             member_id,
@@ -189,7 +192,11 @@ pub fn inbox_message(message: &StoredMessage) -> pb::InboxMessage {
         received_at: Some(timestamp(message.received_at)),
         unencrypted: message.unencrypted,
         stale: message.stale,
-        auto_hops: message.auto_hops,
+        provenance: Some(pb::Provenance {
+            hops: message.auto_hops,
+            by_hook: message.auto_hops > 0,
+            ..pb::Provenance::default()
+        }),
         file_id: String::new(),
     }
 }
@@ -216,7 +223,7 @@ fn outbox_pressure(pressure: &Pressure) -> pb::OutboxPressure {
 pub fn hook_run(run: &HookRun) -> pb::HookRun {
     pb::HookRun {
         hook: run.hook.clone(),
-        event_id: run.event_id.clone(),
+        message_id: run.message_id.clone(),
         exit_code: run.exit_code,
         signal: run.signal.map_or(0, i32::unsigned_abs),
         timed_out: run.timed_out,

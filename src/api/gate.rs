@@ -267,7 +267,6 @@ fn status_name(protocol: Protocol, response: &Response) -> &'static str {
             404 => "404",
             405 => "405",
             409 => "409",
-            412 => "412",
             413 => "413",
             415 => "415",
             429 => "429",

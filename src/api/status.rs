@@ -168,7 +168,7 @@ impl Failure {
 
     /// As a message, for failures that must not end their call.
     pub fn to_detail(&self) -> pb::ErrorDetail {
-        let Inner { code, message, metadata, retry_after, .. } = &*self.0;
+        let Inner { code, message, metadata, violations, retry_after } = &*self.0;
         let pause = retry_after.filter(|_| code.retryable()).unwrap_or(Duration::ZERO);
         pb::ErrorDetail {
             code: code.name().to_owned(),
@@ -177,6 +177,11 @@ impl Failure {
             retryable: code.retryable(),
             retry_after_ms: u32::try_from(pause.as_millis()).unwrap_or(u32::MAX),
             grpc_code: code.grpc().unsigned_abs(),
+            candidates: Vec::new(),
+            field_violations: violations
+                .iter()
+                .map(|one| pb::FieldViolation { field: one.field.clone(), description: one.description.clone() })
+                .collect(),
         }
     }
 }

@@ -4,7 +4,7 @@ use super::Context;
 use super::client::{Client, answer, call};
 use super::discovery::DaemonArgs;
 use super::failure::Failure;
-use super::follow::{begin_after, follow, newest};
+use super::follow::follow;
 use super::inbox;
 use super::output::{Output, safe, time};
 use super::style::{self, DIM, styled};
@@ -77,14 +77,8 @@ async fn stored(args: &Args, client: &Client, output: &mut Output) -> Result<(),
 /// What happens from now on, or since an event.
 async fn follow_live(args: &Args, context: &Context, client: Client, output: &mut Output) -> Result<(), Failure> {
     let types = args.types.iter().map(|one| i32::from(*one)).collect();
-    let mut request = StreamEventsRequest { types, ..StreamEventsRequest::default() };
-    // Also from now on means after a place: what is stored while the daemon
-    // restarts is not missed.
-    let place = match &args.after {
-        Some(place) => Some(place.clone()),
-        None => newest(&client).await?,
-    };
-    begin_after(&mut request, place);
+    let after = args.after.clone().unwrap_or_default();
+    let request = StreamEventsRequest { types, after, ..StreamEventsRequest::default() };
     follow(context, client, request, output, |event, output| show(args, event, output)).await
 }
 
@@ -128,6 +122,8 @@ fn describe(event: &StreamEventsResponse) -> Option<String> {
         }
         Event::MemberKeypairRotated(rotated) => format!("{} has a new key", safe(&rotated.display_name)),
         Event::MemberRenamed(renamed) => format!("{} is now {}", safe(&renamed.old_name), safe(&renamed.new_name)),
+        // Nobody who reads along needs to know where the replay ended.
+        Event::CaughtUp(_) => return None,
         Event::MemberRevoked(revoked) => format!("{} was removed from the mesh", safe(&revoked.display_name)),
         Event::PeerFeatureDowngrade(peer) => {
             format!("{} is shown without {}", safe(&peer.display_name), safe(&peer.missing_capabilities.join(", ")))

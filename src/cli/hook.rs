@@ -64,9 +64,9 @@ pub(super) struct RunsArgs {
     /// Only runs of this hook
     #[arg(long, value_name = "HOOK")]
     hook: Option<String>,
-    /// Only runs for this event, by its CLAUDEMESH_EVENT_ID
+    /// Only runs for this message or event, by its CLAUDEMESH_EVENT_ID
     #[arg(long, value_name = "ID")]
-    event: Option<String>,
+    message: Option<String>,
     /// Only runs that did not end with exit code 0
     #[arg(long)]
     failed: bool,
@@ -139,7 +139,7 @@ async fn runs(args: RunsArgs, context: &Context, output: &mut Output) -> Result<
     let client = Client::find(context, &args.daemon).await?;
     let request = ListHookRunsRequest {
         hook: args.hook.unwrap_or_default(),
-        event_id: args.event.unwrap_or_default(),
+        message_id: args.message.unwrap_or_default(),
         failed_only: args.failed,
         limit: args.limit,
         page_token: String::new(),
@@ -148,8 +148,10 @@ async fn runs(args: RunsArgs, context: &Context, output: &mut Output) -> Result<
     if args.json {
         return output.json(&found);
     }
-    output
-        .table(["STARTED", "HOOK", "EXIT", "MS", "REPLIED", "EVENT", "NOTE"], found.runs.iter().map(run_row).collect())
+    output.table(
+        ["STARTED", "HOOK", "EXIT", "MS", "REPLIED", "MESSAGE", "NOTE"],
+        found.runs.iter().map(run_row).collect(),
+    )
 }
 
 async fn reload(args: ReloadArgs, context: &Context, output: &mut Output) -> Result<(), Failure> {
@@ -201,7 +203,7 @@ fn run_row(run: &HookRun) -> [String; 7] {
         exit,
         run.duration_ms.to_string(),
         if run.replied { "yes" } else { "no" }.to_owned(),
-        safe(&run.event_id),
+        safe(&run.message_id),
         note,
     ]
 }

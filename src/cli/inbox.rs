@@ -62,7 +62,7 @@ pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> R
     let request = ListMessagesRequest {
         since,
         topic: args.topic.clone().unwrap_or_default(),
-        from_peer: args.from.clone().unwrap_or_default(),
+        sender: args.from.clone().unwrap_or_default(),
         limit: args.limit,
         order: MessageOrder::NewestFirst.into(),
         ..ListMessagesRequest::default()
@@ -97,7 +97,7 @@ async fn follow_after(
     let mut request = StreamEventsRequest {
         types: [EventType::Message, EventType::FileShared].map(i32::from).to_vec(),
         topic: args.topic.clone().unwrap_or_default(),
-        from_peer: args.from.clone().unwrap_or_default(),
+        sender: args.from.clone().unwrap_or_default(),
         ..StreamEventsRequest::default()
     };
     begin_after(&mut request, place);

@@ -7,7 +7,7 @@ use super::output::{Output, safe, time};
 use super::style::state;
 use super::times::ago;
 use super::{Context, link};
-use crate::proto::pb::{ListPeersRequest, ListPeersResponse, Peer, PeerStatus, PinState};
+use crate::proto::pb::{ListPeersRequest, ListPeersResponse, Peer, PeerStatus, PinState, Provenance};
 
 /// Members asked for at once: the most that a page holds.
 const PAGE: u32 = 1000;
@@ -88,7 +88,7 @@ async fn all_pages(client: &Client, online: bool) -> Result<ListPeersResponse, F
 
 /// `is_known`: the daemon knows who is online now.
 fn row(peer: &Peer, is_known: bool) -> [String; 5] {
-    let own = match peer.pin_state() {
+    let own = match pin_state(peer) {
         _ if peer.is_self => " (you)",
         PinState::Verified => " (verified)",
         _ => "",
@@ -98,26 +98,30 @@ fn row(peer: &Peer, is_known: bool) -> [String; 5] {
         // As many digits as `send` takes for a member.
         peer.pubkey.chars().take(16).collect(),
         state(status(peer, is_known)),
-        if peer.online { "now".to_owned() } else { ago(peer.last_seen_at.as_ref()) },
+        if peer.online() { "now".to_owned() } else { ago(peer.last_seen_at.as_ref()) },
         safe(&peer.summary),
     ]
 }
 
 /// What matters most about a member: trouble with its key, then presence.
 fn status(peer: &Peer, is_known: bool) -> &'static str {
-    match peer.pin_state() {
+    match pin_state(peer) {
         PinState::KeyChanged => return "key changed",
         PinState::Revoked => return "removed",
         PinState::Pinned | PinState::Verified | PinState::Unspecified => {}
     }
     match peer.status() {
-        _ if !peer.online && !is_known => "unknown",
-        _ if !peer.online => "offline",
+        _ if peer.online.is_none() || (!peer.online() && !is_known) => "unknown",
+        _ if !peer.online() => "offline",
         PeerStatus::Working => "working",
         PeerStatus::Dnd => "dnd",
         PeerStatus::Idle => "idle",
         PeerStatus::Unspecified => "online",
     }
+}
+
+fn pin_state(peer: &Peer) -> PinState {
+    peer.provenance.as_ref().map(Provenance::pin_state).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -129,18 +133,19 @@ mod tests {
         let peer = Peer {
             display_name: "bob".to_owned(),
             pubkey: "ab".repeat(32),
-            online: true,
+            online: Some(true),
             status: PeerStatus::Working.into(),
             ..Peer::default()
         };
         let row = |peer: &Peer| super::row(peer, true);
+        let pinned = |state: PinState| Some(Provenance { pin_state: state.into(), ..Provenance::default() });
         assert_eq!(row(&peer), ["bob", "abababababababab", "working", "now", ""]);
-        let offline = Peer { online: false, is_self: true, ..peer.clone() };
+        let offline = Peer { online: Some(false), is_self: true, ..peer.clone() };
         assert_eq!(row(&offline), ["bob (you)", "abababababababab", "\u{1b}[2moffline\u{1b}[0m", "-", ""]);
         assert_eq!(status(&offline, false), "unknown");
-        let verified = Peer { pin_state: PinState::Verified.into(), ..peer.clone() };
+        let verified = Peer { provenance: pinned(PinState::Verified), ..peer.clone() };
         assert_eq!(row(&verified)[0], "bob (verified)");
-        let changed = Peer { pin_state: PinState::KeyChanged.into(), ..peer };
+        let changed = Peer { provenance: pinned(PinState::KeyChanged), ..peer };
         assert_eq!(status(&changed, false), "key changed");
     }
 }

@@ -9,6 +9,8 @@ use std::fmt;
 
 /// gRPC status codes by name, as numbers of the gRPC protocol.
 pub mod grpc {
+    /// The caller ended the call.
+    pub const CANCELLED: i32 = 1;
     /// The request is wrong in itself.
     pub const INVALID_ARGUMENT: i32 = 3;
     /// The caller's deadline passed.
@@ -132,11 +134,14 @@ codes! {
     MethodNotAllowed => "method_not_allowed", UNIMPLEMENTED, 405, final, OTHER, "The path exists, but not with this method";
     UnknownPeer => "unknown_peer", NOT_FOUND, 404, final, OTHER, "No member of the mesh matches the destination";
     AmbiguousPeer => "ambiguous_peer", INVALID_ARGUMENT, 400, final, USAGE, "Several members match the destination";
+    AmbiguousReply => "ambiguous_reply", INVALID_ARGUMENT, 400, final, USAGE, "Several messages match the one that is answered";
     MeshNotFound => "mesh_not_found", NOT_FOUND, 404, final, OTHER, "This daemon does not serve that mesh";
     TopicNotFound => "topic_not_found", NOT_FOUND, 404, final, OTHER, "There is no such topic";
-    TopicNotSubscribed => "topic_not_subscribed", FAILED_PRECONDITION, 412, final, OTHER, "This member is not subscribed to the topic";
-    TopicKeyMissing => "topic_key_missing", FAILED_PRECONDITION, 412, final, OTHER, "The topic's key is not here, or does not count";
+    TopicExists => "topic_exists", ALREADY_EXISTS, 409, final, OTHER, "A topic of this name exists";
+    TopicNotSubscribed => "topic_not_subscribed", FAILED_PRECONDITION, 409, final, OTHER, "This member is not subscribed to the topic";
+    TopicKeyMissing => "topic_key_missing", FAILED_PRECONDITION, 409, final, OTHER, "The topic's key is not here, or does not count";
     MessageNotFound => "message_not_found", NOT_FOUND, 404, final, OTHER, "There is no such message";
+    SendNotFound => "send_not_found", NOT_FOUND, 404, final, OTHER, "No send was made under this id";
     FileNotFound => "file_not_found", NOT_FOUND, 404, final, OTHER, "There is no such file";
     // The id is taken: one code for each state and kind of conflict.
     OutboxPendingFingerprintMismatch => "outbox_pending_fingerprint_mismatch", ALREADY_EXISTS, 409, final, OTHER, "The id belongs to another request that is queued";
@@ -159,16 +164,16 @@ codes! {
     HookCallDenied => "hook_call_denied", PERMISSION_DENIED, 403, final, REFUSED, "The hook's capability token does not allow this call";
     HookProcessRefused => "hook_process_refused", PERMISSION_DENIED, 403, final, REFUSED, "A hook may not use the daemon's main socket";
     HookHopLimit => "hook_hop_limit", PERMISSION_DENIED, 403, final, OTHER, "Too many automatic messages led to one another";
-    HookWithoutHome => "hook_without_home", FAILED_PRECONDITION, 412, final, REFUSED, "A hook without HOME cannot use the command line";
+    HookWithoutHome => "hook_without_home", FAILED_PRECONDITION, 409, final, REFUSED, "A hook without HOME cannot use the command line";
     PreSendDropped => "pre_send_dropped", PERMISSION_DENIED, 403, final, REFUSED, "The pre-send hook dropped the message";
     PreSendFailed => "pre_send_failed", UNAVAILABLE, 503, retry, OTHER, "The pre-send hook did not decide about the message";
     PermissionDenied => "permission_denied", PERMISSION_DENIED, 403, final, REFUSED, "This member may not do this";
-    MemberKeyChanged => "member_key_changed", FAILED_PRECONDITION, 412, final, REFUSED, "The broker shows another key for a known member";
-    NameBindingChanged => "name_binding_changed", FAILED_PRECONDITION, 412, final, REFUSED, "A known name now stands for another member";
-    NoPendingChange => "no_pending_change", FAILED_PRECONDITION, 412, final, OTHER, "There is no such change to accept";
-    SafetyNumberMismatch => "safety_number_mismatch", FAILED_PRECONDITION, 412, final, REFUSED, "The safety number is not the one of these two keys";
+    MemberKeyChanged => "member_key_changed", FAILED_PRECONDITION, 409, final, REFUSED, "The broker shows another key for a known member";
+    NameBindingChanged => "name_binding_changed", FAILED_PRECONDITION, 409, final, REFUSED, "A known name now stands for another member";
+    NoPendingChange => "no_pending_change", FAILED_PRECONDITION, 409, final, OTHER, "There is no such change to accept";
+    SafetyNumberMismatch => "safety_number_mismatch", FAILED_PRECONDITION, 409, final, REFUSED, "The safety number is not the one of these two keys";
     RotationInProgress => "rotation_in_progress", FAILED_PRECONDITION, 409, final, OTHER, "A rotation of the key is under way";
-    RotationRefused => "rotation_refused", FAILED_PRECONDITION, 412, final, OTHER, "The broker refused the new key";
+    RotationRefused => "rotation_refused", FAILED_PRECONDITION, 409, final, OTHER, "The broker refused the new key";
     KeyRotationAborted => "key_rotation_aborted_archive_write_failed", FAILED_PRECONDITION, 500, final, OTHER, "The key was not rotated because the archive could not be written";
     // Limits.
     DaemonBusy => "daemon_busy", RESOURCE_EXHAUSTED, 429, retry, OTHER, "Too many requests are in flight";
@@ -181,17 +186,22 @@ codes! {
     NotABroker => "not_a_broker", FAILED_PRECONDITION, 502, final, OTHER, "What answers at the broker's address is no broker";
     BrokerTlsFailed => "broker_tls_failed", FAILED_PRECONDITION, 502, final, OTHER, "TLS with the broker failed";
     HelloRefused => "hello_refused", PERMISSION_DENIED, 403, final, OTHER, "The broker does not let this member in";
-    ClockSkew => "clock_skew", FAILED_PRECONDITION, 412, final, OTHER, "This host's clock is too far from the broker's";
+    ClockSkew => "clock_skew", FAILED_PRECONDITION, 409, final, OTHER, "This host's clock is too far from the broker's";
     DaemonShuttingDown => "daemon_shutting_down", UNAVAILABLE, 503, retry, OTHER, "The daemon is stopping";
     DeadlineExceeded => "deadline_exceeded", DEADLINE_EXCEEDED, 504, retry, OTHER, "The call's deadline passed";
+    Cancelled => "cancelled", CANCELLED, 499, final, OTHER, "The caller ended the call";
     WaitTimeout => "wait_timeout", DEADLINE_EXCEEDED, 504, retry, WAIT_TIMEOUT, "The message did not come as far as was waited for";
     DeliveryExpired => "delivery_expired", FAILED_PRECONDITION, 410, final, OTHER, "The receiver did not take the message within the broker's limit";
+    MessageRejected => "message_rejected", FAILED_PRECONDITION, 410, final, OTHER, "The receiver's daemon could not use the message";
     CapabilityDisabled => "capability_disabled", UNIMPLEMENTED, 404, final, OTHER, "This capability is switched off";
     NotServed => "not_served", UNIMPLEMENTED, 501, final, OTHER, "This daemon does not serve the call";
     InternalError => "internal_error", INTERNAL, 500, final, OTHER, "A defect of the daemon";
     // Starting and ending.
     UsageError => "usage_error", INVALID_ARGUMENT, 400, final, USAGE, "The command line is wrong";
     DaemonNotRunning => "daemon_not_running", UNAVAILABLE, 503, retry, NOT_RUNNING, "No daemon answers";
+    VersionUnsupported => "version_unsupported", UNIMPLEMENTED, 501, final, OTHER, "The daemon serves another version of the API";
+    ClientClosed => "client_closed", FAILED_PRECONDITION, 409, final, OTHER, "The client of the SDK was closed";
+    ClientForked => "client_forked", FAILED_PRECONDITION, 409, final, OTHER, "The client of the SDK belongs to another process";
     AlreadyRunning => "already_running", FAILED_PRECONDITION, 409, final, ALREADY_RUNNING, "A daemon of this mesh runs already";
     ConfigInvalid => "config_invalid", FAILED_PRECONDITION, 400, final, CONFIG, "The configuration is wrong";
     OutboxMaxAgeAboveDedupeWindow => "outbox_max_age_above_dedupe_window", FAILED_PRECONDITION, 400, final, CONFIG, "The age limit is longer than the broker remembers ids";
@@ -212,7 +222,7 @@ codes! {
     InviteExpired => "invite_expired", FAILED_PRECONDITION, 410, final, OTHER, "The invite has expired";
     RequestRefused => "request_refused", PERMISSION_DENIED, 403, final, OTHER, "The broker refused a request about a mesh";
     JoinRefused => "join_refused", PERMISSION_DENIED, 403, final, OTHER, "The broker refused the request to join";
-    OwnerKeyMissing => "owner_key_missing", FAILED_PRECONDITION, 412, final, OTHER, "This host does not hold the mesh's owner key";
+    OwnerKeyMissing => "owner_key_missing", FAILED_PRECONDITION, 409, final, OTHER, "This host does not hold the mesh's owner key";
     AdminTokenRefused => "admin_token_refused", UNAUTHENTICATED, 401, final, OTHER, "The broker does not know the admin token";
     MeshExists => "mesh_exists", ALREADY_EXISTS, 409, final, OTHER, "A mesh of this name exists";
 }

@@ -188,7 +188,7 @@ pub struct HookRun {
     /// The hook's name.
     pub hook: String,
     /// The event that started it.
-    pub event_id: String,
+    pub message_id: String,
     /// Its exit code; `None` when a signal ended it or it did not start.
     pub exit_code: Option<i32>,
     /// The signal that ended it.

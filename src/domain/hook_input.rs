@@ -41,7 +41,7 @@ fn length(fields: &Map<String, Value>) -> usize {
 
 /// The members that may go, without those that tell one event from another.
 fn largest_first(fields: &Map<String, Value>) -> Vec<String> {
-    let kept = ["event", "event_id", "client_message_id", TRUNCATED];
+    let kept = ["event", "message_id", "event_id", "client_message_id", TRUNCATED];
     let mut names: Vec<(usize, String)> = fields
         .iter()
         .filter(|(name, _)| !kept.contains(&name.as_str()))

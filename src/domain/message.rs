@@ -17,7 +17,7 @@ pub const MAX_META_DEPTH: usize = 8;
 pub const MAX_DESTINATION_BYTES: usize = 256;
 /// Fewest hex digits of a key that name a member.
 pub const MIN_PREFIX_DIGITS: usize = 16;
-/// Greatest number of mentions in a topic post.
+/// Greatest number of mentions in a message.
 pub const MAX_MENTIONS: usize = 16;
 
 /// How urgent a message is to its receiver.

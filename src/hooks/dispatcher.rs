@@ -188,7 +188,7 @@ impl Dispatcher {
                 id: inner.deps.ids.ulid(),
                 seq: message.event_id.seq,
                 hook,
-                event_id: message.id.clone(),
+                message_id: message.id.clone(),
             }));
         }
         if !runs.is_empty() {
@@ -271,14 +271,14 @@ impl Dispatcher {
             topic: message.topic.clone(),
             auto_hops: message.auto_hops,
         };
-        Ok(Some(Job { hook, event_id: queued.event_id.clone(), input: input::message(&message), trigger }))
+        Ok(Some(Job { hook, message_id: queued.message_id.clone(), input: input::message(&message), trigger }))
     }
 
     fn start(&self, queued: Option<String>, job: Job, place: OwnedSemaphorePermit) {
         let inner = Arc::clone(&self.inner);
         let lost = HookRun {
             hook: job.hook.name.clone(),
-            event_id: job.event_id.clone(),
+            message_id: job.message_id.clone(),
             started_at: inner.deps.clock.now(),
             start_error: "the daemon failed to run it; its log says more".to_owned(),
             ..HookRun::default()
@@ -332,9 +332,9 @@ impl Dispatcher {
             tracing::warn!(hook = hook.name, "Hook {} was left out: too many runs wait", hook.name);
             return;
         }
-        let event_id = deps.ids.ulid();
-        let input = input::own(event, &event_id, &deps.mesh, deps.clock.now(), more);
-        self.own.push_back(Job { hook, event_id, input, trigger: Trigger::default() });
+        let message_id = deps.ids.ulid();
+        let input = input::own(event, &message_id, &deps.mesh, deps.clock.now(), more);
+        self.own.push_back(Job { hook, message_id, input, trigger: Trigger::default() });
     }
 
     async fn reload(&mut self) {
@@ -379,7 +379,7 @@ impl Inner {
             tracing::debug!(hook = name, "A reply of hook {name} was ignored: allow_reply is false");
             return false;
         }
-        let Some(request) = reply::request(name, &job.event_id, &job.trigger, text) else {
+        let Some(request) = reply::request(name, &job.message_id, &job.trigger, text) else {
             tracing::warn!(
                 hook = name,
                 "A reply of hook {name} was not sent: nobody is there to answer, or three automatic messages led to it"

@@ -7,38 +7,43 @@ use crate::domain::event::StoredMessage;
 use crate::domain::message::SendRequest;
 use crate::domain::time::UnixMillis;
 
-/// A stored message, with the names that the API gives its fields. `event_id` is the
-/// row's ULID, the hook's CLAUDEMESH_EVENT_ID; `position` is its place for `after`.
+/// A stored message, with the names that the API gives its fields and, like there,
+/// without those that are absent. `message_id` is its `id`, the hook's
+/// CLAUDEMESH_EVENT_ID; `event_id` its place for `after`.
 pub(super) fn message(message: &StoredMessage) -> Value {
-    let meta: Value = message.meta.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or(Value::Null);
-    json!({
+    let mut input = json!({
         "event": if message.kind == crate::domain::event::MessageKind::File { "file_shared" } else { "message" },
-        "event_id": message.id,
-        "position": message.event_id.to_string(),
+        "message_id": message.id,
+        "event_id": message.event_id.to_string(),
         "client_message_id": message.client_message_id,
         "broker_message_id": message.broker_message_id,
-        "history_id": message.history_id,
+        "history_id": message.history_id.as_deref().unwrap_or_default(),
         "mesh": message.mesh,
         "kind": message.kind.name(),
-        "topic": message.topic,
+        "topic": message.topic.as_deref().unwrap_or_default(),
         "sender_member_id": message.sender_member_id.as_str(),
         "sender_pubkey": message.sender_key.to_hex(),
         "sender_name": message.sender_name,
         "body": message.body,
-        "meta": meta,
-        "reply_to_id": message.reply_to_id,
+        "reply_to_id": message.reply_to_id.as_deref().unwrap_or_default(),
         "mentions": message.mentions,
         "priority": message.priority.name(),
-        "sent_at": message.sent_at.map(time),
         "received_at": time(message.received_at),
         "unencrypted": message.unencrypted,
         "auto_hops": message.auto_hops,
-    })
+    });
+    if let Some(meta) = message.meta.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok()) {
+        input["meta"] = meta;
+    }
+    if let Some(sent_at) = message.sent_at {
+        input["sent_at"] = time(sent_at).into();
+    }
+    input
 }
 
 /// An event of the daemon itself, with what it adds.
-pub(super) fn own(event: &str, event_id: &str, mesh: &str, at: UnixMillis, more: Value) -> Value {
-    let mut input = json!({"event": event, "event_id": event_id, "mesh": mesh, "time": time(at)});
+pub(super) fn own(event: &str, message_id: &str, mesh: &str, at: UnixMillis, more: Value) -> Value {
+    let mut input = json!({"event": event, "message_id": message_id, "mesh": mesh, "time": time(at)});
     if let (Value::Object(fields), Value::Object(more)) = (&mut input, more) {
         fields.extend(more);
     }
@@ -47,16 +52,18 @@ pub(super) fn own(event: &str, event_id: &str, mesh: &str, at: UnixMillis, more:
 
 /// A send before it is accepted.
 pub(super) fn send(request: &SendRequest) -> Value {
-    let meta = request.meta.as_ref().and_then(|meta| serde_json::from_str(meta.as_str()).ok());
-    json!({
-        "client_message_id": request.client_message_id.as_ref().map(AsRef::<str>::as_ref),
+    let mut input = json!({
+        "client_message_id": request.client_message_id.as_ref().map(AsRef::<str>::as_ref).unwrap_or_default(),
         "to": request.to,
         "message": request.body,
-        "meta": meta.unwrap_or(Value::Null),
         "priority": request.priority.name(),
-        "reply_to_id": request.reply_to_id,
+        "reply_to_id": request.reply_to_id.as_deref().unwrap_or_default(),
         "mentions": request.mentions,
-    })
+    });
+    if let Some(meta) = request.meta.as_ref().and_then(|meta| serde_json::from_str::<Value>(meta.as_str()).ok()) {
+        input["meta"] = meta;
+    }
+    input
 }
 
 /// A time as the API writes it.

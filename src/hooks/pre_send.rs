@@ -84,10 +84,10 @@ impl Handle {
         }
         let Some(hook) = hook.active() else { return Ok(()) };
         let inner = &self.0;
-        let event_id = inner.deps.ids.ulid();
+        let message_id = inner.deps.ids.ulid();
         let send = input::send(request);
-        let input = input::own("pre_send", &event_id, &inner.deps.mesh, inner.deps.clock.now(), send);
-        let job = Job { hook, event_id, input, trigger: Trigger::default() };
+        let input = input::own("pre_send", &message_id, &inner.deps.mesh, inner.deps.clock.now(), send);
+        let job = Job { hook, message_id, input, trigger: Trigger::default() };
         // Not the places of other hooks: those may be busy for long.
         let place = tokio::time::timeout(PLACE_WAIT, Arc::clone(&inner.pre_send_places).acquire_owned());
         let place = place.await.map_err(|_| Error::Busy)?;

@@ -28,14 +28,14 @@ pub(super) fn text(object: &Map<String, Value>) -> Option<&str> {
 /// The reply as a send: to where the event came from, marked as automatic, under an
 /// id that a repeated run gives again. `None` when there is nobody to answer, or when
 /// the chain of automatic messages ends here.
-pub(super) fn request(hook: &str, event_id: &str, trigger: &Trigger, text: &str) -> Option<SendRequest> {
+pub(super) fn request(hook: &str, message_id: &str, trigger: &Trigger, text: &str) -> Option<SendRequest> {
     let to = match (&trigger.topic, trigger.sender) {
         (Some(topic), _) => format!("#{topic}"),
         (None, Some(sender)) => sender.to_hex(),
         (None, None) => return None,
     };
     Some(SendRequest {
-        client_message_id: ClientMessageId::parse(send_id(event_id, hook, 0)).ok(),
+        client_message_id: ClientMessageId::parse(send_id(message_id, hook, 0)).ok(),
         to,
         body: text.to_owned(),
         priority: Priority::Next,

@@ -16,7 +16,7 @@ pub(super) struct Queued {
     pub(super) id: String,
     pub(super) seq: u64,
     pub(super) hook: String,
-    pub(super) event_id: String,
+    pub(super) message_id: String,
 }
 
 /// Which ended runs to list.
@@ -25,7 +25,7 @@ pub struct Filter {
     /// Only of this hook; empty: all.
     pub hook: String,
     /// Only for this event; empty: all.
-    pub event_id: String,
+    pub message_id: String,
     /// Only those that did not end in time with exit code 0.
     pub failed_only: bool,
     /// Only those before this one; empty: from the newest on.
@@ -61,7 +61,7 @@ pub(super) async fn add(db: &impl ConnectionTrait, run: &Queued, now: UnixMillis
         run.id.clone().into(),
         signed(run.seq).into(),
         run.hook.clone().into(),
-        run.event_id.clone().into(),
+        run.message_id.clone().into(),
         now.0.into(),
     ];
     Ok(db.execute_raw(statement(sql, values)).await?.rows_affected() > 0)
@@ -80,7 +80,7 @@ pub(super) async fn queued(db: &impl ConnectionTrait, limit: usize, but: &[&str]
                 id: row.try_get_by_index(0)?,
                 seq: row.try_get_by_index::<i64>(1)?.unsigned_abs(),
                 hook: row.try_get_by_index(2)?,
-                event_id: row.try_get_by_index(3)?,
+                message_id: row.try_get_by_index(3)?,
             })
         })
         .collect()
@@ -111,7 +111,7 @@ pub(super) async fn end(db: &impl ConnectionTrait, id: &str, run: &HookRun) -> R
     let values = [
         id.into(),
         run.hook.clone().into(),
-        run.event_id.clone().into(),
+        run.message_id.clone().into(),
         run.started_at.0.into(),
         i64::from(run.duration_ms).into(),
         run.exit_code.into(),
@@ -141,7 +141,7 @@ pub(super) async fn ended(db: &impl ConnectionTrait, filter: &Filter) -> Result<
         .to_owned();
     let mut values: Vec<Value> = Vec::new();
     for (condition, value) in
-        [(" AND hook = ?", &filter.hook), (" AND event_id = ?", &filter.event_id), (" AND id < ?", &filter.before)]
+        [(" AND hook = ?", &filter.hook), (" AND event_id = ?", &filter.message_id), (" AND id < ?", &filter.before)]
     {
         if !value.is_empty() {
             sql += condition;
@@ -164,7 +164,7 @@ fn run_of(row: &QueryResult) -> Result<HookRun, DbErr> {
     let list: Option<String> = row.try_get_by_index(12)?;
     Ok(HookRun {
         hook: row.try_get_by_index(1)?,
-        event_id: row.try_get_by_index(2)?,
+        message_id: row.try_get_by_index(2)?,
         started_at: UnixMillis(row.try_get_by_index::<Option<i64>>(3)?.unwrap_or(0)),
         duration_ms: count(4)?,
         exit_code: row.try_get_by_index(5)?,

@@ -47,7 +47,7 @@ fn audit(run: &HookRun) {
         target: target::AUDIT,
         audit = "hook",
         hook = run.hook,
-        event_id = run.event_id,
+        message_id = run.message_id,
         exit = exit_label(run),
         duration_ms = run.duration_ms,
         stdout_bytes = run.stdout_bytes,

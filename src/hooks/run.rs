@@ -25,7 +25,7 @@ const SHOWN: usize = 2048;
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) hook: Active,
-    pub(super) event_id: String,
+    pub(super) message_id: String,
     /// The event; not redacted yet.
     pub(super) input: Value,
     pub(super) trigger: Trigger,
@@ -55,7 +55,7 @@ impl Inner {
     pub(super) async fn run(&self, job: &Job) -> Ran {
         let mut run = HookRun {
             hook: job.hook.name.clone(),
-            event_id: job.event_id.clone(),
+            message_id: job.message_id.clone(),
             started_at: self.deps.clock.now(),
             ..HookRun::default()
         };
@@ -86,7 +86,7 @@ impl Inner {
             return Err(problem);
         }
         let socket = if policy.user_cli { None } else { Some(self.open_socket(job)?) };
-        let name = format!("{}-{}", job.hook.name, job.event_id);
+        let name = format!("{}-{}", job.hook.name, job.message_id);
         let binary = std::env::current_exe().map_err(|error| format!("this program's path is not known: {error}"))?;
         let view = View {
             hook: &job.hook,
@@ -135,7 +135,7 @@ impl Inner {
             .env("PATH", "/usr/bin:/bin")
             .env("CLAUDEMESH_MESH", &self.deps.mesh)
             .env("CLAUDEMESH_HOOK_NAME", &job.hook.name)
-            .env("CLAUDEMESH_EVENT_ID", &job.event_id)
+            .env("CLAUDEMESH_EVENT_ID", &job.message_id)
             .env("CLAUDEMESH_DAEMON_SOCK", socket.map_or_else(|| places.socket.clone(), OwnSocket::path))
             .env("CLAUDEMESH_BIN", binary);
         if let Some(token) = socket.and_then(|socket| socket.access.token()) {
@@ -153,7 +153,7 @@ impl Inner {
         let directory = self.deps.places.run.join(hex::encode(random));
         let grant = Grant {
             hook: &job.hook.name,
-            event_id: &job.event_id,
+            message_id: &job.message_id,
             scopes: &job.hook.policy.scopes,
             trigger: &job.trigger,
         };

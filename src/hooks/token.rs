@@ -27,7 +27,7 @@ pub struct RunAccess(Arc<Inner>);
 
 struct Inner {
     hook: String,
-    event_id: String,
+    message_id: String,
     /// `None` without scopes: then nothing is allowed.
     token: Option<Zeroizing<String>>,
     scopes: Vec<Scope>,
@@ -61,7 +61,7 @@ pub enum Denied {
 /// What a run is for, as far as its access depends on it.
 pub(super) struct Grant<'a> {
     pub(super) hook: &'a str,
-    pub(super) event_id: &'a str,
+    pub(super) message_id: &'a str,
     pub(super) scopes: &'a [Scope],
     pub(super) trigger: &'a Trigger,
 }
@@ -83,7 +83,7 @@ impl RunAccess {
         };
         Ok(Self(Arc::new(Inner {
             hook: grant.hook.to_owned(),
-            event_id: grant.event_id.to_owned(),
+            message_id: grant.message_id.to_owned(),
             token,
             scopes: grant.scopes.to_vec(),
             trigger: grant.trigger.clone(),
@@ -157,7 +157,7 @@ impl Allowed {
         let run = &self.run.0;
         let mut sends = run.sends.lock().await;
         *sends += 1;
-        let sent = send(send_id(&run.event_id, &run.hook, *sends)).await;
+        let sent = send(send_id(&run.message_id, &run.hook, *sends)).await;
         if sent.is_err() {
             *sends -= 1;
         }
@@ -166,13 +166,13 @@ impl Allowed {
 }
 
 /// The id of a run's n-th send; 0 is the reply on its standard output.
-pub(super) fn send_id(event_id: &str, hook: &str, n: u32) -> String {
-    format!("hook:{event_id}:{hook}:{n}")
+pub(super) fn send_id(message_id: &str, hook: &str, n: u32) -> String {
+    format!("hook:{message_id}:{hook}:{n}")
 }
 
 impl fmt::Debug for RunAccess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RunAccess({} for {}, token [redacted])", self.0.hook, self.0.event_id)
+        write!(f, "RunAccess({} for {}, token [redacted])", self.0.hook, self.0.message_id)
     }
 }
 
@@ -185,7 +185,7 @@ mod tests {
     fn access(scopes: &[Scope], auto_hops: u32, clock: &Clock) -> RunAccess {
         let trigger =
             Trigger { sender: Some(MemberKey([1; 32])), client_message_id: "c".to_owned(), topic: None, auto_hops };
-        let grant = Grant { hook: "on-dm", event_id: "01J", scopes, trigger: &trigger };
+        let grant = Grant { hook: "on-dm", message_id: "01J", scopes, trigger: &trigger };
         RunAccess::new(&grant, clock, &IdSource::new(clock.clone()), &Metrics::new("demo")).unwrap()
     }
 

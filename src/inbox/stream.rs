@@ -2,7 +2,8 @@
 //!
 //! The stream follows the hub before it reads the database, so nothing falls
 //! between the two; it knows the last place that it gave, so nothing comes
-//! twice. A reader that falls behind the live buffer reads on from the database.
+//! twice. Where the two meet the reader is told, once. A reader that falls behind
+//! the live buffer reads on from the database.
 
 use std::collections::VecDeque;
 
@@ -49,6 +50,9 @@ pub enum Item {
         /// Events that were dropped, when the number is known.
         dropped: u64,
     },
+    /// All that was stored when the stream began has been given; the place up to
+    /// which that is, whatever a filter lets through.
+    CaughtUp(EventId),
 }
 
 /// A stream of events.
@@ -60,6 +64,9 @@ pub struct EventStream {
     seq: u64,
     /// The database may hold more after `seq`.
     behind: bool,
+    /// The newest place when the stream began, until the reader is told that it has
+    /// been reached.
+    goal: Option<u64>,
     ready: VecDeque<Item>,
 }
 
@@ -86,7 +93,7 @@ impl EventStream {
                 (id.seq, true)
             }
         };
-        Self { inbox, live, seq, behind, ready }
+        Self { inbox, live, seq, behind, goal: Some(now), ready }
     }
 
     /// Waits for the next item; `None` when the daemon stops.
@@ -100,6 +107,12 @@ impl EventStream {
                     return Some(Err(error));
                 }
                 continue;
+            }
+            if let Some(goal) = self.goal.take() {
+                // Greater when the newest messages are pruned or came while it read.
+                self.seq = self.seq.max(goal);
+                let generation = self.inbox.shared.generation.clone();
+                return Some(Ok(Item::CaughtUp(EventId { generation, seq: self.seq })));
             }
             match self.live.next().await {
                 Next::Closed => return None,

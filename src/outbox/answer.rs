@@ -17,7 +17,7 @@ pub(super) fn queued(row: &Model) -> Accepted {
     Accepted {
         client_message_id: row.client_message_id.clone(),
         state: AcceptedState::Queued,
-        accepted_at: UnixMillis(row.enqueued_at),
+        queued_at: UnixMillis(row.enqueued_at),
         broker_message_id: None,
         history_id: None,
         target_id: row.target_id.clone(),
@@ -44,7 +44,7 @@ pub(super) fn from_existing(row: &Existing, new: &LocalFingerprint) -> Result<Ac
     Ok(Accepted {
         client_message_id: row.client_message_id.clone(),
         state,
-        accepted_at: UnixMillis(row.enqueued_at),
+        queued_at: UnixMillis(row.enqueued_at),
         broker_message_id: row.broker_message_id.clone(),
         history_id: row.history_id.clone(),
         target_id: row.target_id.clone(),

@@ -83,7 +83,7 @@ pub struct Accepted {
     /// How far it is.
     pub state: AcceptedState,
     /// When the row was accepted first.
-    pub accepted_at: UnixMillis,
+    pub queued_at: UnixMillis,
     /// The broker's id, once it has it.
     pub broker_message_id: Option<String>,
     /// The broker's history id, once it has one.

@@ -115,6 +115,11 @@ impl Handle {
         found.ok_or_else(|| Error::NoEntry { id: id.chars().take(128).collect() })
     }
 
+    /// The entry that a send was made under; `None` when none was.
+    pub async fn sent(&self, id: &ClientMessageId) -> Result<Option<Entry>, Error> {
+        statements::sent(self.db.readers(), id.as_str()).await.map_err(unreadable)
+    }
+
     /// One entry with its text and its metadata as canonical JSON.
     pub async fn content(&self, id: &str) -> Result<(Entry, String, Option<String>), Error> {
         let entry = self.entry(id).await?;

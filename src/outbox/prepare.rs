@@ -52,13 +52,7 @@ enum Target {
     /// To a member.
     Member(Resolved),
     /// To whoever is in a topic.
-    Topic {
-        id: String,
-        name: String,
-        encrypted: bool,
-        /// Member ids.
-        mentions: Vec<String>,
-    },
+    Topic { id: String, name: String, encrypted: bool },
 }
 
 /// What a request turned into.
@@ -94,12 +88,13 @@ impl Prepare {
         let admit = || {
             self.check_size(&request)?;
             let target = self.resolve(&destination, &request)?;
+            let mentions = self.mentioned(&request)?;
             room(&id)?;
-            Ok(target)
+            Ok((target, mentions))
         };
-        let target = match admit() {
+        let (target, mentions) = match admit() {
             // Whether the id is taken shows when the row is inserted.
-            Ok(target) => target,
+            Ok(admitted) => admitted,
             Err(error) => {
                 // A retry gets its answer, whatever has become of its receiver or of
                 // the room since.
@@ -112,7 +107,7 @@ impl Prepare {
                 admit()?
             }
         };
-        Ok(Prepared::New(Box::new(self.row(id, request, &destination, &target, &fingerprint))))
+        Ok(Prepared::New(Box::new(self.row(id, request, &destination, &target, mentions, &fingerprint))))
     }
 
     /// The fingerprint of a request, and the answer from its row.
@@ -157,13 +152,7 @@ impl Prepare {
         match destination {
             Destination::Topic(name) => {
                 let topic = self.topics.resolve(name, request.allow_unencrypted)?;
-                let members = self.peers.members();
-                let mention = |text: &String| {
-                    let mentioned = Destination::parse(text)?;
-                    Ok::<_, Error>(find(&mentioned, &members)?.member_id.to_string())
-                };
-                let mentions = request.mentions.iter().map(mention).collect::<Result<_, _>>()?;
-                Ok(Target::Topic { id: topic.topic_id, name: topic.name, encrypted: !topic.unencrypted, mentions })
+                Ok(Target::Topic { id: topic.topic_id, name: topic.name, encrypted: !topic.unencrypted })
             }
             Destination::Everyone => Err(Error::NotServed { what: "sends to everybody" }),
             Destination::Group(_) => Err(Error::NotServed { what: "sends to groups" }),
@@ -171,6 +160,13 @@ impl Prepare {
                 Ok(Target::Member(resolve(destination, &self.peers.members())?))
             }
         }
+    }
+
+    /// The ids of the members that a request mentions.
+    fn mentioned(&self, request: &SendRequest) -> Result<Vec<String>, Error> {
+        let members = self.peers.members();
+        let mentioned = |text: &String| Ok(find(&Destination::parse(text)?, &members)?.member_id.to_string());
+        request.mentions.iter().map(mentioned).collect()
     }
 
     /// Whether another look can find whom nobody knows: who has just joined may be
@@ -187,15 +183,16 @@ impl Prepare {
         request: SendRequest,
         destination: &Destination,
         target: &Target,
+        mentions: Vec<String>,
         fingerprint: &LocalFingerprint,
     ) -> Model {
         let now = self.clock.now();
         let degraded = self.degraded(&request, target);
-        let (target_id, target_key, target_name, mentions) = match target {
+        let (target_id, target_key, target_name) = match target {
             Target::Member(member) => {
-                (member.member_id.to_string(), Some(member.key.to_hex()), member.display_name.clone(), Vec::new())
+                (member.member_id.to_string(), Some(member.key.to_hex()), member.display_name.clone())
             }
-            Target::Topic { id, name, mentions, .. } => (id.clone(), None, name.clone(), mentions.clone()),
+            Target::Topic { id, name, .. } => (id.clone(), None, name.clone()),
         };
         Model {
             id: self.ids.ulid(),

@@ -30,8 +30,8 @@ fn names_are_snake_case_and_camel_case_is_read() {
     let written = serde_json::to_value(&request).unwrap();
     assert_eq!(written["reply_to_id"], "a");
     assert_eq!(written["allow_unencrypted"], false, "defaults are printed");
-    let filter: pb::ListMessagesRequest = serde_json::from_value(json!({ "from": "bob" })).unwrap();
-    assert_eq!(filter.from_peer, "bob");
+    let filter: pb::ListMessagesRequest = serde_json::from_value(json!({ "sender": "bob" })).unwrap();
+    assert_eq!(filter.sender, "bob");
 }
 
 // Covers: R84

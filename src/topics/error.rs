@@ -25,6 +25,9 @@ pub enum Error {
         "the mesh has no topic {0}; `claudemesh topic list` shows those it has, `claudemesh topic create` makes one"
     )]
     NotFound(String),
+    /// There is one of this name already.
+    #[error("the mesh has a topic {0} already; see it with `claudemesh topic list`")]
+    Exists(String),
     /// This member is not subscribed.
     #[error("this member is not subscribed to {0}; `claudemesh topic subscribe {0}` does that")]
     NotSubscribed(String),
@@ -106,6 +109,7 @@ impl Error {
         match self {
             Self::Name(_) | Self::Field { .. } => ErrorCode::InvalidArgument,
             Self::NotFound(_) => ErrorCode::TopicNotFound,
+            Self::Exists(_) => ErrorCode::TopicExists,
             Self::NotSubscribed(_) => ErrorCode::TopicNotSubscribed,
             Self::Unencrypted(_) => ErrorCode::UnencryptedNotAllowed,
             Self::NoLink | Self::Link(_) | Self::NotNow(_) => ErrorCode::BrokerUnreachable,

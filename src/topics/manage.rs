@@ -31,18 +31,39 @@ pub struct Waiting {
 // === impl Handle ===
 
 impl Handle {
-    /// Subscribes to a topic, and makes it if that is wanted and there is none.
-    /// Says whether it was made.
-    pub async fn subscribe(&self, name: &str, create: bool, description: &str) -> Result<(View, bool), Error> {
+    /// Makes an encrypted topic and subscribes to it.
+    pub async fn create(&self, name: &str, description: &str) -> Result<View, Error> {
         let name = check_name(name)?.to_owned();
         check_description(description)?;
         let busy = self.turn().await?;
-        let found = self.rows().await?.into_iter().find(|row| row.name == name);
-        let (row, created) = match found {
-            Some(row) => (row, false),
-            None if create => Box::pin(self.create(&name, description)).await?,
-            None => return Err(Error::NotFound(format!("#{name}"))),
+        if self.row_of(&name).await?.is_some() {
+            return Err(Error::Exists(format!("#{name}")));
+        }
+        // Somebody else may have been faster.
+        let (row, true) = Box::pin(self.make(&name, description)).await? else {
+            return Err(Error::Exists(format!("#{name}")));
         };
+        let id = self.enter(&name, row).await?;
+        drop(busy);
+        self.view_with_key(&id, &name).await
+    }
+
+    /// Subscribes to a topic that exists.
+    pub async fn subscribe(&self, name: &str) -> Result<View, Error> {
+        let name = check_name(name)?.to_owned();
+        let busy = self.turn().await?;
+        let row = self.row_of(&name).await?.ok_or_else(|| Error::NotFound(format!("#{name}")))?;
+        let id = self.enter(&name, row).await?;
+        drop(busy);
+        self.view_with_key(&id, &name).await
+    }
+
+    async fn row_of(&self, name: &str) -> Result<Option<TopicRow>, Error> {
+        Ok(self.rows().await?.into_iter().find(|row| row.name == name))
+    }
+
+    /// Joins a topic at the broker and takes what messages of it need.
+    async fn enter(&self, name: &str, row: TopicRow) -> Result<TopicId, Error> {
         let id = TopicId::parse(row.id.as_str()).map_err(|error| Error::Refused(error.to_string()))?;
         self.check_row(&row)?;
         let was = self.read().get(&id).map(|topic| topic.subscribed);
@@ -55,7 +76,7 @@ impl Handle {
             table.forget_others(&row.name, &id);
         })?;
         if !row.joined
-            && let Err(error) = self.join(&row.id, &name).await
+            && let Err(error) = self.join(&row.id, name).await
         {
             if !matches!(error, Error::NoLink | Error::Link(_)) {
                 self.change(|table| {
@@ -75,10 +96,12 @@ impl Handle {
         if let Some(why) = self.distrust_of(&id) {
             tracing::warn!(topic = name, reason = %why, "A topic cannot be read or posted to yet");
         }
-        drop(busy);
-        self.wait_for_key(&id).await;
-        let view = self.view_of(&id).ok_or_else(|| Error::NotFound(format!("#{name}")))?;
-        Ok((view, created))
+        Ok(id)
+    }
+
+    async fn view_with_key(&self, id: &TopicId, name: &str) -> Result<View, Error> {
+        self.wait_for_key(id).await;
+        self.view_of(id).ok_or_else(|| Error::NotFound(format!("#{name}")))
     }
 
     /// Who holds the key and is there gives it at once to whom it is vouched for.
@@ -208,8 +231,8 @@ impl Handle {
         self.request(name, join).await.map(drop)
     }
 
-    /// Makes a topic with its first key.
-    async fn create(&self, name: &str, description: &str) -> Result<(TopicRow, bool), Error> {
+    /// Makes a topic with its first key. False when somebody else had made it.
+    async fn make(&self, name: &str, description: &str) -> Result<(TopicRow, bool), Error> {
         let id = TopicId::parse(self.0.deps.ids.ulid()).map_err(|error| Error::Crypto(error.to_string()))?;
         let mut topic = Topic::new(id.clone(), name.to_owned());
         let key = self.new_key()?;

@@ -34,6 +34,10 @@ impl MessagingService for Grpc {
         Ok(Response::new(Box::pin(answers.map(|one| one.map_err(|failure| failure.to_status())))))
     }
 
+    async fn get_send(&self, request: Request<pb::GetSendRequest>) -> Result<Response<pb::GetSendResponse>, Status> {
+        answer(self.0.get_send(request.into_inner()).await)
+    }
+
     async fn post_topic(
         &self,
         request: Request<pb::PostTopicRequest>,

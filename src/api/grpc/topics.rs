@@ -8,18 +8,25 @@ use crate::proto::pb::topic_service_server::TopicService;
 
 #[tonic::async_trait]
 impl TopicService for Grpc {
-    async fn subscribe(
+    async fn create_topic(
         &self,
-        request: Request<pb::SubscribeRequest>,
-    ) -> Result<Response<pb::SubscribeResponse>, Status> {
-        answer(self.0.subscribe(request.into_inner()).await)
+        request: Request<pb::CreateTopicRequest>,
+    ) -> Result<Response<pb::CreateTopicResponse>, Status> {
+        answer(self.0.create_topic(request.into_inner()).await)
     }
 
-    async fn unsubscribe(
+    async fn subscribe_topic(
         &self,
-        request: Request<pb::UnsubscribeRequest>,
-    ) -> Result<Response<pb::UnsubscribeResponse>, Status> {
-        answer(self.0.unsubscribe(request.into_inner()).await)
+        request: Request<pb::SubscribeTopicRequest>,
+    ) -> Result<Response<pb::SubscribeTopicResponse>, Status> {
+        answer(self.0.subscribe_topic(request.into_inner()).await)
+    }
+
+    async fn unsubscribe_topic(
+        &self,
+        request: Request<pb::UnsubscribeTopicRequest>,
+    ) -> Result<Response<pb::UnsubscribeTopicResponse>, Status> {
+        answer(self.0.unsubscribe_topic(request.into_inner()).await)
     }
 
     async fn list_topics(

@@ -44,6 +44,10 @@ impl MessagingService for OfRun {
         Err(self.refuse().to_status())
     }
 
+    async fn get_send(&self, _: Request<pb::GetSendRequest>) -> Result<Response<pb::GetSendResponse>, Status> {
+        Err(self.refuse().to_status())
+    }
+
     async fn post_topic(
         &self,
         request: Request<pb::PostTopicRequest>,

@@ -69,5 +69,6 @@ fn name(kind: &Kind) -> &'static str {
         Kind::MemberRenamed(_) => "member_renamed",
         Kind::MemberRevoked(_) => "member_revoked",
         Kind::PeerFeatureDowngrade(_) => "peer_feature_downgrade",
+        Kind::CaughtUp(_) => "caught_up",
     }
 }

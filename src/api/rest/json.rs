@@ -69,13 +69,14 @@ impl Parameters {
     pub fn into_request<T: DeserializeOwned>(&self, flags: &[&str], lists: &[&str]) -> Result<T, Failure> {
         let mut fields = Map::new();
         for (name, text) in &self.pairs {
-            let value = if lists.contains(&name.as_str()) {
+            let name = if name == "from" { "sender" } else { name };
+            let value = if lists.contains(&name) {
                 let words = text.split(',').filter(|word| !word.is_empty()).map(|word| Value::from(word.trim()));
                 match fields.remove(name) {
                     Some(Value::Array(before)) => before.into_iter().chain(words).collect(),
                     _ => words.collect(),
                 }
-            } else if flags.contains(&name.as_str()) {
+            } else if flags.contains(&name) {
                 match text.as_str() {
                     "true" | "1" | "" => Value::from(true),
                     "false" | "0" => Value::from(false),
@@ -84,7 +85,7 @@ impl Parameters {
             } else {
                 Value::from(text.as_str())
             };
-            if fields.insert(name.clone(), value).is_some() {
+            if fields.insert(name.to_owned(), value).is_some() {
                 return Err(Failure::field(name, "it is given more than once"));
             }
         }
@@ -212,7 +213,7 @@ mod tests {
     fn parameters_are_read_like_bodies() {
         let query = "since=2026-11-23T12%3A00%3A00%2B01:00&from=bob%20b&limit=7&order=newest_first";
         let request: pb::ListMessagesRequest = parameters(query).into_request(&[], &[]).unwrap();
-        assert_eq!((request.from_peer.as_str(), request.limit, request.order), ("bob b", 7, 2));
+        assert_eq!((request.sender.as_str(), request.limit, request.order), ("bob b", 7, 2));
         assert_eq!(request.since.unwrap().seconds, 1_795_431_600);
         let request: pb::ListPeersRequest =
             parameters("include_offline=true&roles=session,service&roles=control_plane")

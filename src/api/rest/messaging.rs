@@ -1,7 +1,7 @@
 //! `MessagingService` over REST.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, StatusCode};
 
@@ -20,6 +20,14 @@ pub async fn send(
     let response = services.send(request, key_of(&headers)?).await?;
     let status = if response.duplicate { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(response)).into_response())
+}
+
+/// `GET /v1/send/{client_message_id}`.
+pub async fn get_send(
+    State(services): State<Services>,
+    Path(client_message_id): Path<String>,
+) -> Result<Json<pb::GetSendResponse>, Failure> {
+    services.get_send(pb::GetSendRequest { client_message_id }).await.map(Json)
 }
 
 /// `POST /v1/topic/post` (R77, R146): statuses as for `send`.

@@ -49,7 +49,9 @@ const GATED: [(&str, &str); 9] = [
 pub fn router(services: Services) -> Router {
     Router::new()
         .route("/v1/send", post(messaging::send))
+        .route("/v1/send/{client_message_id}", get(messaging::get_send))
         .route("/v1/topic/post", post(messaging::post_topic))
+        .route("/v1/topic/create", post(topics::create))
         .route("/v1/topic/subscribe", post(topics::subscribe))
         .route("/v1/topic/unsubscribe", post(topics::unsubscribe))
         .route("/v1/topic/list", get(topics::list))

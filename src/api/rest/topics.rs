@@ -9,20 +9,28 @@ use crate::api::service::Services;
 use crate::api::status::Failure;
 use crate::proto::pb;
 
+/// `POST /v1/topic/create`.
+pub async fn create(
+    State(services): State<Services>,
+    Body(request): Body<pb::CreateTopicRequest>,
+) -> Result<Json<pb::CreateTopicResponse>, Failure> {
+    services.create_topic(request).await.map(Json)
+}
+
 /// `POST /v1/topic/subscribe` (R78).
 pub async fn subscribe(
     State(services): State<Services>,
-    Body(request): Body<pb::SubscribeRequest>,
-) -> Result<Json<pb::SubscribeResponse>, Failure> {
-    services.subscribe(request).await.map(Json)
+    Body(request): Body<pb::SubscribeTopicRequest>,
+) -> Result<Json<pb::SubscribeTopicResponse>, Failure> {
+    services.subscribe_topic(request).await.map(Json)
 }
 
 /// `POST /v1/topic/unsubscribe` (R79).
 pub async fn unsubscribe(
     State(services): State<Services>,
-    Body(request): Body<pb::UnsubscribeRequest>,
-) -> Result<Json<pb::UnsubscribeResponse>, Failure> {
-    services.unsubscribe(request).await.map(Json)
+    Body(request): Body<pb::UnsubscribeTopicRequest>,
+) -> Result<Json<pb::UnsubscribeTopicResponse>, Failure> {
+    services.unsubscribe_topic(request).await.map(Json)
 }
 
 /// `GET /v1/topic/list` (R80).

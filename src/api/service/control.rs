@@ -85,13 +85,12 @@ impl Services {
     /// What it works with (R409).
     pub fn compat(&self) -> pb::GetCompatResponse {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let sdk = || ">=0.9.0,<1.0.0".to_owned();
         pb::GetCompatResponse {
             daemon: crate_version().to_owned(),
             compatible_brokers: owned(&["0.7.x", "0.8.x", "0.9.x"]),
             required_broker_features: self.0.deps.required_features.clone(),
             compatible_clis: owned(&["0.9.x"]),
-            compatible_sdks: Some(pb::CompatibleSdks { python: sdk(), go: sdk(), ts: sdk() }),
+            compatible_sdks: ["python", "go", "ts"].map(|sdk| (sdk.to_owned(), ">=0.9.0,<1.0.0".to_owned())).into(),
         }
     }
 

@@ -68,9 +68,9 @@ impl Services {
                 return Err(Failure::field("types", format!("{number} is no type of event")));
             }
         }
-        let from = match request.from_peer.as_str() {
+        let from = match request.sender.as_str() {
             "" => None,
-            text => Some(self.sender("from_peer", text)?),
+            text => Some(self.sender("sender", text)?),
         };
         let filter = Filter { types: request.types, topic: topic_name(&request.topic), from };
         let place = self.0.limits.open_stream()?;
@@ -98,6 +98,9 @@ impl EventFlow {
             match self.stream.next().await? {
                 Err(error) => return Some(Err(error.into())),
                 Ok(Item::Gap { reason, dropped }) => return Some(Ok(self.gap(reason, dropped).await)),
+                Ok(Item::CaughtUp(place)) => {
+                    return Some(Ok(self.of_stream(place.to_string(), Event::CaughtUp(pb::CaughtUp {}))));
+                }
                 Ok(Item::Event(timed)) if self.filter.takes(&timed) => return Some(Ok(convert::event(&timed))),
                 Ok(Item::Event(_)) => {}
             }
@@ -122,11 +125,13 @@ impl EventFlow {
             oldest_event_id,
             dropped: u32::try_from(dropped).unwrap_or(u32::MAX),
         };
-        pb::StreamEventsResponse {
-            event_id: String::new(),
-            time: Some(convert::timestamp(deps.clock.now())),
-            event: Some(Event::Gap(gap)),
-        }
+        self.of_stream(String::new(), Event::Gap(gap))
+    }
+
+    /// An event about the stream itself, which no filter holds back.
+    fn of_stream(&self, event_id: String, event: Event) -> pb::StreamEventsResponse {
+        let time = Some(convert::timestamp(self.services.0.deps.clock.now()));
+        pb::StreamEventsResponse { event_id, time, event: Some(event) }
     }
 }
 

@@ -36,7 +36,7 @@ impl Services {
         let limit = convert::limit(request.limit);
         let filter = Filter {
             hook: request.hook,
-            event_id: request.event_id,
+            message_id: request.message_id,
             failed_only: request.failed_only,
             before: request.page_token,
             // One more than asked tells whether there is a next page.

@@ -28,9 +28,9 @@ impl Services {
     ) -> Result<pb::ListMessagesResponse, Failure> {
         let order = pb::MessageOrder::try_from(request.order)
             .map_err(|_| Failure::field("order", "it is neither oldest_first (1) nor newest_first (2)"))?;
-        let from = match request.from_peer.as_str() {
+        let from = match request.sender.as_str() {
             "" => None,
-            text => Some(self.sender("from_peer", text)?),
+            text => Some(self.sender("sender", text)?),
         };
         let query = Query {
             since: request.since.map(|time| convert::unix_millis("since", time)).transpose()?,

@@ -150,7 +150,7 @@ impl<S: Stream<Item = Result<pb::SendStreamRequest, Failure>> + Unpin> SendFlow<
                     }
                     Outcome::Error(detail)
                 },
-                Outcome::Accepted,
+                Outcome::Response,
             );
             pb::SendStreamResponse { index, result: Some(outcome) }
         }));

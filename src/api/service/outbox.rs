@@ -4,6 +4,7 @@ use super::Services;
 use super::control::saturated;
 use crate::api::convert::{self, timestamp};
 use crate::api::status::Failure;
+use crate::domain::error_code::ErrorCode;
 use crate::domain::fingerprint::LocalFingerprint;
 use crate::domain::ids::ClientMessageId;
 use crate::domain::outbox::OutboxState;
@@ -67,6 +68,17 @@ impl Services {
         Ok(admin::RequeueEntryResponse { entry: Some(entry(queued)), superseded: superseded.map(entry) })
     }
 
+    /// How far a send has come, without its text.
+    pub async fn get_send(&self, request: pb::GetSendRequest) -> Result<pb::GetSendResponse, Failure> {
+        let id = convert::client_message_id("client_message_id", request.client_message_id)?;
+        let found = self.0.deps.outbox.sent(&id).await?.map(entry).map(sent);
+        found.ok_or_else(|| {
+            let text =
+                format!("no send was made under the id {id} here; `claudemesh outbox list` shows those that were");
+            Failure::new(ErrorCode::SendNotFound, text).with("client_message_id", id.as_str())
+        })
+    }
+
     /// Retires an entry (R169).
     pub async fn drop_entry(&self, request: admin::DropEntryRequest) -> Result<admin::DropEntryResponse, Failure> {
         let dropped = self.0.deps.outbox.drop_entry(&request.id).await?;
@@ -84,6 +96,43 @@ impl Services {
             freed_bytes: cleared.bytes,
             confirmed: request.confirm,
         })
+    }
+}
+
+/// How far a send has come, by its entry.
+fn sent(entry: admin::OutboxEntry) -> pb::GetSendResponse {
+    let failed =
+        |code: ErrorCode, text: String| Failure::new(code, text).with("client_message_id", &entry.client_message_id);
+    let (status, failure) = match entry.status() {
+        admin::OutboxStatus::Pending | admin::OutboxStatus::Unspecified => (pb::SendStatus::Queued, None),
+        admin::OutboxStatus::Inflight => (pb::SendStatus::Inflight, None),
+        admin::OutboxStatus::Done if entry.delivered_at.is_some() => (pb::SendStatus::Delivered, None),
+        admin::OutboxStatus::Done => (pb::SendStatus::Accepted, None),
+        admin::OutboxStatus::Dead => {
+            let text = format!("this daemon gave the message up ({}): {}", entry.dead_reason, entry.last_error);
+            let failure = failed(ErrorCode::OutboxDeadFingerprintMatch, text).with("reason", &entry.dead_reason);
+            (pb::SendStatus::Dead, Some(failure))
+        }
+        admin::OutboxStatus::Aborted => {
+            let failure = failed(ErrorCode::OutboxAbortedFingerprintMatch, "the message was retired".to_owned())
+                .with("aborted_by", &entry.aborted_by);
+            (pb::SendStatus::Aborted, Some(failure))
+        }
+    };
+    pb::GetSendResponse {
+        status: status.into(),
+        error: failure.map(|failure| failure.to_detail()),
+        client_message_id: entry.client_message_id,
+        broker_message_id: entry.broker_message_id,
+        history_id: entry.history_id,
+        degraded: entry.degraded,
+        recipient: entry.recipient,
+        queued_at: entry.enqueued_at,
+        accepted_at: entry.accepted_at,
+        delivered_at: entry.delivered_at,
+        delivered_count: None,
+        attempts: entry.attempts,
+        last_error: entry.last_error,
     }
 }
 
@@ -170,6 +219,8 @@ fn entry(row: Entry) -> admin::OutboxEntry {
         next_attempt_at: at(Some(row.next_attempt_at).filter(|_| is_pending)),
         first_transmit_at: at(row.first_transmit_at),
         accepted_at: at(row.accepted_at),
+        rejected_at: None,
+        reject_reason: String::new(),
         delivered_at: at(row.receiver_stored_at),
         requeued_at: at(row.requeued_at),
         dead_at: at(row.dead_at),

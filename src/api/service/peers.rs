@@ -41,7 +41,7 @@ impl Services {
         let sightings = deps.peers.sightings();
         let mut peers: Vec<pb::Peer> = members.iter().map(|member| self.peer(member, &presence, &sightings)).collect();
         peers.retain(|peer| {
-            (peer.online || request.include_offline)
+            (peer.online() || request.include_offline)
                 && (request.roles.is_empty() || request.roles.contains(&peer.role))
                 && after.as_ref().is_none_or(|after| place(peer) > *after)
         });
@@ -83,12 +83,12 @@ impl Services {
             display_name: member.display_name.clone(),
             status: status.into(),
             summary: first(|session| &session.summary),
-            online: !live.is_empty(),
+            online: Some(!live.is_empty()),
             role: role.into(),
             hostname: first(|session| &session.hostname),
             sessions,
             capabilities: member.capabilities.clone(),
-            pin_state: pin_state(member).into(),
+            provenance: Some(pb::Provenance { pin_state: pin_state(member).into(), ..pb::Provenance::default() }),
             groups,
             visible: live.is_empty() || live.iter().any(|one| one.visible),
             is_self: member.member_id == *self.0.deps.identity.member_id(),

@@ -14,18 +14,28 @@ use crate::topics::{Error, View};
 // === impl Services ===
 
 impl Services {
+    /// Makes a topic and subscribes this member to it.
+    pub async fn create_topic(&self, request: pb::CreateTopicRequest) -> Result<pb::CreateTopicResponse, Failure> {
+        let view = self.0.deps.topics.create(&required(&request.topic)?, &request.description).await?;
+        Ok(pb::CreateTopicResponse { topic: Some(topic(view)) })
+    }
+
     /// Subscribes this member to a topic (R78).
-    pub async fn subscribe(&self, request: pb::SubscribeRequest) -> Result<pb::SubscribeResponse, Failure> {
-        let name = required(&request.topic)?;
-        let topics = &self.0.deps.topics;
-        let (view, created) = topics.subscribe(&name, request.create_if_missing, &request.description).await?;
-        Ok(pb::SubscribeResponse { topic: Some(topic(view)), created })
+    pub async fn subscribe_topic(
+        &self,
+        request: pb::SubscribeTopicRequest,
+    ) -> Result<pb::SubscribeTopicResponse, Failure> {
+        let view = self.0.deps.topics.subscribe(&required(&request.topic)?).await?;
+        Ok(pb::SubscribeTopicResponse { topic: Some(topic(view)) })
     }
 
     /// Ends a subscription (R79).
-    pub async fn unsubscribe(&self, request: pb::UnsubscribeRequest) -> Result<pb::UnsubscribeResponse, Failure> {
+    pub async fn unsubscribe_topic(
+        &self,
+        request: pb::UnsubscribeTopicRequest,
+    ) -> Result<pb::UnsubscribeTopicResponse, Failure> {
         let was_subscribed = self.0.deps.topics.unsubscribe(&required(&request.topic)?).await?;
-        Ok(pb::UnsubscribeResponse { was_subscribed })
+        Ok(pb::UnsubscribeTopicResponse { was_subscribed })
     }
 
     /// A page of topics by name (R80).
@@ -92,7 +102,7 @@ impl Services {
 
 fn topic(view: View) -> pb::Topic {
     pb::Topic {
-        topic_id: view.topic_id,
+        id: view.topic_id,
         name: view.name,
         description: view.description,
         subscribed: view.subscribed,

@@ -11,6 +11,7 @@ mod foreground;
 mod logs;
 pub(in crate::cli) mod outbox;
 mod recover;
+mod sent;
 mod status;
 mod up;
 

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use super::sent;
 use crate::cli::Context;
 use crate::cli::client::{Client, answer, call};
 use crate::cli::discovery::DaemonArgs;
@@ -20,6 +21,7 @@ Examples:
   claudemesh daemon outbox                     what waits, and what was given up
   claudemesh daemon outbox --failed --json
   claudemesh daemon outbox inspect ID          one entry with its text
+  claudemesh daemon outbox status ID           how far it has come
   claudemesh daemon outbox requeue ID          try a dead one again
   claudemesh daemon outbox requeue ID --patch-payload shorter.txt
   claudemesh daemon outbox drop ID             retire it; its id stays taken
@@ -62,6 +64,9 @@ enum Verb {
     /// Show one entry with its text and metadata
     #[command(after_help = INSPECT_EXAMPLES)]
     Inspect(EntryArgs),
+    /// Show how far a send has come, without its text
+    #[command(after_help = sent::EXAMPLES)]
+    Status(EntryArgs),
     /// Queue a dead entry again
     #[command(after_help = REQUEUE_EXAMPLES)]
     Requeue(RequeueArgs),
@@ -104,14 +109,14 @@ Examples:
   claudemesh daemon outbox prune --confirm";
 
 #[derive(Debug, clap::Args)]
-struct EntryArgs {
+pub(super) struct EntryArgs {
     /// The entry: its id in the list, or its client message id
-    id: String,
+    pub(super) id: String,
     /// Print the daemon's answer as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     #[command(flatten)]
-    daemon: DaemonArgs,
+    pub(super) daemon: DaemonArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -146,6 +151,7 @@ pub(in crate::cli) async fn run(args: Args, context: &Context, output: &mut Outp
         None => list(args.list, context, output).await,
         Some(Verb::List(args)) => list(args, context, output).await,
         Some(Verb::Inspect(args)) => inspect(args, context, output).await,
+        Some(Verb::Status(args)) => sent::run(args, context, output).await,
         Some(Verb::Requeue(args)) => requeue(args, context, output).await,
         Some(Verb::Drop(args)) => drop_entry(args, context, output).await,
         Some(Verb::Prune(args)) => prune(args, context, output).await,

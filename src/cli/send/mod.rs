@@ -21,6 +21,7 @@ use super::output::{Output, safe};
 use super::{Context, link, style};
 use crate::domain::error_code::ErrorCode;
 use crate::proto::pb::{Priority, SendRequest, SendResponse, SendStatus};
+use crate::proto::wkt::Struct;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,6 +57,9 @@ pub(super) struct Args {
     /// Data for the receiver, a JSON object
     #[arg(long, value_name = "JSON")]
     meta: Option<String>,
+    /// Draw the attention of a member: its name or key; up to 16 times
+    #[arg(long, value_name = "MEMBER")]
+    mention: Vec<String>,
     /// Let the text leave this host unencrypted where it cannot be sealed
     #[arg(long)]
     allow_unencrypted: bool,
@@ -124,17 +128,21 @@ async fn tell_trouble(args: &Args, response: &SendResponse, client: &Client, out
     }
 }
 
+/// The data of `--meta`.
+pub(in crate::cli) fn meta(text: Option<&str>) -> Result<Option<Struct>, Failure> {
+    text.map(serde_json::from_str).transpose().map_err(|error| {
+        Failure::new(ErrorCode::UsageError, format!("--meta is not a JSON object: {error}"))
+            .next("such as --meta '{\"ticket\": 42}'")
+    })
+}
+
 fn request(args: &Args, message: String, context: &Context) -> Result<SendRequest, Failure> {
-    let meta =
-        args.meta.as_deref().map(serde_json::from_str::<crate::proto::wkt::Struct>).transpose().map_err(|error| {
-            Failure::new(ErrorCode::UsageError, format!("--meta is not a JSON object: {error}"))
-                .next("such as --meta '{\"ticket\": 42}'")
-        })?;
     Ok(SendRequest {
+        mentions: args.mention.clone(),
         to: args.to.clone(),
         message,
         priority: args.priority.into(),
-        meta,
+        meta: meta(args.meta.as_deref())?,
         reply_to_id: args.reply_to.clone().unwrap_or_default(),
         // Minted here, so that a repeat after a broken connection is the same
         // message and not a second one.
@@ -200,11 +208,12 @@ fn status(response: &SendResponse) -> SendStatus {
 }
 
 /// The promise that holds, in one word.
-fn word(status: SendStatus) -> &'static str {
+pub(in crate::cli) fn word(status: SendStatus) -> &'static str {
     match status {
         SendStatus::Inflight => "inflight",
         SendStatus::Accepted => "accepted",
         SendStatus::Delivered => "delivered",
+        SendStatus::Rejected => "rejected",
         SendStatus::Expired => "expired",
         SendStatus::Dead => "dead",
         SendStatus::Aborted => "aborted",
@@ -224,6 +233,7 @@ mod tests {
             message: "hi".to_owned(),
             priority: PriorityArg::Now,
             id: Some("release-42".to_owned()),
+            mention: Vec::new(),
             reply_to: None,
             meta: Some(r#"{"ticket": 42}"#.to_owned()),
             allow_unencrypted: false,

@@ -234,7 +234,7 @@ fn rank(status: SendStatus) -> u8 {
         SendStatus::Unspecified | SendStatus::Dead | SendStatus::Aborted => 0,
         SendStatus::Queued => 1,
         SendStatus::Inflight => 2,
-        SendStatus::Accepted | SendStatus::Expired => 3,
+        SendStatus::Accepted | SendStatus::Expired | SendStatus::Rejected => 3,
         SendStatus::Delivered => 4,
     }
 }

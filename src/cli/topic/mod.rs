@@ -15,7 +15,7 @@ use super::discovery::DaemonArgs;
 use super::failure::Failure;
 use super::output::{Output, safe};
 use crate::proto::pb::{
-    ListTopicsRequest, ListTopicsResponse, SubscribeRequest, SubscribeResponse, Topic, UnsubscribeRequest,
+    CreateTopicRequest, ListTopicsRequest, ListTopicsResponse, SubscribeTopicRequest, Topic, UnsubscribeTopicRequest,
 };
 
 /// Topics asked for at once: the most that a page holds.
@@ -139,31 +139,23 @@ pub(in crate::cli) async fn run(verb: Verb, context: &Context, output: &mut Outp
 
 async fn create(args: CreateArgs, context: &Context, output: &mut Output) -> Result<(), Failure> {
     let client = Client::serving(context, &args.daemon, "topic").await?;
-    let request = SubscribeRequest { topic: args.name.clone(), create_if_missing: true, description: args.description };
-    let response = answer(client.topics().subscribe(call(request)).await)?;
+    let request = CreateTopicRequest { topic: args.name, description: args.description };
+    let response = answer(client.topics().create_topic(call(request)).await)?;
     if args.json {
         return output.json(&response);
     }
-    let name = shown(&response);
-    if response.created {
-        output
-            .line(format_args!("created  {name}  encrypted; others subscribe with: claudemesh topic subscribe {name}"))
-    } else {
-        output.note(format_args!("note: {name} was there already; nothing of it was changed"));
-        tell_subscribed(&response, output)
-    }
+    let name = safe(&response.topic.unwrap_or_default().name);
+    output.line(format_args!("created  {name}  encrypted; others subscribe with: claudemesh topic subscribe {name}"))
 }
 
 async fn subscribe(args: NameArgs, context: &Context, output: &mut Output) -> Result<(), Failure> {
     let client = Client::serving(context, &args.daemon, "topic").await?;
-    let request = SubscribeRequest { topic: args.name.clone(), ..SubscribeRequest::default() };
-    let response = answer(client.topics().subscribe(call(request)).await)?;
-    if args.json { output.json(&response) } else { tell_subscribed(&response, output) }
-}
-
-fn tell_subscribed(response: &SubscribeResponse, output: &mut Output) -> Result<(), Failure> {
-    output.line(format_args!("subscribed  {}", shown(response)))?;
-    let topic = response.topic.clone().unwrap_or_default();
+    let response = answer(client.topics().subscribe_topic(call(SubscribeTopicRequest { topic: args.name })).await)?;
+    if args.json {
+        return output.json(&response);
+    }
+    let topic = response.topic.unwrap_or_default();
+    output.line(format_args!("subscribed  {}", safe(&topic.name)))?;
     if topic.waiting_for_key {
         output.note(
             "note: its key is not here yet. A member who reads the topic gives it by itself, if the mesh's owner\n  \
@@ -178,8 +170,8 @@ fn tell_subscribed(response: &SubscribeResponse, output: &mut Output) -> Result<
 
 async fn unsubscribe(args: LeaveArgs, context: &Context, output: &mut Output) -> Result<(), Failure> {
     let client = Client::serving(context, &args.daemon, "topic").await?;
-    let request = UnsubscribeRequest { topic: args.name.clone() };
-    let response = answer(client.topics().unsubscribe(call(request)).await)?;
+    let request = UnsubscribeTopicRequest { topic: args.name.clone() };
+    let response = answer(client.topics().unsubscribe_topic(call(request)).await)?;
     if args.json {
         return output.json(&response);
     }
@@ -228,11 +220,6 @@ fn key(topic: &Topic) -> String {
         Topic { waiting_for_key: true, .. } => "waiting".to_owned(),
         Topic { epoch, .. } => format!("epoch {epoch}"),
     }
-}
-
-/// The topic's name, as it is typed.
-fn shown(response: &SubscribeResponse) -> String {
-    safe(response.topic.as_ref().map(|topic| topic.name.as_str()).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use crate::cli::client::{Client, answer, call};
 use crate::cli::discovery::DaemonArgs;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, safe};
-use crate::cli::send::{PriorityArg, read_message};
+use crate::cli::send::{PriorityArg, meta, read_message};
 use crate::cli::{Context, link, style};
 use crate::proto::pb::{PostTopicRequest, SendStatus};
 
@@ -35,6 +35,9 @@ pub(in crate::cli) struct Args {
     /// The id of the message that this one answers
     #[arg(long, value_name = "ID")]
     reply_to: Option<String>,
+    /// Data for the receivers, a JSON object
+    #[arg(long, value_name = "JSON")]
+    meta: Option<String>,
     /// Post to a topic without encryption
     #[arg(long)]
     allow_unencrypted: bool,
@@ -52,7 +55,7 @@ pub(in crate::cli) async fn run(args: Args, context: &Context, output: &mut Outp
         message,
         priority: args.priority.into(),
         mentions: args.mention.clone(),
-        meta: None,
+        meta: meta(args.meta.as_deref())?,
         reply_to_id: args.reply_to.clone().unwrap_or_default(),
         client_message_id: args.id.clone().unwrap_or_else(|| context.ids.ulid()),
         allow_unencrypted: args.allow_unencrypted,

@@ -133,6 +133,12 @@ pub async fn entry(db: &impl ConnectionTrait, id: &str) -> Result<Option<Entry>,
     Ok(None)
 }
 
+/// The entry of this client message id.
+pub async fn sent(db: &impl ConnectionTrait, client_message_id: &str) -> Result<Option<Entry>, DbErr> {
+    let sql = format!("{ENTRY} WHERE client_message_id = ?1");
+    Entry::find_by_statement(sqlite(sql, [Value::from(client_message_id)])).one(db).await
+}
+
 /// The whole row.
 pub async fn whole(db: &impl ConnectionTrait, row_id: &str) -> Result<Option<Model>, DbErr> {
     Entity::find().filter(Column::Id.eq(row_id)).one(db).await

@@ -70,7 +70,11 @@ async fn a_stream_of_sends_answers_each_by_its_index() {
     let (_fake, alice) = queued().await;
     let mut client = grpc::messaging(&alice.socket()).await;
     let mut requests: Vec<SendStreamRequest> = (0..500)
-        .map(|index| SendStreamRequest { index, send: Some(send_request("bob", "x", &format!("stream-{index}"))) })
+        .map(|index| SendStreamRequest {
+            index,
+            send: Some(send_request("bob", "x", &format!("stream-{index}"))),
+            ..SendStreamRequest::default()
+        })
         .collect();
     requests[7].send = Some(send_request("nobody", "x", "refused"));
     let answers = client.send_stream(tokio_stream::iter(requests)).await.expect("a stream").into_inner();
@@ -80,7 +84,7 @@ async fn a_stream_of_sends_answers_each_by_its_index() {
     for answer in answers {
         match (answer.index, answer.result.expect("a result")) {
             (7, Answer::Error(error)) => assert_eq!(error.code, "unknown_peer"),
-            (index, Answer::Accepted(accepted)) => assert_eq!(accepted.client_message_id, format!("stream-{index}")),
+            (index, Answer::Response(accepted)) => assert_eq!(accepted.client_message_id, format!("stream-{index}")),
             (index, Answer::Error(error)) => panic!("{index}: {error:?}"),
         }
     }
@@ -130,7 +134,11 @@ async fn a_fast_stream_of_small_messages_passes() {
     let mut stream = events.stream_events(StreamEventsRequest::default()).await.expect("a stream").into_inner();
     let mut client = grpc::messaging(&alice.socket()).await;
     let requests: Vec<SendStreamRequest> = (0..1000)
-        .map(|index| SendStreamRequest { index, send: Some(send_request("bob", "s", &format!("small-{index}"))) })
+        .map(|index| SendStreamRequest {
+            index,
+            send: Some(send_request("bob", "s", &format!("small-{index}"))),
+            ..SendStreamRequest::default()
+        })
         .collect();
     let mut answers = client.send_stream(tokio_stream::iter(requests)).await.expect("a stream").into_inner();
     while let Some(answer) = answers.next().await {

@@ -39,9 +39,9 @@ async fn a_reply_scope_answers_the_event_and_does_nothing_else() {
     bob.cli(&["hook", "reload"]).await.ok();
     let id = alice.send("bob", "hello").await;
     let reply = alice.received("an answer").await;
-    assert_eq!((&reply["reply_to_id"], &reply["auto_hops"]), (&json!(id), &json!(1)), "{reply}");
+    assert_eq!((&reply["reply_to_id"], &reply["provenance"]["hops"]), (&json!(id), &json!(1)), "{reply}");
     let event = &ended(&bob, "on-dm", 1).await[0];
-    assert_eq!(reply["client_message_id"], format!("hook:{}:on-dm:1", event["event_id"].as_str().expect("an id")));
+    assert_eq!(reply["client_message_id"], format!("hook:{}:on-dm:1", event["message_id"].as_str().expect("an id")));
     assert_eq!(event["capability_calls"], 8, "{event}");
     assert_eq!(answered(&bob, "right").await.0, "202");
     for (file, _) in calls.iter().skip(1).chain([&("post", String::new())]) {

@@ -30,9 +30,9 @@ async fn a_direct_message_runs_its_hooks_with_the_whole_event() {
     for hook in ["on-message", "on-dm"] {
         let input: Value = serde_json::from_str(&written(&bob, &format!("{hook}.json")).await).expect("JSON");
         let id = written(&bob, &format!("{hook}.id")).await;
-        assert_eq!(input["event_id"], id.trim(), "{input}");
-        assert_eq!(input["event_id"], row["id"], "the row's own id");
-        assert_eq!(input["position"], row["event_id"]);
+        assert_eq!(input["message_id"], id.trim(), "{input}");
+        assert_eq!(input["message_id"], row["id"], "the row's own id");
+        assert_eq!(input["event_id"], row["event_id"]);
         assert_eq!(input["event"], "message");
         for field in [
             "client_message_id",
@@ -47,7 +47,6 @@ async fn a_direct_message_runs_its_hooks_with_the_whole_event() {
             "priority",
             "reply_to_id",
             "unencrypted",
-            "auto_hops",
             "mentions",
         ] {
             assert_eq!(input[field], row[field], "{field}: {input}");
@@ -150,7 +149,7 @@ async fn only_what_comes_after_the_hooks_runs_them() {
     let bodies: Vec<Value> = alice.inbox("").await.into_iter().map(|row| row["body"].clone()).collect();
     assert_eq!(bodies, ["before the section", "one", "while it is off", "two", "from a stranger"]);
     let rows = alice.inbox("").await;
-    let mut ran: Vec<Value> = runs(&alice, "").await.into_iter().map(|run| run["event_id"].clone()).collect();
+    let mut ran: Vec<Value> = runs(&alice, "").await.into_iter().map(|run| run["message_id"].clone()).collect();
     ran.reverse();
     assert_eq!(ran, [rows[1]["id"].clone(), rows[3]["id"].clone(), rows[4]["id"].clone()]);
     wait::until("nothing to wait", async || {

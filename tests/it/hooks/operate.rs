@@ -45,8 +45,8 @@ async fn a_hook_is_shown_with_its_policy_and_what_it_did() {
         failed.as_array().is_some_and(|runs| runs.len() == 3 && runs.iter().all(|run| run["exit_code"] == 4)),
         "{failed}"
     );
-    let event = failed[0]["event_id"].as_str().expect("an id").to_owned();
-    let of_event = get(&format!("/v1/hooks/runs?event_id={event}")).await.json();
+    let event = failed[0]["message_id"].as_str().expect("an id").to_owned();
+    let of_event = get(&format!("/v1/hooks/runs?message_id={event}")).await.json();
     assert_eq!(of_event["runs"].as_array().map(Vec::len), Some(2), "{of_event}");
     // Pages, newest first, without gap or repeat.
     let (mut seen, mut path) = (Vec::new(), "/v1/hooks/runs?limit=4".to_owned());

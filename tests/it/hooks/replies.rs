@@ -18,7 +18,7 @@ async fn a_reply_arrives_where_it_is_allowed() {
     bob.cli(&["hook", "reload"]).await.ok();
     let id = alice.send("bob", "hello").await;
     let reply = alice.received("got it").await;
-    assert_eq!((&reply["reply_to_id"], &reply["auto_hops"]), (&json!(id), &json!(1)), "{reply}");
+    assert_eq!((&reply["reply_to_id"], &reply["provenance"]["hops"]), (&json!(id), &json!(1)), "{reply}");
     assert_eq!(reply["sender_name"], "bob");
     let ran = ended(&bob, "on-dm", 1).await.remove(0);
     assert_eq!((&ran["replied"], &ran["exit_code"]), (&json!(true), &json!(0)), "{ran}");
@@ -58,7 +58,7 @@ async fn a_chain_of_automatic_messages_ends_after_three() {
     })
     .await;
     let hops = async |daemon: &crate::support::daemon::Daemon| -> Vec<Value> {
-        daemon.inbox("").await.into_iter().map(|row| row["auto_hops"].clone()).collect()
+        daemon.inbox("").await.into_iter().map(|row| row["provenance"]["hops"].clone()).collect()
     };
     assert_eq!((hops(&bob).await, hops(&alice).await), (vec![json!(0), json!(2)], vec![json!(1), json!(3)]));
     assert_eq!(ended(&alice, "on-dm", 2).await[0]["replied"], false);
@@ -82,7 +82,7 @@ async fn automatic_messages_run_no_hooks_unless_they_are_accepted() {
     ended(&alice, "on-message", 2).await;
     let dm = ended(&alice, "on-dm", 1).await;
     let by_hand = alice.received("by hand").await;
-    assert_eq!((dm.len(), &dm[0]["event_id"]), (1, &by_hand["id"]), "the reply ran nothing");
+    assert_eq!((dm.len(), &dm[0]["message_id"]), (1, &by_hand["id"]), "the reply ran nothing");
 }
 
 #[tokio::test]

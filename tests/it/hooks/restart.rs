@@ -21,7 +21,7 @@ async fn a_run_that_a_crash_cut_off_runs_again_and_replies_once() {
     std::fs::write(bob.home().join("go"), "").expect("the sign");
     bob.start().await;
     let run = ended(&bob, "on-dm", 1).await.remove(0);
-    assert_eq!(run["event_id"], event.trim());
+    assert_eq!(run["message_id"], event.trim());
     assert_eq!(written(&bob, "began").await, event.repeat(2));
     let reply = alice.received("done").await;
     assert_eq!(reply["client_message_id"], format!("hook:{}:on-dm:0", event.trim()));
@@ -52,7 +52,7 @@ async fn what_waits_is_kept_over_a_restart_and_ends_with_the_daemon() {
     alice.start().await;
     let ran = ended(&alice, "on-dm", 3).await;
     let rows = alice.inbox("").await;
-    let order: Vec<Value> = ran.iter().rev().map(|run| run["event_id"].clone()).collect();
+    let order: Vec<Value> = ran.iter().rev().map(|run| run["message_id"].clone()).collect();
     assert_eq!(order, rows.iter().map(|row| row["id"].clone()).collect::<Vec<_>>());
     assert!(ran.iter().all(|run| run["exit_code"] == 0), "{ran:?}");
     assert_eq!(written(&alice, "log").await.lines().count(), 3);
@@ -79,7 +79,7 @@ async fn after_recovery(config: &str) -> usize {
     let rows: Vec<Value> = bob.inbox("").await;
     wait::until("the newer one to run its hook", async || {
         let ran = runs(&bob, "").await;
-        ran.iter().any(|run| run["event_id"] == rows[1]["id"]).then_some(())
+        ran.iter().any(|run| run["message_id"] == rows[1]["id"]).then_some(())
     })
     .await;
     runs(&bob, "").await.len()
@@ -176,6 +176,6 @@ async fn what_came_while_there_were_no_hooks_runs_none_later() {
 async fn events_of(daemon: &Daemon) -> Value {
     let rows = daemon.inbox("").await;
     let ran = runs(daemon, "").await;
-    let text = |run: &Value| rows.iter().find(|row| row["id"] == run["event_id"]).map(|row| row["body"].clone());
+    let text = |run: &Value| rows.iter().find(|row| row["id"] == run["message_id"]).map(|row| row["body"].clone());
     ran.iter().rev().filter_map(text).collect()
 }

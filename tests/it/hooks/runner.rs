@@ -194,9 +194,9 @@ async fn a_failed_run_is_recorded_counted_and_not_repeated() {
     assert_eq!(audits.len(), 2, "whatever the level, and not for the hook that is not audited: {audits:?}");
     for audit in &audits {
         // The two ran at once, and ended in either order.
-        let run = dm.iter().find(|run| run["event_id"] == audit["event_id"]).expect("its run");
+        let run = dm.iter().find(|run| run["message_id"] == audit["message_id"]).expect("its run");
         assert_eq!((&audit["hook"], &audit["exit"]), (&json!("on-dm"), &json!("3")), "{audit}");
-        for field in ["event_id", "duration_ms", "stdout_bytes", "stderr_bytes", "replied", "capability_calls"] {
+        for field in ["message_id", "duration_ms", "stdout_bytes", "stderr_bytes", "replied", "capability_calls"] {
             assert_eq!(audit[field], run[field], "{field}: {audit} {run}");
         }
         assert!(audit["ts"].as_str().is_some_and(|ts| chrono::DateTime::parse_from_rfc3339(ts).is_ok()), "{audit}");

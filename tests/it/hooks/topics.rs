@@ -19,7 +19,11 @@ async fn a_post_runs_the_hooks_of_its_topic_and_is_answered_there() {
     let posted = alice.http().post("/v1/topic/post", &post).send().await.expect(202).json();
     let reply = alice.received("seen").await;
     assert_eq!((&reply["kind"], &reply["topic"]), (&json!("topic"), &json!("ops")), "{reply}");
-    assert_eq!((&reply["reply_to_id"], &reply["auto_hops"]), (&posted["client_message_id"], &json!(1)), "{reply}");
+    assert_eq!(
+        (&reply["reply_to_id"], &reply["provenance"]["hops"]),
+        (&posted["client_message_id"], &json!(1)),
+        "{reply}"
+    );
     let input: Value = serde_json::from_str(&written(&bob, "ops").await).expect("JSON");
     assert_eq!((&input["kind"], &input["topic"], &input["body"]), (&json!("topic"), &json!("ops"), &json!("a post")));
     ended(&bob, "on-message", 1).await;
@@ -61,7 +65,7 @@ async fn a_topic_scope_posts_to_the_topic_that_fired() {
     alice.http().post("/v1/topic/post", &posted).send().await.expect(202);
     for text in ["by scope", "by reply"] {
         let row = alice.received(text).await;
-        assert_eq!((&row["topic"], &row["auto_hops"]), (&json!("ops"), &json!(1)), "{row}");
+        assert_eq!((&row["topic"], &row["provenance"]["hops"]), (&json!("ops"), &json!(1)), "{row}");
     }
     assert_eq!((answered(&bob, "right").await.0, answered(&bob, "reply").await.0), ("202".into(), "202".into()));
     for file in ["other", "no_reply"] {

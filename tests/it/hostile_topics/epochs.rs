@@ -115,7 +115,7 @@ async fn a_subscribed_name_stays_with_its_topic_and_keeps_its_keys() {
         liar.row[field] = value;
         let http = alice.http();
         let body = json!({"topic": NAME});
-        let answer = liar.serving(http.post("/v1/topic/subscribe", &body).send()).await.expect(412).json();
+        let answer = liar.serving(http.post("/v1/topic/subscribe", &body).send()).await.expect(409).json();
         assert_eq!(answer["code"], "topic_key_missing", "{answer}");
     }
     let topic = liar.listed(&alice).await;

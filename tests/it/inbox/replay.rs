@@ -118,6 +118,7 @@ async fn a_place_that_is_unknown_yields_a_gap_and_then_everything() {
 async fn events_can_be_chosen_by_kind() {
     let Pair { broker: _broker, alice, bob, .. } = Pair::start().await;
     let mut stream = follow(&alice, "?types=delivery_status", None).await;
+    assert_eq!(stream.next().await.expect("an event").kind.as_deref(), Some("caught_up"), "no filter holds it back");
     let text = unique("follow me");
     let id = alice.send("bob", &text).await;
     bob.received(&text).await;
@@ -149,4 +150,45 @@ async fn one_stream_too_many_is_refused() {
         (stream.status == 200).then_some(())
     })
     .await;
+}
+
+/// Where the replay ends is told once, with the place to go on from: also to a
+/// reader who wanted live events only, and over gRPC whatever types it asked for.
+#[tokio::test]
+async fn a_reader_is_told_when_it_has_caught_up_and_from_where_to_resume() {
+    let Pair { broker: _broker, alice, mut bob, .. } = Pair::start().await;
+    // Nothing is stored yet, and nothing is missed that comes before it is back.
+    let mut empty = follow(&bob, "?types=peer_join", None).await;
+    let first = empty.next_of("caught_up").await;
+    assert_eq!(first.json()["caught_up"], json!({}));
+    let place = first.id.expect("a place");
+    assert!(place.ends_with("-0"), "{place}");
+    drop(empty);
+    bob.stop().await;
+    let texts = [unique("one"), unique("two")];
+    for text in &texts {
+        alice.send("bob", text).await;
+    }
+    bob.start().await;
+    bob.received(&texts[1]).await;
+
+    let mut stream = follow(&bob, "", Some(&place)).await;
+    let mut kinds: Vec<String> = Vec::new();
+    let mut last = String::new();
+    while kinds.last().is_none_or(|kind| kind != "caught_up") {
+        let event = stream.next().await.expect("an event");
+        let kind = event.kind.unwrap_or_default();
+        // Presence is live, and may come whenever it happens.
+        if kind == "message" || kind == "caught_up" {
+            last = event.id.expect("a place");
+            kinds.push(kind);
+        }
+    }
+    assert_eq!(kinds, ["message", "message", "caught_up"]);
+    let rows = bob.inbox("").await;
+    assert_eq!(rows.last().expect("a row")["event_id"], last.as_str(), "the newest place");
+    // Live events follow, and it is not said again.
+    let text = unique("live");
+    alice.send("bob", &text).await;
+    assert_eq!(message(&mut stream).await.1, text);
 }

@@ -60,7 +60,7 @@ async fn none_then_pending() {
     alice.start().await;
     let again = alice.post_send(&request("first")).await.expect(202).json();
     assert_eq!(again["status"], "queued", "{again}");
-    assert_eq!(again["accepted_at"], first["accepted_at"], "it is the first request's row");
+    assert_eq!(again["queued_at"], first["queued_at"], "it is the first request's row");
     assert_conflict(alice.post_send(&request("other")).await, "outbox_pending_fingerprint_mismatch");
     let rows = rows(&alice).await;
     assert_eq!(rows.len(), 1, "{rows:?}");

@@ -12,4 +12,5 @@ mod pressure;
 mod recover;
 mod requeue_private;
 mod schema;
+mod sent;
 mod transmit;

@@ -62,7 +62,9 @@ async fn a_required_bit_with_parameters_that_cannot_be_used_counts_as_missing() 
         let told = events.next_of("feature_negotiation_failed").await.json();
         assert_eq!(told["feature_negotiation_failed"]["feature"], bit, "{told}");
         assert_eq!(told["feature_negotiation_failed"]["missing_required"], json!([bit]), "{told}");
-        let told = wait::soon("the event", stream.message()).await.expect("the stream goes on").expect("an event");
+        let mut next = async || wait::soon("the event", stream.message()).await.expect("it goes on").expect("an event");
+        assert!(matches!(next().await.event, Some(Event::CaughtUp(_))));
+        let told = next().await;
         assert!(matches!(told.event, Some(Event::FeatureNegotiationFailed(failed)) if failed.feature == bit));
         assert_eq!(alice.ended().await, 15, "{}", alice.output());
         let exit = last_exit(&alice);

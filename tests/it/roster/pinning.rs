@@ -39,7 +39,7 @@ async fn a_swapped_key_stops_sends_until_the_operator_accepts_it() {
     let change = &told["member_key_changed"];
     assert_eq!(change["pinned_pubkey"], fake.bob.public(), "{told}");
     assert_eq!(change["shown_pubkey"], swapped.public(), "{told}");
-    let refused = alice.post_send(&json!({"to": "bob", "message": "no"})).await.expect(412).json();
+    let refused = alice.post_send(&json!({"to": "bob", "message": "no"})).await.expect(409).json();
     assert_eq!(refused["code"], "member_key_changed", "{refused}");
 
     // Both keys are shown, and only the one that is shown can be accepted.
@@ -114,7 +114,7 @@ async fn a_signed_chain_is_followed_and_a_fork_is_not() {
         let told = events.next_of("member_key_changed").await.json();
         assert_eq!(told["member_key_changed"]["shown_pubkey"], pubkey.public(), "{told}");
         assert_eq!(pinned(&alice, "bob").await["pubkey"], third.public());
-        alice.post_send(&json!({"to": "bob", "message": "no"})).await.expect(412);
+        alice.post_send(&json!({"to": "bob", "message": "no"})).await.expect(409);
         client.bob_row = json!({"pubkey": third.public()});
         client.tell_roster().await;
         wait::until("the old state", async || (pinned(&alice, "bob").await["pin_state"] == "pinned").then_some(()))

@@ -14,7 +14,7 @@ async fn number(daemon: &Daemon, peer: &str) -> String {
 async fn state(daemon: &Daemon, name: &str) -> Value {
     let peers = daemon.http().get("/v1/peers?include_offline=true").send().await.expect(200).json();
     let all = peers["peers"].as_array().expect("peers").clone();
-    all.into_iter().find(|peer| peer["display_name"] == name).expect("the peer")["pin_state"].clone()
+    all.into_iter().find(|peer| peer["display_name"] == name).expect("the peer")["provenance"]["pin_state"].clone()
 }
 
 #[tokio::test]
@@ -76,7 +76,7 @@ async fn the_calls_are_served_over_rest_with_the_same_errors() {
     };
     let answer = verify(json!({"peer": bob.public()})).await.expect(200).json();
     assert_eq!(answer["safety_number"], shown.as_str(), "{answer}");
-    let answer = verify(json!({"peer": "bob", "safety_number": "1"})).await.expect(412).json();
+    let answer = verify(json!({"peer": "bob", "safety_number": "1"})).await.expect(409).json();
     assert_eq!(answer["code"], "safety_number_mismatch", "{answer}");
     let dashes = shown.replace(' ', "-");
     let answer = verify(json!({"peer": "bob", "safety_number": dashes})).await.expect(200).json();
@@ -87,7 +87,7 @@ async fn the_calls_are_served_over_rest_with_the_same_errors() {
         ("/v1/keys/accept-key", json!({"member": "bob", "pubkey": bob.public()})),
         ("/v1/keys/accept-name", json!({"name": "bob", "member_id": bob.config_member()["memberId"]})),
     ] {
-        let answer = alice.http().post(path, &body).send().await.expect(412).json();
+        let answer = alice.http().post(path, &body).send().await.expect(409).json();
         assert_eq!(answer["code"], "no_pending_change", "{path}: {answer}");
     }
     let pending = alice.http().get("/v1/keys/pinned?pending_only=true").send().await.expect(200).json();

@@ -66,8 +66,7 @@ async fn link(owner: &Daemon, more: &[&str]) -> String {
 }
 
 async fn create(daemon: &Daemon, name: &str) -> Value {
-    let body = json!({"topic": name, "create_if_missing": true});
-    daemon.http().post("/v1/topic/subscribe", &body).send().await.expect(200).json()
+    daemon.http().post("/v1/topic/create", &json!({"topic": name})).send().await.expect(200).json()
 }
 
 async fn subscribe(daemon: &Daemon, name: &str) -> Value {

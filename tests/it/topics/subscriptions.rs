@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use serde_json::json;
 
 use super::{Trio, becomes, count, create, has_key, post, subscribe, topic, try_post, unsubscribe};
-use crate::support::daemon::unique;
+use crate::support::daemon::{Daemon, unique};
 use crate::support::tmpfs::Tmpfs;
 use crate::support::wait;
 
@@ -14,13 +14,16 @@ use crate::support::wait;
 async fn subscribing_and_leaving_take_effect_and_may_be_repeated() {
     let trio = Trio::start().await;
     let made = create(&trio.alice, "ops").await;
-    assert_eq!((&made["created"], &made["topic"]["epoch"]), (&json!(true), &json!(1)), "{made}");
-    assert_eq!(create(&trio.alice, "ops").await["created"], false, "once");
+    assert_eq!((&made["topic"]["subscribed"], &made["topic"]["epoch"]), (&json!(true), &json!(1)), "{made}");
+    for daemon in [&trio.alice, &trio.bob] {
+        let again = daemon.http().post("/v1/topic/create", &json!({"topic": "ops"})).send().await.expect(409).json();
+        assert_eq!(again["code"], "topic_exists", "once: {again}");
+    }
     let listed = topic(&trio.bob, "ops").await.expect("everybody sees it");
     assert_eq!((&listed["subscribed"], &listed["unencrypted"]), (&json!(false), &json!(false)), "{listed}");
     for _ in 0..2 {
         let subscribed = subscribe(&trio.bob, "#ops").await;
-        assert_eq!((&subscribed["created"], &subscribed["topic"]["subscribed"]), (&json!(false), &json!(true)));
+        assert_eq!(subscribed["topic"]["subscribed"], true);
         assert_eq!(subscribed["topic"]["waiting_for_key"], false, "the owner certified bob: {subscribed}");
     }
     assert_eq!(topic(&trio.alice, "ops").await.expect("ops")["member_count"], 2);
@@ -60,7 +63,7 @@ async fn what_cannot_be_done_with_a_topic_has_a_code_and_stores_nothing() {
     assert_eq!(post(&trio.carol, hi("ops"), 404).await, "topic_not_found");
     subscribe(&trio.carol, "ops").await;
     unsubscribe(&trio.carol, "ops").await;
-    assert_eq!(post(&trio.carol, hi("ops"), 412).await, "topic_not_subscribed");
+    assert_eq!(post(&trio.carol, hi("ops"), 409).await, "topic_not_subscribed");
     assert_eq!(post(&trio.alice, hi(""), 400).await, "invalid_argument");
     assert_eq!(post(&trio.alice, hi("Ops"), 400).await, "invalid_argument");
     assert_eq!(post(&trio.alice, json!({"topic": "ops"}), 400).await, "invalid_argument");
@@ -80,11 +83,12 @@ async fn what_cannot_be_done_with_a_topic_has_a_code_and_stores_nothing() {
     };
     assert_eq!(call("/v1/topic/subscribe", json!({"topic": "nix"}), 404).await, "topic_not_found");
     assert_eq!(call("/v1/topic/unsubscribe", json!({"topic": "nix"}), 404).await, "topic_not_found");
-    let long = json!({"topic": "new", "create_if_missing": true, "description": "x".repeat(257)});
-    assert_eq!(call("/v1/topic/subscribe", long, 400).await, "invalid_argument");
+    let long = json!({"topic": "new", "description": "x".repeat(257)});
+    assert_eq!(call("/v1/topic/create", long, 400).await, "invalid_argument");
+    assert_eq!(call("/v1/topic/create", json!({"topic": "ops"}), 409).await, "topic_exists");
     assert_eq!(call("/v1/keys/rotate-topic-key", json!({"topic": "ops"}), 403).await, "permission_denied");
     let nobody = json!({"topic": "ops", "member": "carol"});
-    assert_eq!(call("/v1/keys/admit-topic-member", nobody, 412).await, "no_pending_change");
+    assert_eq!(call("/v1/keys/admit-topic-member", nobody, 409).await, "no_pending_change");
 }
 
 // Covers: R25
@@ -124,13 +128,17 @@ async fn the_state_of_topics_lies_in_three_private_files_and_is_read_again() {
     }
 }
 
-/// Two who make a topic of one name at the same moment get one topic.
+/// Of two who make a topic of one name at the same moment one is told so.
 #[tokio::test]
 async fn a_name_is_one_topic_whoever_makes_it() {
     let trio = Trio::start().await;
-    let (one, other) = tokio::join!(create(&trio.alice, "race"), create(&trio.bob, "race"));
-    assert_eq!(one["topic"]["topic_id"], other["topic"]["topic_id"], "{one} {other}");
-    assert_ne!(one["created"], other["created"], "{one} {other}");
+    let create =
+        async |daemon: &Daemon| daemon.http().post("/v1/topic/create", &json!({"topic": "race"})).send().await.status;
+    let mut answers: [u16; 2] = tokio::join!(create(&trio.alice), create(&trio.bob)).into();
+    answers.sort_unstable();
+    assert_eq!(answers, [200, 409]);
+    let (one, other) = (subscribe(&trio.alice, "race").await, subscribe(&trio.bob, "race").await);
+    assert_eq!(one["topic"]["id"], other["topic"]["id"], "{one} {other}");
     has_key(&trio.alice, "race").await;
     has_key(&trio.bob, "race").await;
     for (from, to) in [(&trio.alice, &trio.bob), (&trio.bob, &trio.alice)] {

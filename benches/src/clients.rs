@@ -50,7 +50,11 @@ pub async fn send_stream(
 ) -> Result<Sample> {
     let request = request(to);
     let (sender, requests) = mpsc::channel(window + 1);
-    let next = |index: usize| SendStreamRequest { index: index as u32, send: Some(request.clone()) };
+    let next = |index: usize| SendStreamRequest {
+        index: index as u32,
+        send: Some(request.clone()),
+        ..SendStreamRequest::default()
+    };
     for index in 0..window {
         sender.send(next(index)).await?;
     }

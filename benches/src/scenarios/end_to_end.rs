@@ -91,7 +91,8 @@ async fn many_at_a_time(alice: &Member, bob: &Member, time: Duration) -> Result<
     let mut send_next = |begun: &mut HashMap<String, Instant>| {
         let id = format!("many-{number}");
         begun.insert(id.clone(), Instant::now());
-        let request = SendStreamRequest { index: number, send: Some(to_bob(&message, id)) };
+        let request =
+            SendStreamRequest { index: number, send: Some(to_bob(&message, id)), ..SendStreamRequest::default() };
         number += 1;
         request
     };

@@ -69,9 +69,9 @@ fn requests(size: u32, received_at: i64) -> [(&'static str, Request); 3] {
     ]
 }
 
-fn newest_first(from_peer: &str) -> ListMessagesRequest {
+fn newest_first(sender: &str) -> ListMessagesRequest {
     ListMessagesRequest {
-        from_peer: from_peer.to_owned(),
+        sender: sender.to_owned(),
         limit: PAGE,
         order: MessageOrder::NewestFirst.into(),
         ..ListMessagesRequest::default()

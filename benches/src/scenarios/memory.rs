@@ -47,7 +47,7 @@ async fn send_all(alice: &Member, bob: &Member) -> Result<()> {
     let (sender, requests) = mpsc::channel(WINDOW);
     let send = |index| {
         let send = SendRequest { to: "bob".to_owned(), message: text.clone(), ..SendRequest::default() };
-        SendStreamRequest { index, send: Some(send) }
+        SendStreamRequest { index, send: Some(send), ..SendStreamRequest::default() }
     };
     for index in 0..WINDOW as u32 {
         sender.send(send(index)).await?;

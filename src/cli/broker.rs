@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::failure::Failure;
 use super::output::Output;
-use super::{Context, server_runtime};
+use super::{Context, process, server_runtime};
 use crate::broker::{Broker, error};
 use crate::config::broker::BrokerConfig;
 use crate::domain::error_code::{ErrorCode, exit};
@@ -60,11 +60,17 @@ pub(super) struct ServeArgs {
     /// How much to log: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: String,
+    /// Started by `claudemesh dev`: ends when that process does
+    #[arg(long, value_name = "PID", hide = true)]
+    parent_pid: Option<u32>,
 }
 
 pub(super) fn run(verb: Verb, context: &Context, output: &mut Output) -> Result<u8, Failure> {
     match verb {
         Verb::Serve(args) => {
+            if let Some(parent) = args.parent_pid {
+                process::end_with(parent)?;
+            }
             let config = load(args.dir, args.listen.as_deref(), context)?;
             logging::init(&logging::Output::Stderr, &args.log_level)
                 .map_err(|error| Failure::new(ErrorCode::UsageError, error.to_string()))?;

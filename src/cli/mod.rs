@@ -1,8 +1,8 @@
 //! The command line: every verb, as a client of a daemon where it needs one.
 //!
 //! What it is for: `claudemesh <noun> <verb>`, one file per noun.
-//! What runs here: one command; `daemon up --foreground` and `broker serve` run
-//! until they are stopped.
+//! What runs here: one command; `daemon up --foreground`, `broker serve` and `dev`
+//! run until they are stopped.
 //! What it guarantees: results go to standard output, all else to standard
 //! error; an error says what happened, what to do, and its code; the exit code
 //! is that of the error table.
@@ -12,6 +12,7 @@
 mod broker;
 pub mod client;
 mod daemon;
+mod dev;
 pub mod discovery;
 mod events;
 pub mod exit_code;
@@ -140,6 +141,8 @@ enum Verb {
     /// Serve meshes to their members
     #[command(subcommand)]
     Broker(broker::Verb),
+    /// Run a throw-away mesh, for tests and for trying things out
+    Dev(dev::Args),
     /// Explain an error code, or list all
     Explain(explain::Args),
     /// Print a script that completes commands in your shell
@@ -251,6 +254,7 @@ fn dispatch(verb: Verb, context: &Context, output: &mut Output) -> Result<u8, Fa
         Verb::Mesh(verb) => mesh::run(verb, context, output).map(ok),
         Verb::Daemon(verb) => daemon::run(verb, context, output),
         Verb::Broker(verb) => broker::run(verb, context, output),
+        Verb::Dev(args) => dev::run(&args, context, output),
         Verb::Explain(args) => explain::run(&args, output).map(ok),
         Verb::Completions(args) => {
             let mut script = Vec::new();

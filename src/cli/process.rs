@@ -1,11 +1,13 @@
-//! Starting a process that outlives this command, and stopping one.
+//! Starting this program again, and stopping a process.
 
 use std::fs::OpenOptions;
+use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread;
 
-use rustix::process::{Pid, Signal, kill_process, setsid};
+use rustix::process::{Pid, Signal, getpid, getppid, kill_process, setsid};
 
 use super::failure::Failure;
 use crate::config::paths::Root;
@@ -18,7 +20,17 @@ const MAX_SHOWN: usize = 4096;
 /// Starts this program again with other arguments and the same root directory,
 /// without a terminal: its output goes to a file, which is emptied first.
 pub(super) fn spawn_self(args: &[String], root: &Root, output: &Path) -> Result<Child, Failure> {
-    let exe = own_path()?;
+    to_file(output)?
+        .args(args)
+        // A relative one would mean another place from there.
+        .env("CLAUDEMESH_HOME", root.path())
+        .spawn()
+        .map_err(|error| Failure::new(ErrorCode::InternalError, format!("cannot start a process: {error}")))
+}
+
+/// The command of this program, without a terminal: its output goes to a file,
+/// which is emptied first.
+pub(super) fn to_file(output: &Path) -> Result<Command, Failure> {
     let file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -27,17 +39,49 @@ pub(super) fn spawn_self(args: &[String], root: &Root, output: &Path) -> Result<
         .open(output)
         .map_err(|source| FileError { action: "open", path: output.to_owned(), source })?;
     let second = file.try_clone().map_err(|source| FileError { action: "open", path: output.to_owned(), source })?;
-    Command::new(&exe)
-        .args(args)
-        // A directory that stays: the caller's may be removed or unmounted.
-        .current_dir("/")
-        // A relative one would mean another place from there.
-        .env("CLAUDEMESH_HOME", root.path())
-        .stdin(Stdio::null())
-        .stdout(file)
-        .stderr(second)
-        .spawn()
-        .map_err(|error| Failure::new(ErrorCode::InternalError, format!("cannot start {}: {error}", exe.display())))
+    let mut command = this_program()?;
+    // A directory that stays: the caller's may be removed or unmounted.
+    command.current_dir("/").stdin(Stdio::null()).stdout(file).stderr(second);
+    Ok(command)
+}
+
+/// The command of this program.
+pub(super) fn this_program() -> Result<Command, Failure> {
+    let path = std::env::current_exe().map_err(|error| {
+        Failure::new(ErrorCode::InternalError, format!("the path of this program cannot be found: {error}"))
+    })?;
+    // An update may have taken its place.
+    Ok(Command::new(if path.exists() { &path } else { Path::new("/proc/self/exe") }))
+}
+
+/// Whether [`end_with`] has the system's help. Without it standard input is a pipe
+/// from the parent, whose end is watched.
+pub(super) const TOLD_OF_THE_PARENT: bool = cfg!(target_os = "linux");
+
+/// Ends this process when `parent`, which started it, does: by SIGKILL, so that one
+/// that is paused ends, too.
+pub(super) fn end_with(parent: u32) -> Result<(), Failure> {
+    let failed = |error: io::Error| {
+        Failure::new(ErrorCode::InternalError, format!("the end of the parent cannot be watched: {error}"))
+    };
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| failed(error.into()))?;
+    if !TOLD_OF_THE_PARENT {
+        thread::Builder::new().name("parent".to_owned()).spawn(end_with_input).map_err(failed)?;
+    }
+    // It may have ended before that.
+    let is_there = getppid().is_some_and(|pid| u32::try_from(pid.as_raw_nonzero().get()) == Ok(parent));
+    if is_there {
+        return Ok(());
+    }
+    Err(Failure::new(ErrorCode::InternalError, format!("process {parent}, which started this one, has ended")))
+}
+
+fn end_with_input() {
+    let mut nothing = [0; 64];
+    while !matches!(io::stdin().read(&mut nothing), Ok(0) | Err(_)) {}
+    // It cannot be handled, so it cannot fail.
+    let _ = kill_process(getpid(), Signal::KILL);
 }
 
 /// Leaves the session of the terminal, so that its end does not end this process.
@@ -61,10 +105,4 @@ pub(super) fn terminate(pid: i32) -> Result<(), Failure> {
 pub(super) fn written(output: &Path) -> String {
     let bytes = std::fs::read(output).unwrap_or_default();
     String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_SHOWN)]).trim().to_owned()
-}
-
-fn own_path() -> Result<PathBuf, Failure> {
-    std::env::current_exe().map_err(|error| {
-        Failure::new(ErrorCode::InternalError, format!("the path of this program cannot be found: {error}"))
-    })
 }

@@ -209,6 +209,7 @@ codes! {
     MeshRequired => "mesh_required", INVALID_ARGUMENT, 400, final, USAGE, "Several meshes are joined; name one";
     StateDirUnusable => "state_dir_unusable", FAILED_PRECONDITION, 500, final, CONFIG, "The state directory cannot be used";
     SocketPathTooLong => "socket_path_too_long", FAILED_PRECONDITION, 500, final, CONFIG, "The socket's path is longer than the system allows";
+    FaketimeMissing => "faketime_missing", FAILED_PRECONDITION, 501, final, OTHER, "The library that moves a clock is missing";
     ListenFailed => "listen_failed", UNAVAILABLE, 503, final, CONFIG, "A socket could not be bound";
     KeyUnreadable => "key_unreadable", FAILED_PRECONDITION, 500, final, KEY_UNREADABLE, "The key file is missing a part or damaged";
     OutboxCorrupt => "outbox_corrupt", DATA_LOSS, 500, final, OUTBOX_CORRUPT, "The outbox database is damaged";

@@ -1,8 +1,8 @@
 //! The integration tests: the real binary, seen from outside.
 //!
 //! Folders follow the product: `broker` speaks raw frames to a broker,
-//! `cli` types commands and reads what they say, `process` looks at files and
-//! exit codes, `outbox` and `inbox` at what the daemon keeps, `upgrade` at what
+//! `cli` types commands and reads what they say, `dev` runs throw-away meshes,
+//! `process` looks at files and exit codes, `outbox` and `inbox` at what the daemon keeps, `upgrade` at what
 //! earlier versions kept, `roster` at whom it trusts, `api` at its local
 //! surface, `topics` at who reads what is posted and `hostile_topics` at what a
 //! daemon takes from brokers and members that lie about it, `faults` kills
@@ -20,6 +20,7 @@
 mod api;
 mod broker;
 mod cli;
+mod dev;
 mod failures;
 mod faults;
 mod hooks;

@@ -13,7 +13,7 @@ pub(in crate::cli) mod outbox;
 mod recover;
 mod sent;
 mod status;
-mod up;
+pub(in crate::cli) mod up;
 
 use serde_json::json;
 

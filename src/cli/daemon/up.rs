@@ -54,6 +54,9 @@ pub(in crate::cli) struct Args {
     /// Started by this command itself, without a terminal
     #[arg(long, hide = true, requires = "foreground")]
     detached: bool,
+    /// Started by `claudemesh dev`: ends when that process does
+    #[arg(long, value_name = "PID", hide = true, requires = "foreground")]
+    parent_pid: Option<u32>,
 }
 
 /// A daemon that answers.
@@ -72,6 +75,9 @@ pub(super) fn run(args: Args, context: &Context, output: &mut Output) -> Result<
     if args.foreground {
         if args.detached {
             process::leave_session()?;
+        }
+        if let Some(parent) = args.parent_pid {
+            process::end_with(parent)?;
         }
         return super::foreground::run(root, mesh, args.name, output);
     }
@@ -124,9 +130,11 @@ pub(super) async fn start(context: &Context, root: &Root, mesh: &str, name: Opti
     let mut child = process::spawn_self(&arguments, root, &printed)?;
     let pid = child.id();
 
+    let who = format!("the daemon of mesh {mesh:?}");
+    let why = format!("claudemesh daemon logs --mesh {mesh}");
     let deadline = context.clock.monotonic() + READY_LIMIT;
     loop {
-        if let Some(failure) = ended(&mut child, mesh, &printed)? {
+        if let Some(failure) = ended(&mut child, &who, &why, &printed)? {
             return Err(failure);
         }
         if is_ready(&state.sock()).await {
@@ -168,12 +176,17 @@ fn check(root: &Root, mesh: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The failure of a daemon that has ended instead of starting: its own words and
-/// its own exit code.
-fn ended(child: &mut Child, mesh: &str, printed: &std::path::Path) -> Result<Option<Failure>, Failure> {
+/// The failure of a process that has ended instead of starting: its own words and
+/// its own exit code. `why` shows more where it said nothing.
+pub(in crate::cli) fn ended(
+    child: &mut Child,
+    who: &str,
+    why: &str,
+    printed: &std::path::Path,
+) -> Result<Option<Failure>, Failure> {
     let status = child
         .try_wait()
-        .map_err(|error| Failure::new(ErrorCode::InternalError, format!("cannot watch the new daemon: {error}")))?;
+        .map_err(|error| Failure::new(ErrorCode::InternalError, format!("cannot watch {who}: {error}")))?;
     let Some(status) = status else { return Ok(None) };
     let code = status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != exit::OK);
     let words = process::written(printed);
@@ -182,12 +195,12 @@ fn ended(child: &mut Child, mesh: &str, printed: &std::path::Path) -> Result<Opt
         private_file::write_atomic(printed, b"(nothing)\n", private_file::PRIVATE)?;
     }
     let (known, what) = match last_code(&words) {
-        Some(known) => (known, format!("the daemon of mesh {mesh:?} did not start")),
-        None => (ErrorCode::InternalError, format!("the daemon of mesh {mesh:?} did not start ({status})")),
+        Some(known) => (known, format!("{who} did not start")),
+        None => (ErrorCode::InternalError, format!("{who} did not start ({status})")),
     };
     let mut failure = Failure::new(known, what).with_exit(code.unwrap_or(exit::OTHER));
     if words.is_empty() {
-        failure = failure.next(format!("see why: claudemesh daemon logs --mesh {mesh}"));
+        failure = failure.next(format!("see why: {why}"));
     } else {
         failure = failure.next(safe_lines(&words));
     }
@@ -202,7 +215,8 @@ fn last_code(words: &str) -> Option<ErrorCode> {
     failure.lines().find_map(code)
 }
 
-async fn is_ready(socket: &std::path::Path) -> bool {
+/// Whether a daemon answers over the socket.
+pub(in crate::cli) async fn is_ready(socket: &std::path::Path) -> bool {
     let Ok(client) = Client::over_socket(socket).await else { return false };
     match client.control().get_health(call_within(Duration::from_secs(2), GetHealthRequest {})).await {
         // Degraded is an answer, too: what is wrong is the status's business.

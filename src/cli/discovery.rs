@@ -3,7 +3,8 @@
 //! The order is the same in every SDK: an explicit argument,
 //! `CLAUDEMESH_DAEMON_SOCK`, `CLAUDEMESH_ADDR` with `CLAUDEMESH_TOKEN_FILE`,
 //! `CLAUDEMESH_MESH`, `.claudemesh/mesh` in the working directory or above, the
-//! only running daemon. TCP is used only when it was asked for.
+//! only running daemon. TCP is used only when it was asked for. What is empty is
+//! not given. `sdk/conformance/discovery.json` has it as cases.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -17,7 +18,7 @@ use crate::domain::error_code::ErrorCode;
 use crate::membership::config_json::ConfigJson;
 use crate::membership::names::check_slug;
 
-/// The longest `.claudemesh/mesh` that is read: a slug and white space.
+/// So much of `.claudemesh/mesh` is read: its first line is a slug and white space.
 const MAX_MESH_FILE: u64 = 256;
 
 /// The explicit arguments of commands that talk to a daemon.
@@ -52,10 +53,11 @@ pub enum Address {
 
 /// Finds the daemon.
 pub fn find(args: &DaemonArgs, source: &dyn Source, cwd: &Path) -> Result<Address, Failure> {
-    if let Some(path) = &args.socket {
+    let explicit = args.mesh.as_deref().filter(|mesh| !mesh.is_empty());
+    if let Some(path) = args.socket.as_ref().filter(|path| !path.as_os_str().is_empty()) {
         return Ok(Address::Socket { path: path.clone(), mesh: None });
     }
-    if args.mesh.is_none() {
+    if explicit.is_none() {
         if let Some(path) = source.var("CLAUDEMESH_DAEMON_SOCK") {
             return Ok(Address::Socket { path: path.into(), mesh: None });
         }
@@ -64,7 +66,7 @@ pub fn find(args: &DaemonArgs, source: &dyn Source, cwd: &Path) -> Result<Addres
         }
     }
     let root = Root::find(source)?;
-    let mesh = match named_mesh(args.mesh.as_deref(), source, cwd)? {
+    let mesh = match named_mesh(explicit, source, cwd)? {
         Some(mesh) => mesh,
         None => the_only_running(&root)?,
     };
@@ -134,19 +136,21 @@ fn the_only_running(root: &Root) -> Result<String, Failure> {
 
 fn tcp(address: &str, token_file: Option<String>) -> Result<Address, Failure> {
     let authority = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
-    let usable = authority.parse::<http::uri::Authority>().is_ok_and(|authority| authority.port_u16().is_some());
+    let usable = authority
+        .parse::<http::uri::Authority>()
+        .is_ok_and(|authority| !authority.host().is_empty() && authority.port_u16().is_some_and(|port| port > 0));
     if !usable || authority.contains('@') {
-        return Err(Failure::new(ErrorCode::ConfigInvalid, format!("CLAUDEMESH_ADDR={address} is no address"))
+        return Err(Failure::new(ErrorCode::InvalidArgument, format!("CLAUDEMESH_ADDR={address} is no address"))
             .next("write host:port, such as 127.0.0.1:47910"));
     }
     match token_file {
         Some(file) => Ok(Address::Tcp { authority: authority.to_owned(), token_file: file.into() }),
-        None => Err(Failure::new(ErrorCode::ConfigInvalid, "CLAUDEMESH_ADDR is set without CLAUDEMESH_TOKEN_FILE")
+        None => Err(Failure::new(ErrorCode::InvalidArgument, "CLAUDEMESH_ADDR is set without CLAUDEMESH_TOKEN_FILE")
             .next("set it to the path of the daemon's local_token")),
     }
 }
 
-/// The content of `.claudemesh/mesh` here or above, and the file's path.
+/// The first line of `.claudemesh/mesh` here or above, and the file's path.
 fn mesh_of_directory(cwd: &Path) -> Result<Option<(String, PathBuf)>, Failure> {
     for directory in cwd.ancestors() {
         let path = directory.join(".claudemesh").join("mesh");
@@ -155,9 +159,11 @@ fn mesh_of_directory(cwd: &Path) -> Result<Option<(String, PathBuf)>, Failure> {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
             Err(error) => return Err(unreadable(&path, &error)),
         };
-        let mut text = String::new();
-        file.take(MAX_MESH_FILE).read_to_string(&mut text).map_err(|error| unreadable(&path, &error))?;
-        return Ok(Some((text.trim().to_owned(), path)));
+        let mut text = Vec::new();
+        file.take(MAX_MESH_FILE).read_to_end(&mut text).map_err(|error| unreadable(&path, &error))?;
+        // What is no text is no slug either.
+        let text = String::from_utf8_lossy(&text);
+        return Ok(Some((text.lines().next().unwrap_or_default().trim().to_owned(), path)));
     }
     Ok(None)
 }
@@ -169,7 +175,11 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::fs;
+
+    use clap::Parser as _;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::config::source::MapSource;
@@ -186,9 +196,6 @@ mod tests {
             let root = dir.path().join("root").display().to_string();
             Self { dir, source: MapSource([("CLAUDEMESH_HOME".to_owned(), root)].into()) }
         }
-        fn set(&mut self, name: &str, value: &str) {
-            self.source.0.insert(name.to_owned(), value.to_owned());
-        }
         fn root(&self) -> Root {
             Root::find(&self.source).unwrap()
         }
@@ -204,35 +211,104 @@ mod tests {
             fs::create_dir_all(self.root().state_dir(mesh).path()).unwrap();
             InstanceLock::acquire(&self.root().state_dir(mesh).lock()).unwrap()
         }
-        fn socket(&self, mesh: &str) -> Address {
-            Address::Socket { path: self.root().state_dir(mesh).sock(), mesh: Some(mesh.to_owned()) }
+    }
+
+    /// One case of the file that the SDKs run, too; `discovery.md` beside it says
+    /// what the fields are.
+    #[derive(serde::Deserialize)]
+    struct Case {
+        id: String,
+        #[serde(default)]
+        daemons: BTreeMap<String, String>,
+        #[serde(default)]
+        files: BTreeMap<String, String>,
+        #[serde(default)]
+        env: BTreeMap<String, String>,
+        #[serde(default)]
+        cwd: Option<String>,
+        #[serde(default)]
+        args: BTreeMap<String, String>,
+        expect: Value,
+    }
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    }
+
+    /// Runs a case: what was found, in the form of `expect`, and the words of a
+    /// failure.
+    fn found(case: &Case) -> (Value, String) {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |text: &str| text.replace("${TMP}", dir.path().to_str().unwrap());
+        let mut locks = Vec::new();
+        for (path, state) in &case.daemons {
+            let path = dir.path().join(path);
+            fs::create_dir_all(&path).unwrap();
+            match state.as_str() {
+                "running" => locks.push(InstanceLock::acquire(&path.join("lock")).unwrap()),
+                "stopped" => drop(InstanceLock::acquire(&path.join("lock")).unwrap()),
+                _ => assert_eq!(state, "no_lock"),
+            }
+        }
+        for (path, content) in &case.files {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        let cwd = dir.path().join(case.cwd.as_deref().unwrap_or("work"));
+        fs::create_dir_all(&cwd).unwrap();
+        let mut source = MapSource(case.env.iter().map(|(name, value)| (name.clone(), at(value))).collect());
+        source.0.insert("HOME".to_owned(), dir.path().join("home").display().to_string());
+        let line = case.args.iter().map(|(name, value)| format!("--{name}={}", at(value)));
+        let result = match Line::try_parse_from(std::iter::once("claudemesh".to_owned()).chain(line)) {
+            Ok(line) => find(&line.daemon, &source, &cwd),
+            Err(error) => Err(crate::cli::usage::failure(&error).unwrap()),
+        };
+        let back = |path: &Path| path.to_str().unwrap().replace(dir.path().to_str().unwrap(), "${TMP}");
+        match result {
+            Ok(Address::Socket { path, .. }) => (json!({ "kind": "unix", "path": back(&path) }), String::new()),
+            Ok(Address::Tcp { authority, token_file }) => {
+                (json!({ "kind": "tcp", "address": authority, "token_file": back(&token_file) }), String::new())
+            }
+            Err(failure) => {
+                // A line whose arguments contradict each other, and a mesh that the
+                // SDKs know nothing about.
+                let code = match failure.code() {
+                    "usage_error" => "invalid_argument",
+                    "mesh_not_joined" => "daemon_not_running",
+                    code => code,
+                };
+                (json!({ "error": code }), failure.to_string())
+            }
         }
     }
 
     #[test]
-    fn each_source_wins_over_those_below_it() {
-        let mut home = Home::new();
-        let _one = home.run("running");
-        assert_eq!(home.find(None).unwrap(), home.socket("running"));
-        fs::create_dir_all(home.work().join("../.claudemesh")).unwrap();
-        fs::write(home.work().join("../.claudemesh/mesh"), " project\n").unwrap();
-        assert_eq!(home.find(None).unwrap(), home.socket("project"));
-        home.set("CLAUDEMESH_MESH", "variable");
-        assert_eq!(home.find(None).unwrap(), home.socket("variable"));
-        home.set("CLAUDEMESH_ADDR", "http://127.0.0.1:47910/");
-        home.set("CLAUDEMESH_TOKEN_FILE", "/t");
-        let tcp = Address::Tcp { authority: "127.0.0.1:47910".to_owned(), token_file: "/t".into() };
-        assert_eq!(home.find(None).unwrap(), tcp);
-        home.set("CLAUDEMESH_DAEMON_SOCK", "/s");
-        assert_eq!(home.find(None).unwrap(), Address::Socket { path: "/s".into(), mesh: None });
-        assert_eq!(home.find(Some("given")).unwrap(), home.socket("given"));
-        let args = DaemonArgs { mesh: None, socket: Some("/x".into()) };
-        let found = find(&args, &home.source, Path::new("/")).unwrap();
-        assert_eq!(found, Address::Socket { path: "/x".into(), mesh: None });
+    fn the_daemon_is_found_as_the_sdks_find_it() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk/conformance/discovery.json");
+        let mut file: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        let cases: Vec<Case> = serde_json::from_value(file["cases"].take()).unwrap();
+        // Arguments that no command has.
+        let has_all = |case: &&Case| !["address", "token", "token_file"].iter().any(|arg| case.args.contains_key(*arg));
+        let mut count = 0;
+        for case in cases.iter().filter(has_all) {
+            let (found, words) = found(case);
+            let mut expected = case.expect.clone();
+            if let Some(names) = expected.as_object_mut().and_then(|expected| expected.remove("names")) {
+                for name in names.as_array().unwrap() {
+                    assert!(words.contains(name.as_str().unwrap()), "{}: {words}", case.id);
+                }
+            }
+            assert_eq!(found, expected, "{}: {words}", case.id);
+            count += 1;
+        }
+        assert!(count > 40, "{count} cases");
     }
 
     #[test]
-    fn without_a_hint_exactly_one_daemon_must_run() {
+    fn without_a_hint_it_is_said_what_to_do() {
         let home = Home::new();
         let none = home.find(None).unwrap_err();
         assert_eq!(none.code(), "mesh_not_joined");
@@ -240,19 +316,6 @@ mod tests {
         let _two = home.run("two");
         let two = home.find(None).unwrap_err();
         assert_eq!((two.code(), two.exit()), ("mesh_required", 2));
-        assert!(two.to_string().contains("one, two"), "{two}");
-    }
-
-    #[test]
-    fn tcp_needs_a_port_and_a_token() {
-        let mut home = Home::new();
-        home.set("CLAUDEMESH_ADDR", "127.0.0.1:1");
-        assert_eq!(home.find(None).unwrap_err().code(), "config_invalid");
-        home.set("CLAUDEMESH_TOKEN_FILE", "/t");
-        for wrong in ["localhost", "https://x:1", "a b:1", "user@x:1"] {
-            home.set("CLAUDEMESH_ADDR", wrong);
-            assert!(home.find(None).is_err(), "{wrong}");
-        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ MESSAGE = {"id", "priority", "meta", "reply_to", "mentions", "allow_unencrypted"
 PLACE = {"socket", "address", "token_file", "token", "mesh"}
 # What each op takes. Those of the runner first.
 RUNNER_OPS = {
-    "connect": PLACE | {"name", "env", "cwd"},
+    "connect": PLACE | {"name", "env", "cwd", "unprivileged"},
     "close": set(),
     "send": MESSAGE | {"to", "text", "wait", "timeout"},
     "post": MESSAGE | {"topic", "text", "wait", "timeout"},
@@ -50,7 +50,7 @@ HARNESS_OPS = {
     "chmod": {"path", "mode"},
     "mkdir": {"path"},
     "lock": {"path"},
-    "listen": {"path", "owner"},
+    "listen": {"path", "mode"},
     "check": {"value", "distinct"},
 }
 OPS = RUNNER_OPS | HARNESS_OPS
@@ -168,7 +168,7 @@ def check_fake(fake):
 def check_pattern(pattern):
     if isinstance(pattern, dict):
         for key, value in pattern.items():
-            if key.startswith("$") and not key.startswith("${") and key not in MATCHERS:
+            if key.startswith("$") and not key.startswith("${") and key not in MATCHERS | {"$times"}:
                 yield f"unknown matcher {key}"
             if key not in ("$match", "$eq"):
                 yield from check_pattern(value)

@@ -59,16 +59,17 @@ class Relay:
                 return
             back_reader, back_writer = await asyncio.open_unix_connection(self.backend)
             self.transports.add(back_writer.transport)
-            await asyncio.gather(self.pump(reader, back_writer), self.pump(back_reader, writer))
+            number = self.fake.connections
+            await asyncio.gather(self.pump(number, reader, back_writer), self.pump(number, back_reader, writer))
         except (OSError, asyncio.CancelledError):
             pass
         finally:
             writer.transport.abort()
             self.tasks.discard(task)
 
-    async def pump(self, reader, writer):
+    async def pump(self, number, reader, writer):
         while data := await reader.read(1 << 16):
-            while self.fake.conf["connections"] == "stalled":
+            while number <= self.fake.stalled:
                 await asyncio.sleep(0.02)
             writer.write(data)
             await writer.drain()
@@ -105,7 +106,9 @@ class Fake:
         self.set(conf)
         self.calls = []
         self.connections = 0
-        self.streams = 0
+        self.streams = self.open_streams = 0
+        # Connections up to this number are stalled.
+        self.stalled = 0
         self.sends = {}
         self.servers, self.relays = [], []
         self.port = None
@@ -262,7 +265,11 @@ class Fake:
 
         async def sends(_, context):
             self.streams += 1
-            await self.send_stream(method, self.streams, context)
+            self.open_streams += 1
+            try:
+                await self.send_stream(method, self.streams, context)
+            finally:
+                self.open_streams -= 1
 
         async def behaviour(request, context):
             run = {"StreamEvents": events, "SendStream": sends}.get(method.name, unary)
@@ -318,7 +325,7 @@ class Fake:
             raise Break
         if then == "stall":
             await asyncio.sleep(0.3)
-            self.conf["connections"] = "stalled"
+            self.stalled = self.connections
         await asyncio.sleep(3600)
 
     async def send_stream(self, method, stream, context):
@@ -426,11 +433,16 @@ class Commands:
             return {"fake": number, "member": await fake.new()}
         fake = self.fakes[command.pop("fake")]
         if do == "seen":
-            return {"calls": fake.calls, "connections": fake.connections, "streams": fake.streams}
+            wanted = command.get("method")
+            calls = [call for call in fake.calls if wanted in (None, call["method"])]
+            streams = {"streams": fake.streams, "open_streams": fake.open_streams}
+            return {"calls": calls, "count": len(calls), "connections": fake.connections, **streams}
         if do == "set":
             fake.set(command)
         elif do == "break":
             fake.cut()
+        elif do == "stall":
+            fake.stalled = fake.connections
         elif do in ("stop", "start", "end"):
             await getattr(fake, do)()
         else:

@@ -1,5 +1,7 @@
 """The patterns and values of cases; README.md describes them."""
 
+import collections
+import collections.abc
 import datetime
 import os
 import re
@@ -20,7 +22,7 @@ def path(value, dotted):
     for name in dotted.split(".") if dotted != "." else ():
         if isinstance(value, list) and re.fullmatch(r"-?\d+", name):
             value = value[int(name)] if -len(value) <= int(name) < len(value) else MISSING
-        elif isinstance(value, dict):
+        elif isinstance(value, collections.abc.Mapping):
             value = value.get(name, MISSING)
         else:
             return MISSING
@@ -43,6 +45,9 @@ def _made(name):
 
 def fill(value, variables):
     """The value with its `${...}` replaced."""
+    if isinstance(value, dict) and "$times" in value:
+        numbers = range(1, value["$times"] + 1)
+        return [fill(value["of"], collections.ChainMap({"i": i}, variables)) for i in numbers]
     if isinstance(value, dict):
         return {fill(key, variables): fill(item, variables) for key, item in value.items()}
     if isinstance(value, list):

@@ -20,7 +20,9 @@ from patterns import MISSING, fill, mismatch, path as part_of, show
 from processes import Ended, Mesh, Program, clean_environment
 
 HERE = pathlib.Path(__file__).resolve().parent
+# Seconds for what is around a case: meshes, runners.
 MARGIN = 30
+WITHOUT_PRIVILEGE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
 
 
 class Failed(Exception):
@@ -71,8 +73,11 @@ class Runner:
     def environment(self, **variables):
         return clean_environment(CLAUDEMESH_BIN=self.options.binary, **variables)
 
-    async def program(self, env=None, cwd=None):
-        return await Program.start(f"the runner {self.name}", self.command, self.environment(**(env or {})), cwd, 180)
+    async def program(self, env=None, cwd=None, unprivileged=False):
+        # The superuser may use every file, unless this is taken from it.
+        prefix = WITHOUT_PRIVILEGE if unprivileged and os.getuid() == 0 else []
+        command = [*prefix, *self.command]
+        return await Program.start(f"the runner {self.name}", command, self.environment(**(env or {})), cwd, 180)
 
     async def take(self):
         while self.idle:
@@ -265,10 +270,10 @@ class CaseRun:
 
     async def connect(self, args):
         name = args.pop("name")
-        env, cwd = args.pop("env", None), args.pop("cwd", None)
+        own = {key: args.pop(key) for key in ("env", "cwd", "unprivileged") if key in args}
         program = self.program
-        if env is not None or cwd is not None:
-            program = await self.runner.program(env, cwd)
+        if own:
+            program = await self.runner.program(**own)
             self.programs.append(program)
         client = f"{self.variables['case']}-{name}-{len(self.clients)}"
         kind, value = self.split(await program.ask(op="connect", client=client, args=args))
@@ -356,9 +361,8 @@ class CaseRun:
         listener.bind(args["path"])
         listener.listen()
         self.open_files.append(listener)
-        if "owner" in args:
-            os.chown(args["path"], args["owner"], -1)
-            os.chmod(args["path"], 0o600)
+        if "mode" in args:
+            os.chmod(args["path"], int(args["mode"], 8))
         return {}
 
     async def do_check(self, step, args, variables, where):

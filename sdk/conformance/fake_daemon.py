@@ -435,8 +435,14 @@ class Commands:
         if do == "seen":
             wanted = command.get("method")
             calls = [call for call in fake.calls if wanted in (None, call["method"])]
-            streams = {"streams": fake.streams, "open_streams": fake.open_streams}
-            return {"calls": calls, "count": len(calls), "connections": fake.connections, **streams}
+            return {
+                "calls": calls,
+                "count": len(calls),
+                "connections": fake.connections,
+                "open_connections": sum(len(relay.tasks) for relay in fake.relays),
+                "streams": fake.streams,
+                "open_streams": fake.open_streams,
+            }
         if do == "set":
             fake.set(command)
         elif do == "break":

@@ -383,7 +383,7 @@ class Failure(Exception):
             "code": error.get("code", ""),
             "message": error.get("message", "as the case says"),
             "metadata": {**({"client_message_id": id} if id else {}), **error.get("metadata", {})},
-            "retryable": error.get("grpc") in (8, 14),
+            "retryable": error.get("grpc") in (4, 8, 14),
             "retry_after_ms": int(error.get("retry_after", 0) * 1000),
             "grpc_code": error.get("grpc", 2),
             "candidates": error.get("candidates", []),

@@ -47,7 +47,7 @@ def fill(value, variables):
     """The value with its `${...}` replaced."""
     if isinstance(value, dict) and "$times" in value:
         numbers = range(1, value["$times"] + 1)
-        return [fill(value["of"], collections.ChainMap({"i": i}, variables)) for i in numbers]
+        return [fill(value["of"], collections.ChainMap({"i": str(i)}, variables)) for i in numbers]
     if isinstance(value, dict):
         return {fill(key, variables): fill(item, variables) for key, item in value.items()}
     if isinstance(value, list):
@@ -81,8 +81,8 @@ def mismatch(pattern, value, where="it"):
                 return problem
         return None
     if isinstance(pattern, dict):
-        if value is MISSING and not pattern:
-            return f"{where} is missing"
+        if not pattern and (value is MISSING or value is None):
+            return None
         if not isinstance(value, dict):
             return f"{where} is {show(value)}, not an object"
         for key, item in pattern.items():

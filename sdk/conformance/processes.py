@@ -61,6 +61,7 @@ class Program:
                 self.ready.set_result(message)
             elif (future := self.waiting.pop(id, None)) and not future.done():
                 future.set_result(message)
+        self.process.stdin.close()
         ended = Ended(problem or f"{self.name} ended{self.last_words()}")
         for future in [self.ready, *self.waiting.values()]:
             if not future.done():
@@ -76,8 +77,8 @@ class Program:
 
     def send(self, **message):
         """The id under which the answer comes, and the answer to wait for."""
-        if self.gone:
-            raise self.gone
+        if self.gone or self.process.stdin.is_closing():
+            raise self.gone or Ended(f"{self.name} is ending")
         id = next(self.ids)
         future = self.waiting[id] = asyncio.get_running_loop().create_future()
         self.process.stdin.write(json.dumps({"id": id, **message}).encode() + b"\n")

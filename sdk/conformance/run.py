@@ -116,7 +116,7 @@ class CaseRun:
 
     def __init__(self, case, runner, transport):
         self.case, self.runner, self.transport = case, runner, transport
-        self.clients, self.background, self.programs, self.open_files = {}, {}, [], []
+        self.clients, self.failed, self.background, self.programs, self.open_files = {}, {}, {}, [], []
         self.mesh = self.fake = self.program = None
         self.own_mesh = False
         self.variables = {"case": "c" + uuid.uuid4().hex[:12], "transport": transport}
@@ -249,10 +249,18 @@ class CaseRun:
         if op in case_files.HARNESS_OPS:
             return "result", await getattr(self, f"do_{op}")(step, args, variables, where)
         if op == "connect":
-            return await self.connect(args)
+            name = args.pop("name")
+            kind, value = await self.connect(name, args)
+            if kind == "result" or "error" in step:
+                return kind, value
+            # When an SDK looks for the daemon, now or at the first call, is its own affair.
+            self.failed[name] = value
+            return "result", {}
         user = fill(step.get("as", self.default), variables)
+        if user in self.failed:
+            return "error", self.failed[user]
         if user not in self.clients:
-            kind, value = await self.connect({"name": user, **self.place(user)})
+            kind, value = await self.connect(user, self.place(user))
             if kind == "error":
                 return kind, value
         program, client = self.clients[user]
@@ -268,8 +276,7 @@ class CaseRun:
             return {"socket": member["socket"]}
         return {"address": member["address"], "token_file": member["token_file"]}
 
-    async def connect(self, args):
-        name = args.pop("name")
+    async def connect(self, name, args):
         own = {key: args.pop(key) for key in ("env", "cwd", "unprivileged") if key in args}
         program = self.program
         if own:
@@ -279,8 +286,6 @@ class CaseRun:
         kind, value = self.split(await program.ask(op="connect", client=client, args=args))
         if kind == "result":
             self.clients[name] = program, client
-        elif program is not self.program:
-            self.clients.pop(name, None)
         return kind, value
 
     @staticmethod
@@ -309,7 +314,7 @@ class CaseRun:
 
     async def do_parallel(self, step, args, variables, where):
         tasks = (
-            self.judged(inner, variables, f"{where} {number} ({inner['op']})", None)
+            self.judged(inner, variables, f"{where} > {number} ({inner['op']})", None)
             for number, inner in enumerate(step["steps"], 1)
         )
         await gather(tasks)
@@ -317,7 +322,8 @@ class CaseRun:
 
     async def do_repeat(self, step, args, variables, where):
         async def once(i):
-            await self.steps(step["steps"], collections.ChainMap({"i": i}, variables), f"{where} {i}.")
+            inner = collections.ChainMap({"i": str(i)}, variables)
+            await self.steps(step["steps"], inner, f"{where.removeprefix('step ')} > {i}.")
 
         if args.get("parallel"):
             await gather(once(i) for i in range(1, args["times"] + 1))

@@ -89,7 +89,7 @@ def members(case):
         return []
     if mesh == "shared":
         return ["alice", "bob", "carol"]
-    return ["alice", "bob"] if mesh == "fresh" else mesh.get("members", ["alice", "bob"])
+    return mesh.get("members", ["alice", "bob"]) if isinstance(mesh, dict) else ["alice", "bob"]
 
 
 def runs(case, runner):

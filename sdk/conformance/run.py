@@ -514,9 +514,13 @@ async def main():
     if options.report:
         options.report.write_text(json.dumps(report, indent=1) + "\n")
     table(report)
-    failures = [(name, result) for name, results in report.items() for result in results if result["outcome"] == "fail"]
-    for name, result in failures:
-        print(f"fail: {name} {result['transport']} {result['id']}: {result['failure']}")
+    failures = collections.defaultdict(list)
+    for name, results in report.items():
+        for result in results:
+            if result["outcome"] == "fail":
+                failures[name, result["failure"]].append(f"{result['transport']} {result['id']}")
+    for (name, failure), cases in failures.items():
+        print(f"fail: {name} {', '.join(cases[:3])}{f' and {len(cases) - 3} more' if len(cases) > 3 else ''}: {failure}")
     return 1 if failures else 0
 
 

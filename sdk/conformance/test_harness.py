@@ -85,6 +85,13 @@ class Files(unittest.TestCase):
         self.assertEqual(problems, [])
         self.assertGreaterEqual(len(found), 150)
 
+    def test_each_code_has_a_case(self):
+        table = json.loads((HERE.parent / "errors.json").read_text())
+        steps = [step for case in cases.load(HERE / "cases")[0] for step in case["steps"]]
+        expected = [step["error"].get("code") for step in steps if "type" in step.get("error", {})]
+        missing = [code["code"] for code in table["codes"] if code["code"] not in expected]
+        self.assertEqual(missing, [], "to be added to cases/error.json")
+
     def test_mistakes_are_found(self):
         self.assertEqual(self.problems(), [])
         for changes in (

@@ -329,7 +329,6 @@ class Fake:
         await asyncio.sleep(3600)
 
     async def send_stream(self, method, stream, context):
-        send = protos.METHODS["Send"]
         lock = asyncio.Lock()
         tasks = set()
 

@@ -38,7 +38,7 @@ def _made(name):
     if match := re.fullmatch(r"seq:(\d+)", name):
         return list(range(1, int(match[1]) + 1))
     if match := re.fullmatch(r"now([+-]\d+)?", name):
-        moment = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=int(match[1] or 0))
+        moment = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=int(match[1] or 0))
         return moment.isoformat().replace("+00:00", "Z")
     return MISSING
 
@@ -109,7 +109,9 @@ def _matcher(name, argument, value, where):
         return None if ok else f"{where} is {show(value)}, {what}"
 
     if name == "$any":
-        return unless(value is not MISSING and value not in (None, "", 0, [], {}) and value is not False, "not anything")
+        return unless(
+            value is not MISSING and value not in (None, "", 0, [], {}) and value is not False, "not anything"
+        )
     if name == "$absent":
         return unless(value is MISSING or value is None, "and should not be there")
     if name == "$match":

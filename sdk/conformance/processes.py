@@ -43,7 +43,7 @@ class Program:
         program = cls(process, errors, name)
         try:
             program.hello = await asyncio.wait_for(asyncio.shield(program.ready), ready_within)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             await program.end()
             raise Ended(f"{name} was not ready within {ready_within} s{program.last_words()}") from None
         return program
@@ -92,7 +92,7 @@ class Program:
         self.process.stdin.close()
         try:
             await asyncio.wait_for(self.process.wait(), 5)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             pass
         try:
             os.killpg(self.process.pid, signal.SIGKILL)

@@ -16,7 +16,8 @@ import time
 import uuid
 
 import cases as case_files
-from patterns import MISSING, fill, mismatch, path as part_of, show
+from patterns import MISSING, fill, mismatch, show
+from patterns import path as part_of
 from processes import Ended, Mesh, Program, clean_environment
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -24,7 +25,11 @@ HERE = pathlib.Path(__file__).resolve().parent
 ONLY_OF_SDKS = {"type", "grpc_code", "url", "client_message_id"}
 # Seconds for what is around a case: meshes, runners.
 MARGIN = 30
-WITHOUT_PRIVILEGE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+WITHOUT_PRIVILEGE = [
+    "setpriv",
+    "--bounding-set=-dac_override,-dac_read_search",
+    "--inh-caps=-dac_override,-dac_read_search",
+]
 
 
 class Failed(Exception):
@@ -130,7 +135,7 @@ class CaseRun:
         try:
             await asyncio.wait_for(self.whole(), self.case.get("timeout", 60))
             intact = True
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise Failed(f"took longer than {self.case.get('timeout', 60)} s, at {self.at}") from None
         except Failed:
             # A failed call leaves the program as good as it was.
@@ -177,7 +182,7 @@ class CaseRun:
             closing = asyncio.gather(*(self.program.ask(op="close", client=name, args={}) for name in names))
             try:
                 await asyncio.wait_for(closing, 10)
-            except (asyncio.TimeoutError, Ended):
+            except (TimeoutError, Ended):
                 intact = False
         if self.program:
             if intact:
@@ -400,7 +405,7 @@ async def run_case(case, runner, transport):
         await asyncio.wait_for(CaseRun(case, runner, transport).run(), case.get("timeout", 60) + MARGIN)
     except (Failed, Ended) as problem:
         failure = str(problem)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         failure = "could not be ended"
     outcome = "pass" if failure is None else "fail"
     took = round(time.monotonic() - start, 3)
@@ -502,7 +507,9 @@ async def main():
             raise SystemExit("no case has such an id")
 
     if not options.binary and any("fake" not in case for case in cases):
-        raise SystemExit("CLAUDEMESH_BIN has to be the path of the binary; only cases with a fake daemon run without it")
+        raise SystemExit(
+            "CLAUDEMESH_BIN has to be the path of the binary; only cases with a fake daemon run without it"
+        )
 
     fakes, report = Fakes(), {}
     try:
@@ -520,7 +527,9 @@ async def main():
             if result["outcome"] == "fail":
                 failures[name, result["failure"]].append(f"{result['transport']} {result['id']}")
     for (name, failure), cases in failures.items():
-        print(f"fail: {name} {', '.join(cases[:3])}{f' and {len(cases) - 3} more' if len(cases) > 3 else ''}: {failure}")
+        print(
+            f"fail: {name} {', '.join(cases[:3])}{f' and {len(cases) - 3} more' if len(cases) > 3 else ''}: {failure}"
+        )
     return 1 if failures else 0
 
 

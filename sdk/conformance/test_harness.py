@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import re
 import subprocess
 import sys
 import tempfile
@@ -65,7 +64,9 @@ class Patterns(unittest.TestCase):
 
     def test_values(self):
         variables = {"list": [1, {"a": "x"}], "name": "n"}
-        self.assertEqual(fill({"${name}": ["${list}", "<${list.1.a}>", "${list.0}"]}, variables), {"n": [[1, {"a": "x"}], "<x>", 1]})
+        self.assertEqual(
+            fill({"${name}": ["${list}", "<${list.1.a}>", "${list.0}"]}, variables), {"n": [[1, {"a": "x"}], "<x>", 1]}
+        )
         self.assertEqual(fill({"$times": 2, "of": "${i}-${name}"}, variables), ["1-n", "2-n"])
         self.assertEqual(fill("${repeat:ab:3}", {}), "ababab")
         self.assertRegex(ulid(), "^[0-7][0-9A-HJKMNP-TV-Z]{25}$")
@@ -131,37 +132,50 @@ class Run(unittest.TestCase):
                 runner.chmod(0o755)
             directory = pathlib.Path(root) / "cases"
             directory.mkdir()
-            case = {"id": "x.a", "title": "t", "fake": {}, "timeout": 3, "transports": ["unix"], "steps": [{"op": "health"}]}
+            case = {
+                "id": "x.a",
+                "title": "t",
+                "fake": {},
+                "timeout": 3,
+                "transports": ["unix"],
+                "steps": [{"op": "health"}],
+            }
             (directory / "x.json").write_text(json.dumps([case]))
             command = [sys.executable, HERE / "run.py", "--sdk-root", root, "--cases", directory, "--runner", "go"]
             done = subprocess.run(command, capture_output=True, text=True, timeout=120)
             return done.returncode, done.stdout + done.stderr
 
+    # The place for what a runner does before it answers.
     ANSWERS = """
 import json, sys
 print(json.dumps({"ready": True}), flush=True)
 for line in sys.stdin:
     request = json.loads(line)
+    BEFORE
     print(json.dumps({"id": request["id"], **ANSWER}), flush=True)
 """
 
+    def answering(self, answer, before="pass"):
+        return self.ANSWERS.replace("ANSWER", answer).replace("BEFORE", before)
+
     def test_outcomes(self):
-        answer = self.ANSWERS.replace("ANSWER", '{"result": {}}')
-        code, text = self.run_with(answer)
+        good = '{"result": {}}'
+        code, text = self.run_with(self.answering(good))
         self.assertEqual(code, 0, text)
         self.assertRegex(text, r"all +1/1")
         for script, reason in (
             (None, "cannot be started"),
             ("raise SystemExit('no such library')", "no such library"),
             ("print('hello')", "no JSON object"),
-            (self.ANSWERS.replace("ANSWER", '{"error": {"code": "unknown_peer"}}'), "failed with unknown_peer"),
-            (self.ANSWERS.replace("ANSWER", '{"error": {"unexpected": "TypeError"}}'), "not of the SDK: TypeError"),
-            (answer.replace("request = json.loads(line)", "request = json.loads(line)\n    if request['op'] == 'health': continue"), "took longer than 3 s"),
-            (answer.replace("request = json.loads(line)", "request = json.loads(line)\n    if request['op'] == 'health': sys.exit('dead')"), "dead"),
+            (self.answering('{"error": {"code": "unknown_peer"}}'), "failed with unknown_peer"),
+            (self.answering('{"error": {"unexpected": "TypeError"}}'), "not of the SDK: TypeError"),
+            (self.answering(good, "if request['op'] == 'health': continue"), "took longer than 3 s"),
+            (self.answering(good, "if request['op'] == 'health': sys.exit('dead')"), "dead"),
         ):
-            code, text = self.run_with(script)
-            self.assertEqual(code, 1, text)
-            self.assertTrue(re.search(reason, text), (reason, text))
+            with self.subTest(reason):
+                code, text = self.run_with(script)
+                self.assertEqual(code, 1, text)
+                self.assertIn(reason, text)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import collections
+import dataclasses
 import fcntl
 import fnmatch
 import json
@@ -391,63 +392,66 @@ class CaseRun:
 
 
 async def gather(coroutines):
-    """Waits for all, then fails with the first failure."""
+    """The results of all; when all have ended, the first failure."""
     results = await asyncio.gather(*coroutines, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
+    return results
+
+
+@dataclasses.dataclass
+class Result:
+    id: str
+    transport: str
+    outcome: str
+    # Why it failed, or why it is `n/a`.
+    reason: str | None = None
+    seconds: float = 0
 
 
 async def run_case(case, runner, transport):
     start = time.monotonic()
-    failure = None
+    reason = None
     try:
         await asyncio.wait_for(CaseRun(case, runner, transport).run(), case.get("timeout", 60) + MARGIN)
     except (Failed, Ended) as problem:
-        failure = str(problem)
+        reason = str(problem)
     except TimeoutError:
-        failure = "could not be ended"
-    outcome = "pass" if failure is None else "fail"
-    took = round(time.monotonic() - start, 3)
-    return {"id": case["id"], "transport": transport, "outcome": outcome, "seconds": took, "failure": failure}
+        reason = "could not be ended"
+    outcome = "pass" if reason is None else "fail"
+    return Result(case["id"], transport, outcome, reason, round(time.monotonic() - start, 3))
 
 
-async def run_runner(name, cases, options, fakes):
-    """The results of each case of the runner's set."""
-    runner = Runner(name, commands(options.sdk_root)[name], options, fakes)
-    results, todo = [], asyncio.Queue()
+async def run_runner(runner, cases, places):
+    """The results of each case of the runner's set. `places` is shared by all runners."""
+    results, todo = [], []
     for case in cases:
         for transport in case.get("transports", case_files.TRANSPORTS):
-            if transport not in options.transport:
+            if transport not in runner.options.transport:
                 continue
-            if reason := case.get("n/a", {}).get(name):
-                result = {"id": case["id"], "transport": transport, "outcome": "n/a", "failure": reason}
-                results.append({**result, "seconds": 0})
+            if reason := case.get("n/a", {}).get(runner.name):
+                results.append(Result(case["id"], transport, "n/a", reason))
             else:
-                todo.put_nowait((case, transport))
+                todo.append((case, transport))
+
+    async def one(case, transport):
+        async with places:
+            result = await run_case(case, runner, transport)
+        results.append(result)
+        if runner.options.verbose or result.outcome == "fail":
+            print(f"{result.outcome}: {runner.name} {transport} {result.id} ({result.seconds} s)", flush=True)
+
     # One first: a runner that has to be built is built once, and one that is not there is told once.
     try:
-        if not todo.empty():
+        if todo:
             runner.idle.append(await runner.program())
     except Ended as problem:
-        while not todo.empty():
-            case, transport = todo.get_nowait()
-            result = {"id": case["id"], "transport": transport, "outcome": "fail", "failure": str(problem)}
-            results.append({**result, "seconds": 0})
-
-    async def work():
-        while not todo.empty():
-            result = await run_case(*todo_args(todo.get_nowait()))
-            results.append(result)
-            if options.verbose or result["outcome"] == "fail":
-                print(f"{result['outcome']}: {name} {result['transport']} {result['id']} ({result['seconds']} s)"
-                      + (f"\n    {result['failure']}" if result["failure"] else ""), flush=True)  # fmt: skip
-
-    def todo_args(item):
-        return item[0], runner, item[1]
-
+        return results + [Result(case["id"], transport, "fail", str(problem)) for case, transport in todo]
     try:
-        await asyncio.gather(*(work() for _ in range(options.jobs)))
+        # The long ones first, so that none is left over at the end.
+        todo.sort(key=lambda item: -item[0].get("timeout", 60))
+        await gather([one(case, transport) for case, transport in todo])
     finally:
         await runner.end()
     return results
@@ -459,9 +463,8 @@ def table(report):
     counts = collections.defaultdict(lambda: [0, 0, 0])
     for runner, results in report.items():
         for result in results:
-            for group in (result["id"].split(".")[0], "all"):
-                count = counts[group, runner, result["transport"]]
-                count[("pass", "fail", "n/a").index(result["outcome"])] += 1
+            for group in (result.id.split(".")[0], "all"):
+                counts[group, runner, result.transport][("pass", "fail", "n/a").index(result.outcome)] += 1
     groups = sorted({group for group, _, _ in counts if group != "all"}) + ["all"]
 
     def cell(group, column):
@@ -481,9 +484,9 @@ async def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="only check the case files")
     parser.add_argument("--runner", action="append", help="only this runner; can be repeated")
-    parser.add_argument("--transport", action="append", choices=case_files.TRANSPORTS, help="only this transport")
+    parser.add_argument("--transport", action="append", choices=case_files.TRANSPORTS, help="only this one")
     parser.add_argument("--case", action="append", help="only cases whose id matches, such as 'send.*'")
-    parser.add_argument("--jobs", type=int, default=4, help="cases at once")
+    parser.add_argument("--jobs", type=int, default=8, help="cases at once, of all runners")
     parser.add_argument("--report", type=pathlib.Path, help="where to write the results as JSON")
     parser.add_argument("--cases", type=pathlib.Path, default=HERE / "cases", help="the directory of the cases")
     parser.add_argument("--sdk-root", type=pathlib.Path, default=HERE.parent, help="where the SDKs are")
@@ -511,25 +514,28 @@ async def main():
             "CLAUDEMESH_BIN has to be the path of the binary; only cases with a fake daemon run without it"
         )
 
-    fakes, report = Fakes(), {}
+    fakes, places = Fakes(), asyncio.Semaphore(options.jobs)
+    known = commands(options.sdk_root)
+    runners = [Runner(name, known[name], options, fakes) for name in options.runner or known]
     try:
-        for name in options.runner or commands(options.sdk_root):
-            mine = [case for case in cases if case_files.runs(case, name)]
-            report[name] = await run_runner(name, mine, options, fakes)
+        found = await gather(
+            [run_runner(runner, [c for c in cases if case_files.runs(c, runner.name)], places) for runner in runners]
+        )
     finally:
         await fakes.end()
+    report = {runner.name: results for runner, results in zip(runners, found, strict=True)}
     if options.report:
-        options.report.write_text(json.dumps(report, indent=1) + "\n")
+        plain = {name: [dataclasses.asdict(result) for result in results] for name, results in report.items()}
+        options.report.write_text(json.dumps(plain, indent=1) + "\n")
     table(report)
     failures = collections.defaultdict(list)
     for name, results in report.items():
         for result in results:
-            if result["outcome"] == "fail":
-                failures[name, result["failure"]].append(f"{result['transport']} {result['id']}")
-    for (name, failure), cases in failures.items():
-        print(
-            f"fail: {name} {', '.join(cases[:3])}{f' and {len(cases) - 3} more' if len(cases) > 3 else ''}: {failure}"
-        )
+            if result.outcome == "fail":
+                failures[name, result.reason].append(f"{result.transport} {result.id}")
+    for (name, reason), which in failures.items():
+        more = f" and {len(which) - 3} more" if len(which) > 3 else ""
+        print(f"fail: {name} {', '.join(which[:3])}{more}: {reason}")
     return 1 if failures else 0
 
 

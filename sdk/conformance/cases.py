@@ -44,7 +44,7 @@ HARNESS_OPS = {
     "mesh": None,
     "fake": None,
     "parallel": set(),
-    "repeat": {"times", "parallel"},
+    "repeat": {"times", "over", "parallel"},
     "write": {"path", "text", "mode"},
     "remove": {"path"},
     "chmod": {"path", "mode"},
@@ -57,7 +57,9 @@ OPS = RUNNER_OPS | HARNESS_OPS
 FAKE_KEYS = {"ipc_api", "ipc_features", "daemon_version", "token", "connections", "rules"}
 RULE_KEYS = {"on", "times", "skip", "do"}
 DO_KEYS = {"error", "answer", "extra", "silence", "delay", "break", "events", "then"}
-GENERATED = re.compile(r"ulid|repeat:.*:\d+|seq:\d+|now([+-]\d+)?|tmp|case|transport|i", re.DOTALL)
+GENERATED = re.compile(
+    r"ulid|repeat:.*:\d+|codes:[A-Z_]+|now([+-]\d+)?|tmp|case|transport|i|item(\.[a-z_]+)?", re.DOTALL
+)
 
 
 def load(directory):

@@ -3,13 +3,16 @@
 import collections
 import collections.abc
 import datetime
+import json
 import os
+import pathlib
 import re
 import time
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 MATCHERS = {"$any", "$absent", "$match", "$len", "$has", "$each", "$not", "$eq", "$in", "$ge", "$le"}
 MISSING = object()
+ERRORS = pathlib.Path(__file__).resolve().parents[1] / "errors.json"
 
 
 def ulid():
@@ -35,8 +38,9 @@ def _made(name):
         return ulid()
     if match := re.fullmatch(r"repeat:(.*):(\d+)", name, re.DOTALL):
         return match[1] * int(match[2])
-    if match := re.fullmatch(r"seq:(\d+)", name):
-        return list(range(1, int(match[1]) + 1))
+    if match := re.fullmatch(r"codes:([A-Z_]+)", name):
+        table = json.loads(ERRORS.read_text())["codes"]
+        return [code for code in table if code["grpc_status"] == match[1]]
     if match := re.fullmatch(r"now([+-]\d+)?", name):
         moment = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=int(match[1] or 0))
         return moment.isoformat().replace("+00:00", "Z")

@@ -332,15 +332,17 @@ class CaseRun:
         return {}
 
     async def do_repeat(self, step, args, variables, where):
-        async def once(i):
-            inner = collections.ChainMap({"i": str(i)}, variables)
+        items = args["over"] if "over" in args else range(1, args["times"] + 1)
+
+        async def once(i, item):
+            inner = collections.ChainMap({"i": str(i), "item": item}, variables)
             await self.steps(step["steps"], inner, f"{where.removeprefix('step ')} > {i}.")
 
         if args.get("parallel"):
-            await gather(once(i) for i in range(1, args["times"] + 1))
+            await gather(once(i, item) for i, item in enumerate(items, 1))
         else:
-            for i in range(1, args["times"] + 1):
-                await once(i)
+            for i, item in enumerate(items, 1):
+                await once(i, item)
         return {}
 
     async def do_write(self, step, args, variables, where):

@@ -165,14 +165,14 @@ def test_run_refuses_to_wait_for_a_loop() -> None:
 )
 def test_values_that_cannot_be_sent(arguments: dict[str, Any], field_name: str) -> None:
     with pytest.raises(errors.InvalidArgument) as raised:
-        _model.send_request(claudemesh.Message("bob", "hi", **arguments))
+        _model.send_request(claudemesh.Message("bob", "hi", **arguments), "01")
     assert [violation.field for violation in raised.value.field_violations] == [field_name]
 
 
-@pytest.mark.parametrize("arguments", [{"to": 7}, {"text": None, "id": 3}, {"text": "\ud800"}, {"mentions": [1]}])
+@pytest.mark.parametrize("arguments", [{"to": 7}, {"text": 3}, {"text": "\ud800"}, {"mentions": [1]}])
 def test_values_of_a_wrong_type(arguments: dict[str, Any]) -> None:
     with pytest.raises(errors.InvalidArgument):
-        _model.send_request(claudemesh.Message(**{"to": "bob", "text": "hi", **arguments}))
+        _model.send_request(claudemesh.Message(**{"to": "bob", "text": "hi", **arguments}), "01")
 
 
 def test_meta_takes_what_json_has() -> None:

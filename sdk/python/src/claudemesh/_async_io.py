@@ -71,20 +71,22 @@ class AsyncIo:
         self, requests: Sequence[SendStreamRequest], deadline: Deadline, metadata: Callable[[], Metadata]
     ) -> list[Outcome]:
         channel = self._opened()
-        slots: list[asyncio.Future[Outcome]] = [asyncio.get_running_loop().create_future() for _ in requests]
+        loop = asyncio.get_running_loop()
+        slots: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in requests]
         sends = self._sends
         if sends is None:
             sends = self._sends = _SendCall(self, channel, metadata())
         for request, slot in zip(requests, slots, strict=True):
             sends.unanswered.add(request, slot)
-            sends.queue.put_nowait(request)
+            sends.put(request)
+        # Cheaper than a task with a time limit for each send.
+        late = loop.call_later(deadline.remaining(), _give_up, slots)
         try:
-            await asyncio.wait(slots, timeout=deadline.remaining())
-            return [slot.result() if slot.done() else TimeIsUp() for slot in slots]
+            return [await slot for slot in slots]
         finally:
-            for request, slot in zip(requests, slots, strict=True):
+            late.cancel()
+            for request in requests:
                 sends.unanswered.forget(request.index)
-                slot.cancel()
 
     def events(self, request: StreamEventsRequest, metadata: Metadata) -> _EventCall:
         return _EventCall(self._opened(), request, metadata)
@@ -106,16 +108,14 @@ class AsyncIo:
         finally:
             self._once.release()
 
-    def release(self, sends: _SendCall) -> bool:
-        """Gives up a stream of sends that nobody uses; false when somebody does."""
-        if sends.queue.empty() and not sends.unanswered:
-            self._forget(sends)
-            return True
-        return False
+    def release(self, sends: _SendCall) -> None:
+        """Gives up a stream of sends that nobody uses."""
+        if self._sends is sends:
+            self._sends = None
 
     def ended(self, sends: _SendCall, error: Outcome) -> None:
         """Tells all who wait that the stream is over."""
-        self._forget(sends)
+        self.release(sends)
         sends.unanswered.fail(error)
 
     async def close(self) -> None:
@@ -126,10 +126,6 @@ class AsyncIo:
         channel, self._channel = self._channel, None
         if channel is not None:
             await channel.close()
-
-    def _forget(self, sends: _SendCall) -> None:
-        if self._sends is sends:
-            self._sends = None
 
     def _opened(self) -> grpc.aio.Channel:
         loop = asyncio.get_running_loop()
@@ -150,7 +146,10 @@ class _SendCall:
     def __init__(self, io: AsyncIo, channel: grpc.aio.Channel, metadata: Metadata) -> None:
         self._io = io
         self.unanswered: Unanswered[asyncio.Future[Outcome]] = Unanswered()
-        self.queue: asyncio.Queue[SendStreamRequest] = asyncio.Queue()
+        self._queue: asyncio.Queue[SendStreamRequest | None] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self._used = self._loop.time()
+        self._idle = self._loop.call_later(STREAM_IDLE, self._check_idle)
         call = channel.stream_stream(
             SEND_STREAM.path,
             request_serializer=SendStreamRequest.SerializeToString,
@@ -160,28 +159,37 @@ class _SendCall:
         self._writer = asyncio.create_task(self._write(), name="claudemesh-sends-write")
         self._reader = asyncio.create_task(self._read(), name="claudemesh-sends-read")
 
+    def put(self, request: SendStreamRequest) -> None:
+        self._used = self._loop.time()
+        self._queue.put_nowait(request)
+
     async def close(self) -> None:
         self._writer.cancel()
         self._reader.cancel()
         self._call.cancel()
         await asyncio.gather(self._writer, self._reader, return_exceptions=True)
 
+    def _check_idle(self) -> None:
+        """Ends the stream when nobody used it for a while, else looks again later."""
+        left = self._used + STREAM_IDLE - self._loop.time()
+        if self.unanswered:
+            left = STREAM_IDLE
+        if left > 0:
+            self._idle = self._loop.call_later(left, self._check_idle)
+        else:
+            self._io.release(self)
+            self._queue.put_nowait(None)
+
     async def _write(self) -> None:
-        while True:
-            try:
-                request = await asyncio.wait_for(self.queue.get(), STREAM_IDLE)
-            except asyncio.TimeoutError:
-                if self._io.release(self):
-                    await self._call.done_writing()
-                    return
-                continue
-            # Left out when its caller has given up.
-            if request.index in self.unanswered:
-                try:
+        try:
+            while (request := await self._queue.get()) is not None:
+                # Left out when its caller has given up.
+                if request.index in self.unanswered:
                     await self._call.write(request)
-                except (grpc.RpcError, asyncio.InvalidStateError):
-                    # The reader tells why.
-                    return
+            await self._call.done_writing()
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            # The reader tells why.
+            return
 
     async def _read(self) -> None:
         error: Outcome = StreamLost()
@@ -191,6 +199,7 @@ class _SendCall:
         except grpc.RpcError as failure:
             error = failure
         finally:
+            self._idle.cancel()
             self._io.ended(self, error)
             self._writer.cancel()
 
@@ -239,3 +248,9 @@ class _EventCall:
         self._call.cancel()
         if self._pending is not None:
             self._pending.cancel()
+
+
+def _give_up(slots: Sequence[asyncio.Future[Outcome]]) -> None:
+    for slot in slots:
+        if not slot.done():
+            slot.set_result(TimeIsUp())

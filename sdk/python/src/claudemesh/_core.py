@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -103,43 +102,39 @@ class Core:
         self.link.check()
         deadline = self.link.deadline(timeout)
         _check_wait(wait, REACHED)
-        message = message if message.id else replace(message, id=ulid())
-        try:
-            (outcome,) = await self._submit([send_request(message)], deadline)
-        except ClaudemeshError as error:
-            error.client_message_id = error.client_message_id or message.id
-            raise
+        message_id = message.id or ulid()
+        (outcome,) = await self._submit_valid([(message_id, message)], deadline)
         if isinstance(outcome, ClaudemeshError):
             raise outcome
         if wait is not None and not _has_reached(outcome, wait):
-            _take_over(outcome, await self._wait(message.id, wait, deadline))
+            _take_over(outcome, await self._wait(message_id, wait, deadline))
         return outcome
 
     async def send_many(self, messages: Iterable[Message], timeout: float | None) -> list[SendResult]:
         self.link.check()
         deadline = self.link.deadline(timeout)
-        all_messages = [message if message.id else replace(message, id=ulid()) for message in messages]
+        named = [(message.id or ulid(), message) for message in messages]
         results: list[SendResult] = []
-        for start in range(0, len(all_messages), SLICE):
-            part = all_messages[start : start + SLICE]
-            for message, outcome in zip(part, await self._submit_valid(part, deadline), strict=True):
+        for start in range(0, len(named), SLICE):
+            part = named[start : start + SLICE]
+            for (message_id, _), outcome in zip(part, await self._submit_valid(part, deadline), strict=True):
                 if isinstance(outcome, ClaudemeshError):
-                    results.append(SendResult(message.id, error=outcome))
+                    results.append(SendResult(message_id, error=outcome))
                 else:
-                    results.append(SendResult(message.id, response=outcome))
+                    results.append(SendResult(message_id, response=outcome))
         return results
 
     async def _submit_valid(
-        self, messages: Sequence[Message], deadline: Deadline
+        self, messages: Sequence[tuple[str, Message]], deadline: Deadline
     ) -> list[SendResponse | ClaudemeshError]:
         """Submits what can be put into a request; the rest fails by itself."""
         outcomes: dict[int, SendResponse | ClaudemeshError] = {}
         requests: dict[int, SendRequest] = {}
-        for place, message in enumerate(messages):
+        for place, (message_id, message) in enumerate(messages):
             try:
-                requests[place] = send_request(message)
+                requests[place] = send_request(message, message_id)
             except ClaudemeshError as error:
-                error.client_message_id = message.id
+                error.client_message_id = message_id
                 outcomes[place] = error
         outcomes.update(zip(requests, await self._submit(list(requests.values()), deadline), strict=True))
         return [outcomes[place] for place in range(len(messages))]

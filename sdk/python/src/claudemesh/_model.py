@@ -156,7 +156,7 @@ def fill(kind: type[ProtobufMessage], fields: Mapping[str, Any]) -> Any:
         raise InvalidArgument(str(error)) from error
 
 
-def send_request(message: Message) -> SendRequest:
+def send_request(message: Message, message_id: str) -> SendRequest:
     request: SendRequest = fill(
         SendRequest,
         {
@@ -165,7 +165,7 @@ def send_request(message: Message) -> SendRequest:
             "priority": priority_value(message.priority),
             "meta": meta_value(message.meta),
             "reply_to_id": message.reply_to,
-            "client_message_id": message.id,
+            "client_message_id": message_id,
             "allow_unencrypted": message.allow_unencrypted,
             "mentions": texts("mentions", message.mentions),
         },

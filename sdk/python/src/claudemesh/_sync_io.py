@@ -5,8 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
 import grpc
@@ -69,7 +67,7 @@ class SyncIo:
     async def submit(
         self, requests: Sequence[SendStreamRequest], deadline: Deadline, metadata: Callable[[], Metadata]
     ) -> list[Outcome]:
-        slots: list[Future[Outcome]] = [Future() for _ in requests]
+        slots = [_Slot() for _ in requests]
         with self._lock:
             if self._closed.is_set():
                 raise Closed
@@ -80,7 +78,7 @@ class SyncIo:
                 sends.unanswered.add(request, slot)
                 sends.queue.put(request)
         try:
-            return [_outcome(slot, deadline) for slot in slots]
+            return [slot.wait(deadline.remaining()) for slot in slots]
         finally:
             for request in requests:
                 sends.unanswered.forget(request.index)
@@ -135,12 +133,34 @@ class SyncIo:
         return self._channel
 
 
+class _Slot:
+    """Where one thread waits for one outcome."""
+
+    __slots__ = ("_outcome", "_waiting")
+
+    def __init__(self) -> None:
+        self._outcome: Outcome | None = None
+        self._waiting = threading.Lock()
+        self._waiting.acquire()
+
+    def done(self) -> bool:
+        return self._outcome is not None
+
+    def set_result(self, outcome: Outcome, /) -> None:
+        self._outcome = outcome
+        self._waiting.release()
+
+    def wait(self, timeout: float) -> Outcome:
+        self._waiting.acquire(timeout=timeout)
+        return TimeIsUp() if self._outcome is None else self._outcome
+
+
 class _SendCall:
     """One open stream of sends: grpc's thread takes requests, an own one reads answers."""
 
     def __init__(self, io: SyncIo, channel: grpc.Channel, metadata: Metadata) -> None:
         self._io = io
-        self.unanswered: Unanswered[Future[Outcome]] = Unanswered()
+        self.unanswered: Unanswered[_Slot] = Unanswered()
         self.queue: queue.SimpleQueue[SendStreamRequest | None] = queue.SimpleQueue()
         call = channel.stream_stream(
             SEND_STREAM.path,
@@ -212,10 +232,3 @@ class _EventCall:
     def _expire(self) -> None:
         self._late = True
         self._call.cancel()
-
-
-def _outcome(slot: Future[Outcome], deadline: Deadline) -> Outcome:
-    try:
-        return slot.result(deadline.remaining())
-    except FutureTimeout:
-        return TimeIsUp()

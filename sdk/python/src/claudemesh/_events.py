@@ -34,6 +34,7 @@ class EventFeed:
 
     async def next(self) -> Event | None:
         """The next event; None after the end."""
+        self._link.check_process()
         while not self._ended:
             try:
                 call = self._call or await self._open()
@@ -94,7 +95,7 @@ class EventFeed:
 
     def _drop(self) -> None:
         call, self._call = self._call, None
-        if call is not None:
+        if call is not None and not self._link.forked():
             call.cancel()
 
     def _request(self) -> StreamEventsRequest:

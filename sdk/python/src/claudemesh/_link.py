@@ -58,12 +58,16 @@ class Link:
 
     def check(self) -> None:
         """Refuses a client that cannot be used any more."""
-        if self._pid != os.getpid():
-            raise ClientForked("this client was made by another process; call connect() after the fork")
+        self.check_process()
         if self.closed:
             raise ClientClosed("the client is closed")
 
+    def check_process(self) -> None:
+        if self.forked():
+            raise ClientForked("this client was made by another process; call connect() after the fork")
+
     def forked(self) -> bool:
+        """This is a child of the process that made the client; grpc must not be touched here."""
         return self._pid != os.getpid()
 
     def endpoint(self) -> Endpoint:

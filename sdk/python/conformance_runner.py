@@ -129,8 +129,8 @@ class SyncRunner:
     def __init__(self) -> None:
         self._answers = Answers()
         self._clients: dict[str, claudemesh.Mesh] = {}
-        self._streams: dict[str, claudemesh.Events] = {}
-        self._waiting: dict[str, Future[Any]] = {}
+        self._streams: dict[tuple[str, str], claudemesh.Events] = {}
+        self._waiting: dict[tuple[str, str], Future[Any]] = {}
 
     def run(self) -> None:
         self._answers.ready("python-sync")
@@ -161,19 +161,18 @@ class SyncRunner:
         if op == "fork":
             return forked(client, request)
         if op == "events.open":
-            args = dict(args)
-            name = args.pop("stream")
-            self._streams[name] = client.events(**args)
+            filters = {name: value for name, value in args.items() if name != "stream"}
+            self._streams[request["client"], args["stream"]] = client.events(**filters)
             return {"result": {}}
         if op == "events.close":
-            self._streams[args["stream"]].close()
+            self._streams[request["client"], args["stream"]].close()
             return {"result": {}}
         if op == "events.next":
-            return {"result": self._next(args["stream"], args.get("timeout"))}
+            return {"result": self._next((request["client"], args["stream"]), args.get("timeout"))}
         value = call(client, op, args)
         return {"result": as_json(list(value) if op == "inbox" else value)}
 
-    def _next(self, name: str, timeout: float | None) -> Any:
+    def _next(self, name: tuple[str, str], timeout: float | None) -> Any:
         waiting = self._waiting.pop(name, None)
         if waiting is None:
             waiting = in_thread(lambda: next(self._streams[name], None))
@@ -204,7 +203,7 @@ class AsyncRunner:
     def __init__(self) -> None:
         self._answers = Answers()
         self._clients: dict[str, claudemesh.aio.AsyncMesh] = {}
-        self._streams: dict[str, claudemesh.aio.AsyncEvents] = {}
+        self._streams: dict[tuple[str, str], claudemesh.aio.AsyncEvents] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -240,19 +239,18 @@ class AsyncRunner:
         if op == "fork":
             return forked(client, request)
         if op == "events.open":
-            args = dict(args)
-            name = args.pop("stream")
-            self._streams[name] = client.events(**args)
+            filters = {name: value for name, value in args.items() if name != "stream"}
+            self._streams[request["client"], args["stream"]] = client.events(**filters)
             return {"result": {}}
         if op == "events.close":
-            await self._streams[args["stream"]].aclose()
+            await self._streams[request["client"], args["stream"]].aclose()
             return {"result": {}}
         if op == "events.next":
-            return {"result": await self._next(args["stream"], args.get("timeout"))}
+            return {"result": await self._next((request["client"], args["stream"]), args.get("timeout"))}
         value = call(client, op, args)
         return {"result": as_json([item async for item in value] if op == "inbox" else await value)}
 
-    async def _next(self, name: str, timeout: float | None) -> Any:
+    async def _next(self, name: tuple[str, str], timeout: float | None) -> Any:
         following: Coroutine[Any, Any, claudemesh.Event] = self._streams[name].__anext__()
         try:
             return as_json(await asyncio.wait_for(following, timeout))

@@ -73,7 +73,7 @@ def test_the_details_of_a_status_become_an_error() -> None:
     assert type(error) is errors.UnknownPeer
     assert (error.code, error.message, error.grpc_code) == ("unknown_peer", "no such peer", 5)
     assert (error.metadata, error.client_message_id) == ({"client_message_id": "01", "to": "bb"}, "01")
-    assert (error.retry_after, error.retryable) == (1.5, True)
+    assert (error.retry_after, error.retryable) == (1.5, False)
     assert [violation.field for violation in error.field_violations] == ["to"]
     assert [candidate.name for candidate in error.candidates] == ["bob"]
     assert error.url.endswith("/docs/errors/unknown_peer.md")
@@ -89,13 +89,16 @@ def test_damaged_details_do_no_harm(end: int) -> None:
 @pytest.mark.parametrize("packed", [b"\xff" * 20, b"\x1b", b"\x1a\xff\xff\xff\xff\x0f", field(3, b"\x0a\x01\xff")])
 def test_hostile_details_do_no_harm(packed: bytes) -> None:
     error, from_daemon = _error.from_rpc(failed(grpc.StatusCode.INTERNAL, "text", packed))
-    assert (error.code, error.message, from_daemon) == ("internal", "text", False)
+    assert (error.code, error.message, from_daemon) == ("internal_error", "text", False)
 
 
 def test_a_code_of_a_later_version_is_passed_on_in_the_class_of_its_status() -> None:
     error = _error.from_detail(ErrorDetail(code="new_thing", message="text", grpc_code=9, retry_after_ms=250))
     assert type(error) is errors.FailedPrecondition
     assert (error.code, error.retry_after, error.retryable) == ("new_thing", 0.25, False)
+    later = field(1, 14) + any_of("google.rpc.ErrorInfo", field(1, "new_thing")) + any_of("google.rpc.RetryInfo", b"")
+    error, _ = _error.from_rpc(failed(grpc.StatusCode.RESOURCE_EXHAUSTED, "text", later))
+    assert (type(error), error.code, error.retryable) == (errors.ResourceExhausted, "new_thing", True)
     unknown = _error.from_detail(ErrorDetail(code="new_thing", grpc_code=99))
     assert type(unknown) is errors.ClaudemeshError
 

@@ -46,6 +46,9 @@ class AsyncIo:
     def open(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
 
+    def connected(self) -> bool:
+        return self._channel is not None and self._channel.get_state() is grpc.ChannelConnectivity.READY
+
     async def unary(
         self, rpc: Rpc[Request, Response], request: Request, timeout: float, metadata: Metadata
     ) -> Response:
@@ -168,6 +171,9 @@ class _SendCall:
         self._reader.cancel()
         self._call.cancel()
         await asyncio.gather(self._writer, self._reader, return_exceptions=True)
+        # Their tracebacks lead back here, and the connection would stay open until
+        # the garbage collector comes by.
+        del self._writer, self._reader
 
     def _check_idle(self) -> None:
         """Ends the stream when nobody used it for a while, else looks again later."""

@@ -31,6 +31,7 @@ from claudemesh._model import (
     SendResult,
     StatusName,
     WaitFor,
+    enum_name,
     invalid,
     meta_value,
     priority_value,
@@ -81,13 +82,14 @@ REACHED: dict[str, frozenset[SendStatus.ValueType]] = {
     "accepted": frozenset({SendStatus.SEND_STATUS_ACCEPTED, SendStatus.SEND_STATUS_DELIVERED}),
     "delivered": frozenset({SendStatus.SEND_STATUS_DELIVERED}),
 }
-UNDER_WAY = frozenset(
+# How a send ends without having come as far as was waited for. A status that
+# this version does not know is no end.
+ENDS = frozenset(
     {
-        SendStatus.SEND_STATUS_UNSPECIFIED,
-        SendStatus.SEND_STATUS_QUEUED,
-        SendStatus.SEND_STATUS_INFLIGHT,
-        SendStatus.SEND_STATUS_ACCEPTED,
-        SendStatus.SEND_STATUS_DELIVERED,
+        SendStatus.SEND_STATUS_REJECTED,
+        SendStatus.SEND_STATUS_EXPIRED,
+        SendStatus.SEND_STATUS_DEAD,
+        SendStatus.SEND_STATUS_ABORTED,
     }
 )
 
@@ -257,9 +259,9 @@ class Core:
                 raise late from error
             if send.status in REACHED[wait]:
                 return send
-            if send.status not in UNDER_WAY:
+            if send.status in ENDS:
                 raise _ended(send)
-            state = SendStatus.Name(send.status).removeprefix("SEND_STATUS_").lower()
+            state = enum_name(SendStatus.DESCRIPTOR, send.status)
             if delay >= deadline.remaining():
                 raise late
             try:
@@ -335,7 +337,7 @@ class Core:
                 health = await self.link.call(GET_HEALTH, {}, deadline)
                 if health.state == HealthState.HEALTH_STATE_READY and (health.connected or not connected):
                     return health
-                state = HealthState.Name(health.state).removeprefix("HEALTH_STATE_").lower()
+                state = enum_name(HealthState.DESCRIPTOR, health.state)
                 link = "" if health.connected else " without a link to the broker"
                 failure = DeadlineExceeded(f"the daemon is {state}{link} after {deadline.seconds:g} s")
             except DaemonNotRunning as error:
@@ -422,7 +424,7 @@ def _take_over(response: SendResponse | PostTopicResponse, send: GetSendResponse
 
 def _ended(send: GetSendResponse) -> ClaudemeshError:
     """Why a send will not come any further."""
-    status = SendStatus.Name(send.status).removeprefix("SEND_STATUS_").lower()
+    status = enum_name(SendStatus.DESCRIPTOR, send.status)
     told = from_detail(send.error) if send.HasField("error") and send.error.code else None
     text = told.message if told else f"the message ended as {status}"
     metadata = told.metadata if told else {}

@@ -80,7 +80,15 @@ class Arguments:
     mesh: str = ""
 
 
-def find(arguments: Arguments, environment: Mapping[str, str], directory: Path) -> Endpoint:
+def working_directory() -> Path | None:
+    """None when it was removed."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return None
+
+
+def find(arguments: Arguments, environment: Mapping[str, str], directory: Path | None) -> Endpoint:
     """The daemon to talk to, by the first source that names one."""
     explicit = _explicit(arguments)
     if explicit is not None:
@@ -134,7 +142,7 @@ def _root(environment: Mapping[str, str]) -> Path:
     return Path(home) / ".claudemesh"
 
 
-def _named(arguments: Arguments, environment: Mapping[str, str], directory: Path) -> str | None:
+def _named(arguments: Arguments, environment: Mapping[str, str], directory: Path | None) -> str | None:
     """The mesh that argument, variable or directory names.
 
     It is checked to be fit for a path: the directory may be somebody else's.
@@ -144,7 +152,7 @@ def _named(arguments: Arguments, environment: Mapping[str, str], directory: Path
     elif variable := environment.get("CLAUDEMESH_MESH"):
         mesh, origin = variable, "CLAUDEMESH_MESH"
     else:
-        found = _mesh_file(directory)
+        found = None if directory is None else _mesh_file(directory)
         if found is None:
             return None
         mesh, origin = found

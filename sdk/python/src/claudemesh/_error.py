@@ -15,6 +15,19 @@ URL = "https://github.com/claudemesh/claudemesh/blob/main/docs/errors/"
 
 DETAILS_KEY = "grpc-status-details-bin"
 
+# The code of a status without details, by its number; `internal_error` for others.
+BARE = {
+    1: "cancelled",
+    3: "invalid_argument",
+    4: "deadline_exceeded",
+    7: "permission_denied",
+    8: "payload_too_large",
+    11: "payload_too_large",
+    12: "not_served",
+    14: "daemon_not_running",
+    16: "unauthenticated",
+}
+
 
 class ClaudemeshError(Exception):
     """A failure. Act on its class or its `code`, never on its text."""
@@ -112,34 +125,27 @@ def status_of(error: grpc.RpcError) -> tuple[int, str, bytes | None]:
 
 
 def from_rpc(error: grpc.RpcError) -> tuple[ClaudemeshError, bool]:
-    """The error of a call, and whether the daemon itself said it."""
+    """The error of a call, and whether it has the details that the daemon gives."""
     number, text, packed = status_of(error)
-    name = grpc_name(number)
-    if packed is None:
-        return build(name, number, text), False
     try:
-        details = list(_details(packed))
+        details = list(_details(packed or b""))
     except (ValueError, DecodeError, UnicodeDecodeError):
-        return build(name, number, text), False
-    reason = next((info[0] for info in details if isinstance(info, tuple)), "")
-    built = build(reason or name, number, text)
+        details = []
+    reason = next((detail[0] for detail in details if isinstance(detail, tuple)), "")
+    built = build(reason or BARE.get(number, "internal_error"), number, text)
     for detail in details:
         if isinstance(detail, tuple):
             built.metadata = detail[1]
             built.client_message_id = detail[1].get("client_message_id", "")
         elif isinstance(detail, float):
             built.retry_after = detail
-            built.retryable = True
+            # The table says it better, where it has the code.
+            built.retryable = built.retryable or built.code != built.default_code
         elif isinstance(detail, Candidates):
             built.candidates = list(detail.candidates)
         elif isinstance(detail, list):
             built.field_violations = detail
     return built, bool(reason)
-
-
-def grpc_name(number: int) -> str:
-    """The name of a gRPC status in lower case; empty for a number that is none."""
-    return next((status.name.lower() for status in grpc.StatusCode if status.value[0] == number), "unknown")
 
 
 _Detail = tuple[str, dict[str, str]] | float | Candidates | list[FieldViolation]

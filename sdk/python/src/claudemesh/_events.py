@@ -42,12 +42,16 @@ class EventFeed:
                 if raw is None:
                     # A daemon that stops says so; an end without a word is a lost connection.
                     self._drop()
-                    await self._link.io.sleep(self._backoff.next())
+                    await self._pause()
                     continue
             except Closed:
                 self.close()
                 return None
-            except (grpc.RpcError, TimeIsUp) as error:
+            except TimeIsUp:
+                # Headers that do not come tell that the connection is of no use.
+                self._drop()
+                await self._pause()
+            except grpc.RpcError as error:
                 if self._ended or self._link.closed:
                     self.close()
                     return None
@@ -87,7 +91,14 @@ class EventFeed:
             await self._link.pause(error, self._backoff, None)
         except ClaudemeshError:
             self.close()
-            raise
+            if not self._link.closed:
+                raise
+
+    async def _pause(self) -> None:
+        try:
+            await self._link.io.sleep(self._backoff.next())
+        except Closed:
+            self.close()
 
     def close(self) -> None:
         self._ended = True

@@ -78,7 +78,10 @@ def channel_options() -> list[tuple[str, Any]]:
         # A daemon that went silent is noticed within 20 s.
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.ping_timeout_ms", 10_000),
         ("grpc.http2.max_pings_without_data", 0),
+        # A probe of the bandwidth that stays unanswered would hold the pings up.
+        ("grpc.http2.bdp_probe", 0),
         # A client that is made anew gets a connection of its own.
         ("grpc.use_local_subchannel_pool", 1),
     ]
@@ -157,6 +160,10 @@ class Io(Protocol):
 
     def open(self, endpoint: Endpoint) -> None:
         """Says where the daemon is. Does not connect; may be called again with the same."""
+        ...
+
+    def connected(self) -> bool:
+        """There is a connection now."""
         ...
 
     async def unary(

@@ -35,22 +35,24 @@ DEFAULT_TIMEOUT = 10.0
 
 IPC_API = "v1"
 
+# How grpc begins to tell that it could not connect at all. What it says of a
+# connection that it had is worded otherwise.
+NOT_CONNECTED = ("failed to connect to all addresses", "DNS resolution failed")
+
 UNAVAILABLE: int = grpc.StatusCode.UNAVAILABLE.value[0]
 
 
 class Link:
     """The way to one daemon, and what is known about it."""
 
-    def __init__(self, io: Io, arguments: Arguments, environment: Mapping[str, str], directory: Path) -> None:
+    def __init__(self, io: Io, arguments: Arguments, environment: Mapping[str, str], directory: Path | None) -> None:
         self.io = io
         self.closed = False
         self._pid = os.getpid()
         self._find: Callable[[], Endpoint] = lambda: find(arguments, environment, directory)
         self._endpoint: Endpoint | None = None
         self._token = ""
-        # The daemon answered at some time; it answered last.
         self._was_connected = False
-        self._connected = False
         self._version: GetVersionResponse | None = None
         # Not running now, it may run by the time of the first call.
         with contextlib.suppress(DaemonNotRunning):
@@ -131,7 +133,7 @@ class Link:
         """What has to hold before anything is sent."""
         self.check()
         endpoint = self.endpoint()
-        if isinstance(endpoint, Unix) and not self._connected:
+        if isinstance(endpoint, Unix) and not self.io.connected():
             _check_owner(endpoint)
 
     def check_size(self, request: Any) -> None:
@@ -142,6 +144,10 @@ class Link:
 
     async def require(self, feature: str, deadline: Deadline) -> None:
         """Asks for the version once per connection, and whether it has what is needed."""
+        self.check()
+        if not self.io.connected():
+            # The next connection may lead to another version.
+            self._version = None
         if self._version is None:
             try:
                 await self.io.once(lambda: self._ask_version(deadline), deadline.remaining())
@@ -197,37 +203,31 @@ class Link:
         return True
 
     def answered(self) -> None:
-        """Notes that the daemon is there."""
+        """Notes that there was a connection, so that the next one is waited for."""
         self._was_connected = True
-        self._connected = True
-
-    def lost(self) -> None:
-        """Notes that the connection is gone; the next one may lead to another version."""
-        self._connected = False
-        self._version = None
 
     def error(self, error: grpc.RpcError | TimeIsUp | Closed, deadline: Deadline | None) -> ClaudemeshError:
         """What a failed attempt means to the caller."""
         if isinstance(error, Closed) or self.closed:
             return ClientClosed("the client was closed")
         if isinstance(error, TimeIsUp):
-            return self._too_late(deadline)
+            return self._too_late("", deadline)
         built, from_daemon = from_rpc(error)
         if from_daemon:
             self.answered()
-            return built
-        if built.grpc_code == UNAVAILABLE or _is_reset(built):
-            self.lost()
+        elif built.grpc_code == UNAVAILABLE or _is_reset(built):
+            if not built.message.startswith(NOT_CONNECTED):
+                self.answered()
             return self._absent(built.message)
-        if isinstance(built, DeadlineExceeded):
-            return self._too_late(deadline)
+        elif isinstance(built, DeadlineExceeded):
+            return self._too_late(built.message, deadline)
         return built
 
-    def _too_late(self, deadline: Deadline | None) -> ClaudemeshError:
-        if not self._connected:
+    def _too_late(self, text: str, deadline: Deadline | None) -> ClaudemeshError:
+        if not self.io.connected():
             return self._absent("there was no connection in time")
         seconds = "" if deadline is None else f" within {deadline.seconds:g} s"
-        return DeadlineExceeded(f"the daemon at {self._endpoint} did not answer{seconds}")
+        return DeadlineExceeded(f"the daemon at {self._endpoint} did not answer{seconds}{text and f' ({text})'}")
 
     def _absent(self, reason: str) -> ClaudemeshError:
         endpoint = self._endpoint
@@ -241,7 +241,7 @@ class Link:
 
 def _is_reset(error: ClaudemeshError) -> bool:
     """The stream was cut by the other side without a status, as a dying server does."""
-    return error.code in ("cancelled", "internal", "unknown") and "RST_STREAM" in error.message
+    return error.code in ("cancelled", "internal_error") and "RST_STREAM" in error.message
 
 
 def _read_token(path: str) -> str:

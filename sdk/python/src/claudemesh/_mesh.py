@@ -7,11 +7,10 @@ import os
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Literal
 
 from claudemesh._core import Core, Inbox
-from claudemesh._discovery import Arguments
+from claudemesh._discovery import Arguments, working_directory
 from claudemesh._events import EventFeed
 from claudemesh._io import run
 from claudemesh._link import Link
@@ -37,7 +36,7 @@ class Mesh:
 
     def __init__(self, arguments: Arguments) -> None:
         self._io = SyncIo()
-        self._link = Link(self._io, arguments, os.environ, Path.cwd())
+        self._link = Link(self._io, arguments, os.environ, working_directory())
         self._core = Core(self._link)
         self._raw: Raw | None = None
         self._feeds: weakref.WeakSet[EventFeed] = weakref.WeakSet()

@@ -76,13 +76,23 @@ def invalid(field: str, description: str) -> InvalidArgument:
     return InvalidArgument(f"{field}: {description}", field_violations=[violation])
 
 
+def _prefix(enum: EnumDescriptor) -> str:
+    return enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
+
+
 def enum_value(enum: EnumDescriptor, field: str, name: str) -> int:
     """The number of an enum value by the last part of its name, in lower case."""
-    prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    prefix = _prefix(enum)
     names = {value.name.removeprefix(prefix).lower(): value.number for value in enum.values if value.number}
     if not isinstance(name, str) or name not in names:
         raise invalid(field, f"{name!r} is none of {', '.join(names)}")
     return names[name]
+
+
+def enum_name(enum: EnumDescriptor, number: int) -> str:
+    """The last part of a value's name in lower case, or the number of one that is not known."""
+    value = enum.values_by_number.get(number)
+    return str(number) if value is None else value.name.removeprefix(_prefix(enum)).lower()
 
 
 def priority_value(name: PriorityName | None) -> Priority.ValueType:

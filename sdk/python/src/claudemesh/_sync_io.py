@@ -29,6 +29,8 @@ from claudemesh._sends import StreamLost, Unanswered
 from claudemesh.v1.events_pb2 import StreamEventsRequest, StreamEventsResponse
 from claudemesh.v1.messaging_pb2 import SendStreamRequest, SendStreamResponse
 
+READY: int = grpc.ChannelConnectivity.READY.value[0]
+
 
 class SyncIo:
     """Does each piece of work before it returns; see `claudemesh._io.Io`."""
@@ -45,6 +47,17 @@ class SyncIo:
         with self._lock:
             if self._channel is None:
                 self._channel = grpc.insecure_channel(endpoint.target, options=channel_options())
+
+    def connected(self) -> bool:
+        # grpc tells the state in public only through a thread that asks for it five
+        # times a second. Without this method of its channel nothing is known, which
+        # counts as connected.
+        inner = getattr(self._channel, "_channel", None)
+        try:
+            return bool(getattr(inner, "check_connectivity_state", lambda _: READY)(False) == READY)
+        except ValueError:
+            # The channel is closed.
+            return False
 
     async def unary(
         self, rpc: Rpc[Request, Response], request: Request, timeout: float, metadata: Metadata

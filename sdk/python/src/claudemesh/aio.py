@@ -7,12 +7,11 @@ import os
 import weakref
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Literal
 
 from claudemesh._async_io import AsyncIo
 from claudemesh._core import Core, Inbox
-from claudemesh._discovery import Arguments
+from claudemesh._discovery import Arguments, working_directory
 from claudemesh._events import EventFeed
 from claudemesh._link import Link
 from claudemesh._model import Event, Message, PriorityName, RoleName, SendResult, StatusName, WaitFor
@@ -38,7 +37,7 @@ class AsyncMesh:
 
     def __init__(self, arguments: Arguments) -> None:
         self._io = AsyncIo()
-        self._link = Link(self._io, arguments, os.environ, Path.cwd())
+        self._link = Link(self._io, arguments, os.environ, working_directory())
         self._core = Core(self._link)
         self._raw: AsyncRaw | None = None
         self._feeds: weakref.WeakSet[EventFeed] = weakref.WeakSet()

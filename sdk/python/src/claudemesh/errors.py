@@ -210,6 +210,14 @@ class AmbiguousPeer(ClaudemeshError):
     default_retryable = False
 
 
+class AmbiguousReply(ClaudemeshError):
+    """Several messages match the one that is answered."""
+
+    default_code = "ambiguous_reply"
+    default_grpc_code = 3
+    default_retryable = False
+
+
 class MeshNotFound(ClaudemeshError):
     """This daemon does not serve that mesh."""
 
@@ -223,6 +231,14 @@ class TopicNotFound(ClaudemeshError):
 
     default_code = "topic_not_found"
     default_grpc_code = 5
+    default_retryable = False
+
+
+class TopicExists(ClaudemeshError):
+    """A topic of this name exists."""
+
+    default_code = "topic_exists"
+    default_grpc_code = 6
     default_retryable = False
 
 
@@ -246,6 +262,14 @@ class MessageNotFound(ClaudemeshError):
     """There is no such message."""
 
     default_code = "message_not_found"
+    default_grpc_code = 5
+    default_retryable = False
+
+
+class SendNotFound(ClaudemeshError):
+    """No send was made under this id."""
+
+    default_code = "send_not_found"
     default_grpc_code = 5
     default_retryable = False
 
@@ -586,6 +610,14 @@ class DeadlineExceeded(ClaudemeshError):
     default_retryable = True
 
 
+class Cancelled(ClaudemeshError):
+    """The caller ended the call."""
+
+    default_code = "cancelled"
+    default_grpc_code = 1
+    default_retryable = False
+
+
 class WaitTimeout(ClaudemeshError):
     """The message did not come as far as was waited for."""
 
@@ -598,6 +630,14 @@ class DeliveryExpired(ClaudemeshError):
     """The receiver did not take the message within the broker's limit."""
 
     default_code = "delivery_expired"
+    default_grpc_code = 9
+    default_retryable = False
+
+
+class MessageRejected(ClaudemeshError):
+    """The receiver's daemon could not use the message."""
+
+    default_code = "message_rejected"
     default_grpc_code = 9
     default_retryable = False
 
@@ -640,6 +680,30 @@ class DaemonNotRunning(ClaudemeshError):
     default_code = "daemon_not_running"
     default_grpc_code = 14
     default_retryable = True
+
+
+class VersionUnsupported(ClaudemeshError):
+    """The daemon serves another version of the API."""
+
+    default_code = "version_unsupported"
+    default_grpc_code = 12
+    default_retryable = False
+
+
+class ClientClosed(ClaudemeshError):
+    """The client of the SDK was closed."""
+
+    default_code = "client_closed"
+    default_grpc_code = 9
+    default_retryable = False
+
+
+class ClientForked(ClaudemeshError):
+    """The client of the SDK belongs to another process."""
+
+    default_code = "client_forked"
+    default_grpc_code = 9
+    default_retryable = False
 
 
 class AlreadyRunning(ClaudemeshError):
@@ -818,70 +882,6 @@ class MeshExists(ClaudemeshError):
     default_retryable = False
 
 
-class TopicExists(ClaudemeshError):
-    """The topic exists already."""
-
-    default_code = "topic_exists"
-    default_grpc_code = 6
-    default_retryable = False
-
-
-class SendNotFound(ClaudemeshError):
-    """No send is known under this id."""
-
-    default_code = "send_not_found"
-    default_grpc_code = 5
-    default_retryable = False
-
-
-class AmbiguousReply(ClaudemeshError):
-    """The reply's message means several."""
-
-    default_code = "ambiguous_reply"
-    default_grpc_code = 3
-    default_retryable = False
-
-
-class MessageRejected(ClaudemeshError):
-    """The receiver's daemon set the message aside."""
-
-    default_code = "message_rejected"
-    default_grpc_code = 9
-    default_retryable = False
-
-
-class Cancelled(ClaudemeshError):
-    """The call was cancelled."""
-
-    default_code = "cancelled"
-    default_grpc_code = 1
-    default_retryable = False
-
-
-class ClientClosed(ClaudemeshError):
-    """The client was closed."""
-
-    default_code = "client_closed"
-    default_grpc_code = 9
-    default_retryable = False
-
-
-class ClientForked(ClaudemeshError):
-    """The client was made by another process."""
-
-    default_code = "client_forked"
-    default_grpc_code = 9
-    default_retryable = False
-
-
-class VersionUnsupported(ClaudemeshError):
-    """The daemon speaks another version of the API."""
-
-    default_code = "version_unsupported"
-    default_grpc_code = 12
-    default_retryable = False
-
-
 class Unknown(ClaudemeshError):
     """A failure of the gRPC status UNKNOWN whose code this version does not know."""
 
@@ -983,11 +983,14 @@ CODES: dict[str, type[ClaudemeshError]] = {
     "method_not_allowed": MethodNotAllowed,
     "unknown_peer": UnknownPeer,
     "ambiguous_peer": AmbiguousPeer,
+    "ambiguous_reply": AmbiguousReply,
     "mesh_not_found": MeshNotFound,
     "topic_not_found": TopicNotFound,
+    "topic_exists": TopicExists,
     "topic_not_subscribed": TopicNotSubscribed,
     "topic_key_missing": TopicKeyMissing,
     "message_not_found": MessageNotFound,
+    "send_not_found": SendNotFound,
     "file_not_found": FileNotFound,
     "outbox_pending_fingerprint_mismatch": OutboxPendingFingerprintMismatch,
     "outbox_inflight_fingerprint_mismatch": OutboxInflightFingerprintMismatch,
@@ -1030,13 +1033,18 @@ CODES: dict[str, type[ClaudemeshError]] = {
     "clock_skew": ClockSkew,
     "daemon_shutting_down": DaemonShuttingDown,
     "deadline_exceeded": DeadlineExceeded,
+    "cancelled": Cancelled,
     "wait_timeout": WaitTimeout,
     "delivery_expired": DeliveryExpired,
+    "message_rejected": MessageRejected,
     "capability_disabled": CapabilityDisabled,
     "not_served": NotServed,
     "internal_error": InternalError,
     "usage_error": UsageError,
     "daemon_not_running": DaemonNotRunning,
+    "version_unsupported": VersionUnsupported,
+    "client_closed": ClientClosed,
+    "client_forked": ClientForked,
     "already_running": AlreadyRunning,
     "config_invalid": ConfigInvalid,
     "outbox_max_age_above_dedupe_window": OutboxMaxAgeAboveDedupeWindow,
@@ -1059,14 +1067,6 @@ CODES: dict[str, type[ClaudemeshError]] = {
     "owner_key_missing": OwnerKeyMissing,
     "admin_token_refused": AdminTokenRefused,
     "mesh_exists": MeshExists,
-    "topic_exists": TopicExists,
-    "send_not_found": SendNotFound,
-    "ambiguous_reply": AmbiguousReply,
-    "message_rejected": MessageRejected,
-    "cancelled": Cancelled,
-    "client_closed": ClientClosed,
-    "client_forked": ClientForked,
-    "version_unsupported": VersionUnsupported,
 }
 
 # By number of a gRPC status, for codes that this version does not know.

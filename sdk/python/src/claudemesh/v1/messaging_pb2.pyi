@@ -440,6 +440,7 @@ class GetSendResponse(_message.Message):
     DELIVERED_COUNT_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
     client_message_id: _builtins.str
     """The id of the send."""
     status: _common_pb2.SendStatus.ValueType
@@ -456,6 +457,10 @@ class GetSendResponse(_message.Message):
     """
     attempts: _builtins.int
     """Transmits to the broker so far."""
+    last_error: _builtins.str
+    """Why the last transmit failed, for people; empty when none did. The daemon goes
+    on by itself.
+    """
     @_builtins.property
     def degraded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the receiver cannot be told; empty when nothing is lost."""
@@ -478,8 +483,8 @@ class GetSendResponse(_message.Message):
 
     @_builtins.property
     def error(self) -> _common_pb2.ErrorDetail:
-        """Why it ended as `rejected`, `expired`, `dead` or `aborted`, or why the last
-        transmit failed; absent when nothing failed.
+        """Why it ended as `rejected`, `expired`, `dead` or `aborted`; absent unless it
+        did.
         """
 
     def __init__(
@@ -497,10 +502,11 @@ class GetSendResponse(_message.Message):
         delivered_count: _builtins.int | None = ...,
         attempts: _builtins.int = ...,
         error: _common_pb2.ErrorDetail | None = ...,
+        last_error: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_delivered_count", b"_delivered_count", "accepted_at", b"accepted_at", "delivered_at", b"delivered_at", "delivered_count", b"delivered_count", "error", b"error", "queued_at", b"queued_at", "recipient", b"recipient"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delivered_count", b"_delivered_count", "accepted_at", b"accepted_at", "attempts", b"attempts", "broker_message_id", b"broker_message_id", "client_message_id", b"client_message_id", "degraded", b"degraded", "delivered_at", b"delivered_at", "delivered_count", b"delivered_count", "error", b"error", "history_id", b"history_id", "queued_at", b"queued_at", "recipient", b"recipient", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delivered_count", b"_delivered_count", "accepted_at", b"accepted_at", "attempts", b"attempts", "broker_message_id", b"broker_message_id", "client_message_id", b"client_message_id", "degraded", b"degraded", "delivered_at", b"delivered_at", "delivered_count", b"delivered_count", "error", b"error", "history_id", b"history_id", "last_error", b"last_error", "queued_at", b"queued_at", "recipient", b"recipient", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__delivered_count: _TypeAlias = _typing.Literal["delivered_count"]  # noqa: Y015
     _WhichOneofArgType__delivered_count: _TypeAlias = _typing.Literal["_delivered_count", b"_delivered_count"]  # noqa: Y015

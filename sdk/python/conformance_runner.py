@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
@@ -26,6 +26,7 @@ from claudemesh import errors
 from claudemesh.v1.control_pb2 import GetVersionRequest
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 
 def as_json(value: Any) -> Any:
@@ -96,14 +97,14 @@ def forked(client: Any, request: Json) -> Json:
             value = call(client, request["args"]["op"], request["args"].get("args", {}))
             if asyncio.iscoroutine(value):
                 value = asyncio.new_event_loop().run_until_complete(value)
-            answer = {"result": as_json(value)}
+            text = json.dumps({"result": as_json(value)})
         except BaseException as error:
-            answer = {"error": error_json(error)}
-        os.write(writer, json.dumps(answer).encode())
+            text = json.dumps({"error": error_json(error)})
+        os.write(writer, text.encode())
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader, "rb") as file:
-        answer = json.loads(file.read())
+        answer: Json = json.loads(file.read())
     os.waitpid(child, 0)
     return answer
 
@@ -129,7 +130,7 @@ class SyncRunner:
     def __init__(self) -> None:
         self._answers = Answers()
         self._clients: dict[str, claudemesh.Mesh] = {}
-        self._streams: dict[tuple[str, str], claudemesh.Events] = {}
+        self._streams: dict[tuple[str, str], claudemesh.Events | Refused] = {}
         self._waiting: dict[tuple[str, str], Future[Any]] = {}
 
     def run(self) -> None:
@@ -162,7 +163,7 @@ class SyncRunner:
             return forked(client, request)
         if op == "events.open":
             filters = {name: value for name, value in args.items() if name != "stream"}
-            self._streams[request["client"], args["stream"]] = client.events(**filters)
+            self._streams[request["client"], args["stream"]] = opened(lambda: client.events(**filters))
             return {"result": {}}
         if op == "events.close":
             self._streams[request["client"], args["stream"]].close()
@@ -184,6 +185,32 @@ class SyncRunner:
         return {"ended": True} if event is None else as_json(event)
 
 
+class Refused:
+    """An iteration that was refused when it was made; the suite looks for the error at its first step."""
+
+    def __init__(self, error: claudemesh.ClaudemeshError) -> None:
+        self._error = error
+
+    def __next__(self) -> claudemesh.Event:
+        raise self._error
+
+    async def __anext__(self) -> claudemesh.Event:
+        raise self._error
+
+    def close(self) -> None:
+        pass
+
+    async def aclose(self) -> None:
+        pass
+
+
+def opened(make: Callable[[], T]) -> T | Refused:
+    try:
+        return make()
+    except claudemesh.ClaudemeshError as error:
+        return Refused(error)
+
+
 def in_thread(work: Callable[[], Any]) -> Future[Any]:
     future: Future[Any] = Future()
 
@@ -203,7 +230,7 @@ class AsyncRunner:
     def __init__(self) -> None:
         self._answers = Answers()
         self._clients: dict[str, claudemesh.aio.AsyncMesh] = {}
-        self._streams: dict[tuple[str, str], claudemesh.aio.AsyncEvents] = {}
+        self._streams: dict[tuple[str, str], claudemesh.aio.AsyncEvents | Refused] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -240,7 +267,7 @@ class AsyncRunner:
             return forked(client, request)
         if op == "events.open":
             filters = {name: value for name, value in args.items() if name != "stream"}
-            self._streams[request["client"], args["stream"]] = client.events(**filters)
+            self._streams[request["client"], args["stream"]] = opened(lambda: client.events(**filters))
             return {"result": {}}
         if op == "events.close":
             await self._streams[request["client"], args["stream"]].aclose()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import eventually
 
 import claudemesh
 import claudemesh.aio
@@ -20,6 +19,7 @@ from claudemesh.aio import AsyncMesh
 from claudemesh.testing import DevMesh
 from claudemesh.v1.common_pb2 import SendStatus
 from claudemesh.v1.control_pb2 import GetVersionRequest
+from conftest import eventually
 
 
 def run(dev: DevMesh, test: Callable[[AsyncMesh, AsyncMesh], Awaitable[None]]) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import eventually
 
 import claudemesh
 from claudemesh import errors
@@ -20,6 +19,7 @@ from claudemesh._ulid import ulid
 from claudemesh.testing import DevMesh
 from claudemesh.v1.common_pb2 import SendStatus
 from claudemesh.v1.control_pb2 import GetVersionRequest
+from conftest import eventually
 
 
 @pytest.fixture

@@ -1,0 +1,457 @@
+"""The calls, written once for the blocking and the asyncio client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from claudemesh._error import ClaudemeshError, from_detail
+from claudemesh._io import (
+    CREATE_TOPIC,
+    GET_HEALTH,
+    GET_SEND,
+    GET_VERSION,
+    LIST_MESSAGES,
+    LIST_PEERS,
+    LIST_TOPICS,
+    POST_TOPIC,
+    SET_PROFILE,
+    SUBSCRIBE_TOPIC,
+    UNSUBSCRIBE_TOPIC,
+    Closed,
+    Deadline,
+    Outcome,
+)
+from claudemesh._link import UNAVAILABLE, Link
+from claudemesh._model import (
+    Message,
+    PriorityName,
+    RoleName,
+    SendResult,
+    StatusName,
+    WaitFor,
+    enum_name,
+    invalid,
+    meta_value,
+    priority_value,
+    role_values,
+    send_request,
+    status_value,
+    texts,
+    time_value,
+)
+from claudemesh._retry import Backoff
+from claudemesh._trace import trace_context
+from claudemesh._ulid import ulid
+from claudemesh.errors import (
+    DaemonNotRunning,
+    DeadlineExceeded,
+    DeliveryExpired,
+    FailedPrecondition,
+    MessageRejected,
+    Unauthenticated,
+    WaitTimeout,
+)
+from claudemesh.v1.common_pb2 import SendStatus
+from claudemesh.v1.control_pb2 import GetHealthResponse, GetVersionResponse, HealthState
+from claudemesh.v1.inbox_pb2 import InboxMessage, MessageOrder
+from claudemesh.v1.messaging_pb2 import (
+    GetSendResponse,
+    PostTopicResponse,
+    SendRequest,
+    SendResponse,
+    SendStreamRequest,
+)
+from claudemesh.v1.peers_pb2 import Peer, SetProfileResponse
+from claudemesh.v1.topics_pb2 import Topic
+
+# Greatest number of entries that a list gives in one answer.
+PAGE = 1000
+INBOX_PAGE = 100
+
+# So many messages of `send_many` are on their way at once: the daemon reads on
+# while at most 256 are unanswered, and others use the stream too.
+SLICE = 128
+
+FIRST_POLL = 0.05
+GREATEST_POLL = 0.5
+
+# What each kind of waiting is content with.
+REACHED: dict[str, frozenset[SendStatus.ValueType]] = {
+    "accepted": frozenset({SendStatus.SEND_STATUS_ACCEPTED, SendStatus.SEND_STATUS_DELIVERED}),
+    "delivered": frozenset({SendStatus.SEND_STATUS_DELIVERED}),
+}
+# How a send ends without having come as far as was waited for. A status that
+# this version does not know is no end.
+ENDS = frozenset(
+    {
+        SendStatus.SEND_STATUS_REJECTED,
+        SendStatus.SEND_STATUS_EXPIRED,
+        SendStatus.SEND_STATUS_DEAD,
+        SendStatus.SEND_STATUS_ABORTED,
+    }
+)
+
+
+class Core:
+    """The calls over a link."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+
+    async def send(self, message: Message, wait: WaitFor | None, timeout: float | None) -> SendResponse:
+        self.link.check()
+        deadline = self.link.deadline(timeout)
+        _check_wait(wait, REACHED)
+        message_id = message.id or ulid()
+        (outcome,) = await self._submit_valid([(message_id, message)], deadline)
+        if isinstance(outcome, ClaudemeshError):
+            raise outcome
+        if wait is not None and not _has_reached(outcome, wait):
+            _take_over(outcome, await self._wait(message_id, wait, deadline))
+        return outcome
+
+    async def send_many(self, messages: Iterable[Message], timeout: float | None) -> list[SendResult]:
+        self.link.check()
+        deadline = self.link.deadline(timeout)
+        named = [(message.id or ulid(), message) for message in messages]
+        results: list[SendResult] = []
+        for start in range(0, len(named), SLICE):
+            part = named[start : start + SLICE]
+            for (message_id, _), outcome in zip(part, await self._submit_valid(part, deadline), strict=True):
+                if isinstance(outcome, ClaudemeshError):
+                    results.append(SendResult(message_id, error=outcome))
+                else:
+                    results.append(SendResult(message_id, response=outcome))
+        return results
+
+    async def _submit_valid(
+        self, messages: Sequence[tuple[str, Message]], deadline: Deadline
+    ) -> list[SendResponse | ClaudemeshError]:
+        """Submits what can be put into a request; the rest fails by itself."""
+        outcomes: dict[int, SendResponse | ClaudemeshError] = {}
+        requests: dict[int, SendRequest] = {}
+        for place, (message_id, message) in enumerate(messages):
+            try:
+                requests[place] = send_request(message, message_id)
+            except ClaudemeshError as error:
+                error.client_message_id = message_id
+                outcomes[place] = error
+        outcomes.update(zip(requests, await self._submit(list(requests.values()), deadline), strict=True))
+        return [outcomes[place] for place in range(len(messages))]
+
+    async def _submit(
+        self, requests: Sequence[SendRequest], deadline: Deadline
+    ) -> list[SendResponse | ClaudemeshError]:
+        """Sends over the shared stream. What ends with UNAVAILABLE goes out again under its id."""
+        context = trace_context()
+        results: list[SendResponse | ClaudemeshError | None] = [None] * len(requests)
+        pending = list(range(len(requests)))
+        backoff = Backoff()
+        fresh_token = False
+        while pending:
+            again: list[int] = []
+            failure: ClaudemeshError | None = None
+            outcomes = await self._submit_once([requests[place] for place in pending], context, deadline)
+            for place, result in zip(pending, outcomes, strict=True):
+                results[place] = result
+                if isinstance(result, ClaudemeshError):
+                    result.client_message_id = result.client_message_id or requests[place].client_message_id
+                    if result.grpc_code == UNAVAILABLE or isinstance(result, Unauthenticated):
+                        again.append(place)
+                        failure = result
+            if failure is None:
+                break
+            if isinstance(failure, Unauthenticated):
+                if fresh_token or not self.link.renew_token():
+                    break
+                fresh_token = True
+            else:
+                try:
+                    await self.link.pause(failure, backoff, deadline)
+                except ClaudemeshError as error:
+                    if error is not failure:
+                        for place in again:
+                            results[place] = _for_send(error, requests[place].client_message_id)
+                    break
+            pending = again
+        return [result for result in results if result is not None]
+
+    async def _submit_once(
+        self, requests: Sequence[SendRequest], context: Mapping[str, str], deadline: Deadline
+    ) -> list[SendResponse | ClaudemeshError]:
+        results: list[SendResponse | ClaudemeshError | None] = [None] * len(requests)
+        sent: list[int] = []
+        for place, request in enumerate(requests):
+            try:
+                self.link.check_size(request)
+                sent.append(place)
+            except ClaudemeshError as error:
+                results[place] = error
+        try:
+            await self.link.require("send", deadline)
+            self.link.prepare()
+            envelopes = [SendStreamRequest(send=requests[place], trace_context=context) for place in sent]
+            outcomes = await self.link.io.submit(envelopes, deadline, self.link.metadata)
+        except Closed as closed:
+            ended = self.link.error(closed, deadline)
+            return [_for_send(ended, request.client_message_id) for request in requests]
+        except ClaudemeshError as error:
+            return [_for_send(error, request.client_message_id) for request in requests]
+        for place, outcome in zip(sent, outcomes, strict=True):
+            results[place] = self._judge(outcome, deadline)
+        return [result for result in results if result is not None]
+
+    def _judge(self, outcome: Outcome, deadline: Deadline) -> SendResponse | ClaudemeshError:
+        if isinstance(outcome, Exception):
+            return self.link.error(outcome, deadline)
+        self.link.answered()
+        return from_detail(outcome.error) if outcome.WhichOneof("result") == "error" else outcome.response
+
+    async def post(
+        self,
+        topic: str,
+        text: str,
+        id: str,
+        priority: PriorityName | None,
+        meta: Mapping[str, Any] | None,
+        reply_to: str,
+        mentions: Sequence[str],
+        allow_unencrypted: bool,
+        wait: WaitFor | None,
+        timeout: float | None,
+    ) -> PostTopicResponse:
+        deadline = self.link.deadline(timeout)
+        _check_wait(wait, {"accepted"})
+        message_id = id or ulid()
+        try:
+            fields = {
+                "topic": topic,
+                "message": text,
+                "priority": priority_value(priority),
+                "mentions": texts("mentions", mentions),
+                "meta": meta_value(meta),
+                "reply_to_id": reply_to,
+                "client_message_id": message_id,
+                "allow_unencrypted": allow_unencrypted,
+            }
+            response = await self.link.call(POST_TOPIC, fields, deadline, feature="topic")
+        except ClaudemeshError as error:
+            error.client_message_id = error.client_message_id or message_id
+            raise
+        if wait is not None and not _has_reached(response, wait):
+            _take_over(response, await self._wait(message_id, wait, deadline))
+        return response
+
+    async def _wait(self, message_id: str, wait: WaitFor, deadline: Deadline) -> GetSendResponse:
+        """Asks how far the send is until it is far enough, or ended otherwise."""
+        delay = FIRST_POLL
+        state = "queued"
+        while True:
+            late = WaitTimeout(
+                f"the message is {state} and not {wait} after {deadline.seconds:g} s; it stays queued",
+                metadata={"client_message_id": message_id},
+            )
+            try:
+                send = await self.link.call(GET_SEND, {"client_message_id": message_id}, deadline, feature="send")
+            except (DeadlineExceeded, DaemonNotRunning) as error:
+                raise late from error
+            if send.status in REACHED[wait]:
+                return send
+            if send.status in ENDS:
+                raise _ended(send)
+            state = enum_name(SendStatus.DESCRIPTOR, send.status)
+            if delay >= deadline.remaining():
+                raise late
+            try:
+                await self.link.io.sleep(delay)
+            except Closed as closed:
+                raise _for_send(self.link.error(closed, deadline), message_id) from closed
+            delay = min(GREATEST_POLL, delay * 2)
+
+    async def get_send(self, id: str, timeout: float | None) -> GetSendResponse:
+        fields = {"client_message_id": id}
+        return await self.link.call(GET_SEND, fields, self.link.deadline(timeout), feature="send")
+
+    async def peers(self, include_offline: bool, roles: Iterable[RoleName], timeout: float | None) -> list[Peer]:
+        deadline = self.link.deadline(timeout)
+        fields = {"include_offline": include_offline, "roles": role_values(roles), "limit": PAGE}
+        peers: list[Peer] = []
+        token = ""
+        while True:
+            page = await self.link.call(LIST_PEERS, {**fields, "page_token": token}, deadline, feature="peers")
+            peers.extend(page.peers)
+            token = page.next_page_token
+            if not token:
+                return peers
+
+    async def profile(
+        self, summary: str | None, status: StatusName | None, visible: bool | None, timeout: float | None
+    ) -> SetProfileResponse:
+        fields = {
+            "summary": summary,
+            "status": None if status is None else status_value(status),
+            "visible": visible,
+        }
+        return await self.link.call(SET_PROFILE, fields, self.link.deadline(timeout), feature="profile")
+
+    async def list_topics(self, subscribed_only: bool, timeout: float | None) -> list[Topic]:
+        deadline = self.link.deadline(timeout)
+        topics: list[Topic] = []
+        token = ""
+        while True:
+            fields = {"subscribed_only": subscribed_only, "limit": PAGE, "page_token": token}
+            page = await self.link.call(LIST_TOPICS, fields, deadline, feature="topic")
+            topics.extend(page.topics)
+            token = page.next_page_token
+            if not token:
+                return topics
+
+    async def create_topic(self, name: str, description: str, timeout: float | None) -> Topic:
+        fields = {"topic": name, "description": description}
+        deadline = self.link.deadline(timeout)
+        # A repeat could not tell its own topic from somebody else's.
+        return (await self.link.call(CREATE_TOPIC, fields, deadline, feature="topic", repeat=False)).topic
+
+    async def subscribe(self, name: str, timeout: float | None) -> Topic:
+        deadline = self.link.deadline(timeout)
+        return (await self.link.call(SUBSCRIBE_TOPIC, {"topic": name}, deadline, feature="topic")).topic
+
+    async def unsubscribe(self, name: str, timeout: float | None) -> bool:
+        deadline = self.link.deadline(timeout)
+        return (await self.link.call(UNSUBSCRIBE_TOPIC, {"topic": name}, deadline, feature="topic")).was_subscribed
+
+    async def health(self, timeout: float | None) -> GetHealthResponse:
+        return await self.link.call(GET_HEALTH, {}, self.link.deadline(timeout))
+
+    async def version(self, timeout: float | None) -> GetVersionResponse:
+        return await self.link.call(GET_VERSION, {}, self.link.deadline(timeout))
+
+    async def wait_ready(self, timeout: float | None, connected: bool) -> GetHealthResponse:
+        deadline = self.link.deadline(timeout)
+        backoff = Backoff()
+        while True:
+            failure: ClaudemeshError
+            try:
+                health = await self.link.call(GET_HEALTH, {}, deadline)
+                if health.state == HealthState.HEALTH_STATE_READY and (health.connected or not connected):
+                    return health
+                state = enum_name(HealthState.DESCRIPTOR, health.state)
+                link = "" if health.connected else " without a link to the broker"
+                failure = DeadlineExceeded(f"the daemon is {state}{link} after {deadline.seconds:g} s")
+            except DaemonNotRunning as error:
+                failure = error
+            delay = backoff.next()
+            if delay >= deadline.remaining():
+                raise failure
+            try:
+                await self.link.io.sleep(delay)
+            except Closed as closed:
+                raise self.link.error(closed, deadline) from closed
+
+
+class Inbox:
+    """An iteration over stored messages, page by page."""
+
+    def __init__(
+        self,
+        link: Link,
+        since: datetime | None,
+        topic: str,
+        sender: str,
+        after: str,
+        limit: int | None,
+        newest_first: bool,
+        timeout: float | None,
+    ) -> None:
+        link.check()
+        link.deadline(timeout)
+        if limit is not None and (not isinstance(limit, int) or limit < 0):
+            raise invalid("limit", "is a whole number, 0 or more")
+        order = MessageOrder.MESSAGE_ORDER_NEWEST_FIRST if newest_first else MessageOrder.MESSAGE_ORDER_OLDEST_FIRST
+        self._link = link
+        self._timeout = timeout
+        self._left = limit
+        self._fields = {
+            "since": time_value("since", since),
+            "topic": topic,
+            "sender": sender,
+            "after": after,
+            "order": order,
+        }
+        self._page: list[InboxMessage] = []
+        self._token: str | None = ""
+
+    async def next(self) -> InboxMessage | None:
+        """The next message; None after the last one."""
+        while not self._page:
+            if self._token is None or self._left == 0:
+                return None
+            limit = INBOX_PAGE if self._left is None else min(INBOX_PAGE, self._left)
+            fields = {**self._fields, "limit": limit, "page_token": self._token}
+            deadline = self._link.deadline(self._timeout)
+            page = await self._link.call(LIST_MESSAGES, fields, deadline, feature="inbox")
+            self._page = list(reversed(page.messages))
+            self._token = page.next_page_token or None
+        if self._left is not None:
+            self._left -= 1
+        return self._page.pop()
+
+
+def _check_wait(wait: str | None, allowed: Iterable[str]) -> None:
+    if wait is not None and wait not in allowed:
+        raise invalid("wait", f"{wait!r} is none of {', '.join(allowed)}")
+
+
+def _has_reached(response: SendResponse | PostTopicResponse, wait: WaitFor) -> bool:
+    if isinstance(response, SendResponse) and response.HasField("delivered_at"):
+        response.status = SendStatus.SEND_STATUS_DELIVERED
+    return response.status in REACHED[wait]
+
+
+def _take_over(response: SendResponse | PostTopicResponse, send: GetSendResponse) -> None:
+    """Writes into the answer of a send how far it has come since."""
+    response.status = send.status
+    response.broker_message_id = send.broker_message_id
+    response.history_id = send.history_id
+    if isinstance(response, SendResponse):
+        if send.HasField("delivered_at"):
+            response.delivered_at.CopyFrom(send.delivered_at)
+    elif send.HasField("delivered_count"):
+        response.delivered_count = send.delivered_count
+
+
+def _ended(send: GetSendResponse) -> ClaudemeshError:
+    """Why a send will not come any further."""
+    status = enum_name(SendStatus.DESCRIPTOR, send.status)
+    told = from_detail(send.error) if send.HasField("error") and send.error.code else None
+    text = told.message if told else f"the message ended as {status}"
+    metadata = told.metadata if told else {}
+    error: ClaudemeshError
+    if send.status == SendStatus.SEND_STATUS_REJECTED:
+        error = MessageRejected(text, metadata=metadata)
+    elif send.status == SendStatus.SEND_STATUS_EXPIRED:
+        error = DeliveryExpired(text, metadata=metadata)
+    else:
+        error = told or FailedPrecondition(text, code=status)
+    error.metadata.setdefault("client_message_id", send.client_message_id)
+    error.client_message_id = send.client_message_id
+    return error
+
+
+def _for_send(error: ClaudemeshError, message_id: str) -> ClaudemeshError:
+    """An error of several sends, as that of one of them."""
+    own = error.__class__(
+        error.message,
+        code=error.code,
+        metadata=error.metadata,
+        candidates=error.candidates,
+        field_violations=error.field_violations,
+        retryable=error.retryable,
+        retry_after=error.retry_after,
+        grpc_code=error.grpc_code,
+    )
+    own.client_message_id = own.client_message_id or message_id
+    own.__cause__ = error.__cause__
+    return own

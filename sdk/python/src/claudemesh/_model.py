@@ -1,0 +1,183 @@
+"""What calls take and give besides the messages of the API, and how values become fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, Literal
+
+from google.protobuf.descriptor import EnumDescriptor
+from google.protobuf.message import Message as ProtobufMessage
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from claudemesh._error import ClaudemeshError
+from claudemesh.errors import InvalidArgument
+from claudemesh.v1.common_pb2 import FieldViolation, Priority
+from claudemesh.v1.events_pb2 import EventType, StreamEventsResponse
+from claudemesh.v1.messaging_pb2 import SendRequest, SendResponse
+from claudemesh.v1.peers_pb2 import PeerRole, PeerStatus
+
+PriorityName = Literal["now", "next", "low"]
+StatusName = Literal["idle", "working", "dnd"]
+RoleName = Literal["control_plane", "session", "service"]
+WaitFor = Literal["accepted", "delivered"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of `send_many`; the fields mean what they mean in `send`."""
+
+    to: str
+    text: str
+    id: str = ""
+    priority: PriorityName | None = None
+    meta: Mapping[str, Any] | None = None
+    reply_to: str = ""
+    mentions: Sequence[str] = ()
+    allow_unencrypted: bool = False
+
+
+@dataclass(frozen=True)
+class SendResult:
+    """What came of one message of `send_many`: a response or an error."""
+
+    id: str
+    """The id to retry and to follow the message with."""
+    response: SendResponse | None = None
+    error: ClaudemeshError | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event."""
+
+    kind: str
+    """What happened, such as `message`; `unknown` for a kind that this version does not know."""
+    event_id: str
+    """The place in the inbox to resume after; empty for live-only events."""
+    time: datetime | None
+    """When it happened, in UTC."""
+    value: Any
+    """The message of this kind, such as `InboxMessage`; None when the kind is unknown."""
+    raw: StreamEventsResponse
+    """The event as it came."""
+
+
+def event_of(raw: StreamEventsResponse) -> Event:
+    kind = raw.WhichOneof("event")
+    time = raw.time.ToDatetime(timezone.utc) if raw.HasField("time") else None
+    return Event(kind or "unknown", raw.event_id, time, getattr(raw, kind) if kind else None, raw)
+
+
+def invalid(field: str, description: str) -> InvalidArgument:
+    violation = FieldViolation(field=field, description=description)
+    return InvalidArgument(f"{field}: {description}", field_violations=[violation])
+
+
+def _prefix(enum: EnumDescriptor) -> str:
+    return enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
+
+
+def enum_value(enum: EnumDescriptor, field: str, name: str) -> int:
+    """The number of an enum value by the last part of its name, in lower case."""
+    prefix = _prefix(enum)
+    names = {value.name.removeprefix(prefix).lower(): value.number for value in enum.values if value.number}
+    if not isinstance(name, str) or name not in names:
+        raise invalid(field, f"{name!r} is none of {', '.join(names)}")
+    return names[name]
+
+
+def enum_name(enum: EnumDescriptor, number: int) -> str:
+    """The last part of a value's name in lower case, or the number of one that is not known."""
+    value = enum.values_by_number.get(number)
+    return str(number) if value is None else value.name.removeprefix(_prefix(enum)).lower()
+
+
+def priority_value(name: PriorityName | None) -> Priority.ValueType:
+    return Priority.ValueType(0 if name is None else enum_value(Priority.DESCRIPTOR, "priority", name))
+
+
+def status_value(name: StatusName) -> PeerStatus.ValueType:
+    return PeerStatus.ValueType(enum_value(PeerStatus.DESCRIPTOR, "status", name))
+
+
+def role_values(names: Iterable[RoleName]) -> list[PeerRole.ValueType]:
+    return [PeerRole.ValueType(enum_value(PeerRole.DESCRIPTOR, "roles", name)) for name in _several("roles", names)]
+
+
+def type_values(names: Iterable[str]) -> list[EventType.ValueType]:
+    return [EventType.ValueType(enum_value(EventType.DESCRIPTOR, "types", name)) for name in _several("types", names)]
+
+
+def meta_value(meta: Mapping[str, Any] | None) -> Struct | None:
+    if not meta:
+        return None
+    struct = Struct()
+    try:
+        struct.update(_plain(meta))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise invalid("meta", f"is no object of JSON values: {error}") from error
+    return struct
+
+
+def _plain(value: Any) -> Any:
+    """A value with the containers that `Struct` takes."""
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError("a name is not a text")
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def time_value(field: str, time: datetime | None) -> Timestamp | None:
+    """A time without a zone is of this host's, as everywhere in Python."""
+    if time is None:
+        return None
+    if not isinstance(time, datetime):
+        raise invalid(field, "is no datetime")
+    stamp = Timestamp()
+    try:
+        stamp.FromDatetime(time.astimezone(timezone.utc))
+    except (ValueError, OverflowError, OSError) as error:
+        raise invalid(field, str(error)) from error
+    return stamp
+
+
+def texts(field: str, values: Iterable[str]) -> list[str]:
+    return list(_several(field, values))
+
+
+def _several(field: str, values: Iterable[Any]) -> Iterable[Any]:
+    # A text is a list of texts too, and never what was meant.
+    if isinstance(values, str):
+        raise invalid(field, "takes a list")
+    return values
+
+
+def fill(kind: type[ProtobufMessage], fields: Mapping[str, Any]) -> Any:
+    """A message with the fields that are given."""
+    try:
+        return kind(**{name: value for name, value in fields.items() if value is not None})
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(str(error)) from error
+
+
+def send_request(message: Message, message_id: str) -> SendRequest:
+    request: SendRequest = fill(
+        SendRequest,
+        {
+            "to": message.to,
+            "message": message.text,
+            "priority": priority_value(message.priority),
+            "meta": meta_value(message.meta),
+            "reply_to_id": message.reply_to,
+            "client_message_id": message_id,
+            "allow_unencrypted": message.allow_unencrypted,
+            "mentions": texts("mentions", message.mentions),
+        },
+    )
+    return request

@@ -140,6 +140,9 @@ func (m *Mesh) notRunning(err error) *Error {
 	m.mu.Unlock()
 	switch {
 	case addr.socket != "":
+		if failure := addr.fits(); failure != nil {
+			return failure
+		}
 		// grpc-go tells of a failed connection in words only.
 		probe, dialErr := net.DialTimeout("unix", addr.socket, time.Second)
 		if dialErr == nil {
@@ -163,9 +166,6 @@ func (m *Mesh) notRunning(err error) *Error {
 
 // sleep waits, and tells whether there is time left then.
 func (m *Mesh) sleep(ctx context.Context, pause time.Duration) bool {
-	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= pause {
-		return false
-	}
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {

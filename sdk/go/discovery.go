@@ -95,7 +95,7 @@ func onSocket(a address) (address, error) {
 }
 
 // fits refuses a path that the system would refuse in words that do not help.
-func (a address) fits() error {
+func (a address) fits() *Error {
 	longest := 107
 	if runtime.GOOS != "linux" {
 		longest = 103

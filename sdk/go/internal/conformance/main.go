@@ -414,9 +414,13 @@ func (r *runner) failure(err error) any {
 			is = string(code)
 		}
 	}
+	metadata := failure.Metadata
+	if metadata == nil {
+		metadata = map[string]string{}
+	}
 	told := map[string]any{
 		"code": failure.Code, "message": failure.Message, "retryable": failure.Retryable, "retry_after": nil,
-		"grpc_code": failure.GRPCCode, "client_message_id": failure.ClientMessageID, "metadata": failure.Metadata,
+		"grpc_code": failure.GRPCCode, "client_message_id": failure.ClientMessageID, "metadata": metadata,
 		"candidates": list(failure.Candidates), "field_violations": list(failure.FieldViolations),
 		"url": failure.URL, "type": is,
 	}

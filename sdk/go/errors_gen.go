@@ -28,16 +28,22 @@ const (
 	ErrUnknownPeer = Code("unknown_peer")
 	// Several members match the destination.
 	ErrAmbiguousPeer = Code("ambiguous_peer")
+	// Several messages match the one that is answered.
+	ErrAmbiguousReply = Code("ambiguous_reply")
 	// This daemon does not serve that mesh.
 	ErrMeshNotFound = Code("mesh_not_found")
 	// There is no such topic.
 	ErrTopicNotFound = Code("topic_not_found")
+	// A topic of this name exists.
+	ErrTopicExists = Code("topic_exists")
 	// This member is not subscribed to the topic.
 	ErrTopicNotSubscribed = Code("topic_not_subscribed")
 	// The topic's key is not here, or does not count.
 	ErrTopicKeyMissing = Code("topic_key_missing")
 	// There is no such message.
 	ErrMessageNotFound = Code("message_not_found")
+	// No send was made under this id.
+	ErrSendNotFound = Code("send_not_found")
 	// There is no such file.
 	ErrFileNotFound = Code("file_not_found")
 	// The id belongs to another request that is queued.
@@ -122,10 +128,14 @@ const (
 	ErrDaemonShuttingDown = Code("daemon_shutting_down")
 	// The call's deadline passed.
 	ErrDeadlineExceeded = Code("deadline_exceeded")
+	// The caller ended the call.
+	ErrCancelled = Code("cancelled")
 	// The message did not come as far as was waited for.
 	ErrWaitTimeout = Code("wait_timeout")
 	// The receiver did not take the message within the broker's limit.
 	ErrDeliveryExpired = Code("delivery_expired")
+	// The receiver's daemon could not use the message.
+	ErrMessageRejected = Code("message_rejected")
 	// This capability is switched off.
 	ErrCapabilityDisabled = Code("capability_disabled")
 	// This daemon does not serve the call.
@@ -136,6 +146,12 @@ const (
 	ErrUsageError = Code("usage_error")
 	// No daemon answers.
 	ErrDaemonNotRunning = Code("daemon_not_running")
+	// The daemon serves another version of the API.
+	ErrVersionUnsupported = Code("version_unsupported")
+	// The client of the SDK was closed.
+	ErrClientClosed = Code("client_closed")
+	// The client of the SDK belongs to another process.
+	ErrClientForked = Code("client_forked")
 	// A daemon of this mesh runs already.
 	ErrAlreadyRunning = Code("already_running")
 	// The configuration is wrong.
@@ -180,22 +196,6 @@ const (
 	ErrAdminTokenRefused = Code("admin_token_refused")
 	// A mesh of this name exists.
 	ErrMeshExists = Code("mesh_exists")
-	// A topic of this name exists.
-	ErrTopicExists = Code("topic_exists")
-	// No send has this id.
-	ErrSendNotFound = Code("send_not_found")
-	// The answered message is not clear.
-	ErrAmbiguousReply = Code("ambiguous_reply")
-	// The receiver set the message aside.
-	ErrMessageRejected = Code("message_rejected")
-	// The caller gave up.
-	ErrCancelled = Code("cancelled")
-	// The client is closed.
-	ErrClientClosed = Code("client_closed")
-	// The client was made by another process.
-	ErrClientForked = Code("client_forked")
-	// The daemon speaks another version.
-	ErrVersionUnsupported = Code("version_unsupported")
 )
 
 var table = map[Code]entry{
@@ -210,11 +210,14 @@ var table = map[Code]entry{
 	ErrMethodNotAllowed:                     {codes.Unimplemented, false},
 	ErrUnknownPeer:                          {codes.NotFound, false},
 	ErrAmbiguousPeer:                        {codes.InvalidArgument, false},
+	ErrAmbiguousReply:                       {codes.InvalidArgument, false},
 	ErrMeshNotFound:                         {codes.NotFound, false},
 	ErrTopicNotFound:                        {codes.NotFound, false},
+	ErrTopicExists:                          {codes.AlreadyExists, false},
 	ErrTopicNotSubscribed:                   {codes.FailedPrecondition, false},
 	ErrTopicKeyMissing:                      {codes.FailedPrecondition, false},
 	ErrMessageNotFound:                      {codes.NotFound, false},
+	ErrSendNotFound:                         {codes.NotFound, false},
 	ErrFileNotFound:                         {codes.NotFound, false},
 	ErrOutboxPendingFingerprintMismatch:     {codes.AlreadyExists, false},
 	ErrOutboxInflightFingerprintMismatch:    {codes.AlreadyExists, false},
@@ -257,13 +260,18 @@ var table = map[Code]entry{
 	ErrClockSkew:                            {codes.FailedPrecondition, false},
 	ErrDaemonShuttingDown:                   {codes.Unavailable, true},
 	ErrDeadlineExceeded:                     {codes.DeadlineExceeded, true},
+	ErrCancelled:                            {codes.Canceled, false},
 	ErrWaitTimeout:                          {codes.DeadlineExceeded, true},
 	ErrDeliveryExpired:                      {codes.FailedPrecondition, false},
+	ErrMessageRejected:                      {codes.FailedPrecondition, false},
 	ErrCapabilityDisabled:                   {codes.Unimplemented, false},
 	ErrNotServed:                            {codes.Unimplemented, false},
 	ErrInternalError:                        {codes.Internal, false},
 	ErrUsageError:                           {codes.InvalidArgument, false},
 	ErrDaemonNotRunning:                     {codes.Unavailable, true},
+	ErrVersionUnsupported:                   {codes.Unimplemented, false},
+	ErrClientClosed:                         {codes.FailedPrecondition, false},
+	ErrClientForked:                         {codes.FailedPrecondition, false},
 	ErrAlreadyRunning:                       {codes.FailedPrecondition, false},
 	ErrConfigInvalid:                        {codes.FailedPrecondition, false},
 	ErrOutboxMaxAgeAboveDedupeWindow:        {codes.FailedPrecondition, false},
@@ -286,12 +294,4 @@ var table = map[Code]entry{
 	ErrOwnerKeyMissing:                      {codes.FailedPrecondition, false},
 	ErrAdminTokenRefused:                    {codes.Unauthenticated, false},
 	ErrMeshExists:                           {codes.AlreadyExists, false},
-	ErrTopicExists:                          {codes.AlreadyExists, false},
-	ErrSendNotFound:                         {codes.NotFound, false},
-	ErrAmbiguousReply:                       {codes.InvalidArgument, false},
-	ErrMessageRejected:                      {codes.FailedPrecondition, false},
-	ErrCancelled:                            {codes.Canceled, false},
-	ErrClientClosed:                         {codes.FailedPrecondition, false},
-	ErrClientForked:                         {codes.FailedPrecondition, false},
-	ErrVersionUnsupported:                   {codes.Unimplemented, false},
 }

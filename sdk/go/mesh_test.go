@@ -323,8 +323,12 @@ func profile(t *testing.T, alice, bob *meshtest.Member) {
 }
 
 func eventsInOrder(t *testing.T, alice, bob *meshtest.Member) {
-	follow, stop := context.WithCancel(t.Context())
+	follow, stop := context.WithTimeout(t.Context(), 30*time.Second)
 	defer stop()
+	// What was sent before has to be there.
+	if _, err := alice.Send(t.Context(), "bob", "before", claudemesh.WaitDelivered()); err != nil {
+		t.Fatal(err)
+	}
 	next := 0
 	for event, err := range bob.Events(follow, claudemesh.EventFilter{Types: []pb.EventType{pb.EventType_EVENT_TYPE_MESSAGE}}) {
 		if err != nil {

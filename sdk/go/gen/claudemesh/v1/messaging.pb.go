@@ -753,9 +753,12 @@ type GetSendResponse struct {
 	DeliveredCount *uint32 `protobuf:"varint,10,opt,name=delivered_count,json=deliveredCount,proto3,oneof" json:"delivered_count,omitempty"`
 	// Transmits to the broker so far.
 	Attempts uint32 `protobuf:"varint,11,opt,name=attempts,proto3" json:"attempts,omitempty"`
-	// Why it ended as `rejected`, `expired`, `dead` or `aborted`, or why the last
-	// transmit failed; absent when nothing failed.
-	Error         *ErrorDetail `protobuf:"bytes,12,opt,name=error,proto3" json:"error,omitempty"`
+	// Why it ended as `rejected`, `expired`, `dead` or `aborted`; absent unless it
+	// did.
+	Error *ErrorDetail `protobuf:"bytes,12,opt,name=error,proto3" json:"error,omitempty"`
+	// Why the last transmit failed, for people; empty when none did. The daemon goes
+	// on by itself.
+	LastError     string `protobuf:"bytes,13,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -874,6 +877,13 @@ func (x *GetSendResponse) GetError() *ErrorDetail {
 	return nil
 }
 
+func (x *GetSendResponse) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
 var File_claudemesh_v1_messaging_proto protoreflect.FileDescriptor
 
 const file_claudemesh_v1_messaging_proto_rawDesc = "" +
@@ -936,7 +946,7 @@ const file_claudemesh_v1_messaging_proto_rawDesc = "" +
 	"\x0fdelivered_count\x18\t \x01(\rH\x00R\x0edeliveredCount\x88\x01\x01B\x12\n" +
 	"\x10_delivered_count\"<\n" +
 	"\x0eGetSendRequest\x12*\n" +
-	"\x11client_message_id\x18\x01 \x01(\tR\x0fclientMessageId\"\xd4\x04\n" +
+	"\x11client_message_id\x18\x01 \x01(\tR\x0fclientMessageId\"\xf3\x04\n" +
 	"\x0fGetSendResponse\x12*\n" +
 	"\x11client_message_id\x18\x01 \x01(\tR\x0fclientMessageId\x121\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x19.claudemesh.v1.SendStatusR\x06status\x12*\n" +
@@ -952,7 +962,9 @@ const file_claudemesh_v1_messaging_proto_rawDesc = "" +
 	"\x0fdelivered_count\x18\n" +
 	" \x01(\rH\x00R\x0edeliveredCount\x88\x01\x01\x12\x1a\n" +
 	"\battempts\x18\v \x01(\rR\battempts\x120\n" +
-	"\x05error\x18\f \x01(\v2\x1a.claudemesh.v1.ErrorDetailR\x05errorB\x12\n" +
+	"\x05error\x18\f \x01(\v2\x1a.claudemesh.v1.ErrorDetailR\x05error\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\r \x01(\tR\tlastErrorB\x12\n" +
 	"\x10_delivered_count2\xc4\x02\n" +
 	"\x10MessagingService\x12?\n" +
 	"\x04Send\x12\x1a.claudemesh.v1.SendRequest\x1a\x1b.claudemesh.v1.SendResponse\x12U\n" +

@@ -29,7 +29,9 @@ func build(t *testing.T, name string) string {
 // start runs an example at a member until the test ends.
 func start(t *testing.T, of *meshtest.Member, name string, args ...string) (*exec.Cmd, *bytes.Buffer) {
 	t.Helper()
-	command := exec.CommandContext(t.Context(), build(t, name), args...)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	command := exec.CommandContext(ctx, build(t, name), args...)
 	command.Env = append(os.Environ(), "CLAUDEMESH_DAEMON_SOCK="+of.Socket)
 	output := &bytes.Buffer{}
 	command.Stdout, command.Stderr = output, output

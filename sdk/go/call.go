@@ -144,7 +144,7 @@ func (m *Mesh) notRunning(err error) *Error {
 			return failure
 		}
 		// grpc-go tells of a failed connection in words only.
-		probe, dialErr := net.DialTimeout("unix", addr.socket, time.Second)
+		probe, dialErr := net.DialTimeout("unix", addr.socket, 100*time.Millisecond)
 		if dialErr == nil {
 			_ = probe.Close()
 			return newError(ErrDaemonNotRunning, "%s accepts connections, but no daemon answers there: %v", addr, err)

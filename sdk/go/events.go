@@ -137,7 +137,10 @@ func (f *follower) again(failure *Error) bool {
 }
 
 func eventOf(raw *pb.StreamEventsResponse) Event {
-	event := Event{Kind: "unknown", EventID: raw.GetEventId(), Time: raw.GetTime().AsTime(), Raw: raw}
+	event := Event{Kind: "unknown", EventID: raw.GetEventId(), Raw: raw}
+	if at := raw.GetTime(); at != nil {
+		event.Time = at.AsTime()
+	}
 	message := raw.ProtoReflect()
 	field := message.WhichOneof(message.Descriptor().Oneofs().ByName("event"))
 	if field != nil {

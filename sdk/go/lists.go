@@ -107,12 +107,12 @@ func pages[Item any](
 
 // Statuses of a member.
 const (
-	// Idle is free.
-	Idle = pb.PeerStatus_PEER_STATUS_IDLE
-	// Working is busy.
-	Working = pb.PeerStatus_PEER_STATUS_WORKING
-	// DoNotDisturb does not want to be disturbed.
-	DoNotDisturb = pb.PeerStatus_PEER_STATUS_DND
+	// StatusIdle is free.
+	StatusIdle = pb.PeerStatus_PEER_STATUS_IDLE
+	// StatusWorking is busy.
+	StatusWorking = pb.PeerStatus_PEER_STATUS_WORKING
+	// StatusDND does not want to be disturbed.
+	StatusDND = pb.PeerStatus_PEER_STATUS_DND
 )
 
 // Profile is what other members see of this one. What is nil stays as it is.

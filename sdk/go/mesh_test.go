@@ -46,7 +46,7 @@ func TestTwoMembers(t *testing.T) {
 }
 
 func arrives(t *testing.T, alice, bob *meshtest.Member) {
-	sent, err := alice.Send(t.Context(), "bob", "hello\nworld ☃", claudemesh.WithPriority(claudemesh.Now),
+	sent, err := alice.Send(t.Context(), "bob", "hello\nworld ☃", claudemesh.WithPriority(claudemesh.PriorityNow),
 		claudemesh.WithMeta(map[string]any{"build": 42, "tags": []string{"a", "b"}}),
 		claudemesh.WithMentions("bob"), claudemesh.WaitDelivered())
 	if err != nil {
@@ -56,7 +56,7 @@ func arrives(t *testing.T, alice, bob *meshtest.Member) {
 		t.Errorf("waited for delivery and got %v", sent)
 	}
 	got := find(t, bob.Inbox(t.Context(), claudemesh.InboxFilter{Sender: "alice"}), sent.GetClientMessageId())
-	if got.GetBody() != "hello\nworld ☃" || got.GetPriority() != claudemesh.Now || got.GetSenderPubkey() != alice.Pubkey {
+	if got.GetBody() != "hello\nworld ☃" || got.GetPriority() != claudemesh.PriorityNow || got.GetSenderPubkey() != alice.Pubkey {
 		t.Errorf("got %v", got)
 	}
 	if meta := got.GetMeta().AsMap(); meta["build"] != 42.0 || fmt.Sprint(meta["tags"]) != "[a b]" {
@@ -302,7 +302,7 @@ func eventually(t *testing.T, is func() bool) {
 }
 
 func profile(t *testing.T, alice, bob *meshtest.Member) {
-	summary, working := "releasing", claudemesh.Working
+	summary, working := "releasing", claudemesh.StatusWorking
 	set, err := alice.Profile(t.Context(), claudemesh.Profile{Summary: &summary, Status: &working})
 	if err != nil || set.GetSummary() != summary {
 		t.Fatalf("%v, %v", set, err)

@@ -19,12 +19,12 @@ import (
 
 // Priorities of a message.
 const (
-	// Now interrupts the receiver.
-	Now = pb.Priority_PRIORITY_NOW
-	// Next is read at the receiver's next opportunity. The default.
-	Next = pb.Priority_PRIORITY_NEXT
-	// Low is read when there is nothing else to do.
-	Low = pb.Priority_PRIORITY_LOW
+	// PriorityNow interrupts the receiver.
+	PriorityNow = pb.Priority_PRIORITY_NOW
+	// PriorityNext is read at the receiver's next opportunity. The default.
+	PriorityNext = pb.Priority_PRIORITY_NEXT
+	// PriorityLow is read when there is nothing else to do.
+	PriorityLow = pb.Priority_PRIORITY_LOW
 )
 
 // Message is one message of [Mesh.SendMany]. To and Text are required.

@@ -1,3 +1,4 @@
+// Tools for the checks of this module, apart from go.mod so that its users do not get what they require.
 module github.com/claudemesh/claudemesh/sdk/go/tools
 
 go 1.25.0

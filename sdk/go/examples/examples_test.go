@@ -104,7 +104,7 @@ func TestTheAlertWaitsForAnAnswer(t *testing.T) {
 	alice, bob := meshtest.Pair(t)
 	program, output := start(t, alice, "alert", "bob", "Grow it?")
 	question := expect(t, bob, "", says("Grow it?"))
-	if question.GetPriority() != claudemesh.Now {
+	if question.GetPriority() != claudemesh.PriorityNow {
 		t.Errorf("its priority is %s", question.GetPriority())
 	}
 	for text, options := range map[string][]claudemesh.SendOption{

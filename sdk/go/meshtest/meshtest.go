@@ -206,7 +206,10 @@ func tail(path string) string {
 	if err != nil {
 		return err.Error()
 	}
-	return string(content[max(0, len(content)-shownLog):])
+	if len(content) > shownLog {
+		_, content, _ = bytes.Cut(content[len(content)-shownLog:], []byte("\n"))
+	}
+	return string(content)
 }
 
 func (m *Mesh) join(told member) *Member {

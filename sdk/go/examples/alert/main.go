@@ -43,7 +43,7 @@ func ask(ctx context.Context, person, question string) (string, error) {
 				continue
 			}
 			// Asked when the answer cannot be missed any more.
-			sent, err := mesh.Send(ctx, person, question, claudemesh.WithPriority(claudemesh.Now))
+			sent, err := mesh.Send(ctx, person, question, claudemesh.WithPriority(claudemesh.PriorityNow))
 			if err != nil {
 				return "", err
 			}

@@ -58,7 +58,7 @@ func run(ctx context.Context, boss string) error {
 func work(ctx context.Context, mesh *claudemesh.Mesh, boss string) error {
 	for percent := 0; percent <= 100; percent += 50 {
 		progress := map[string]any{"percent": percent}
-		_, err := mesh.Send(ctx, boss, fmt.Sprintf("%d %% done", percent), claudemesh.WithMeta(progress), claudemesh.WithPriority(claudemesh.Low))
+		_, err := mesh.Send(ctx, boss, fmt.Sprintf("%d %% done", percent), claudemesh.WithMeta(progress), claudemesh.WithPriority(claudemesh.PriorityLow))
 		if err != nil {
 			return err
 		}

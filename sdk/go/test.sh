@@ -1,0 +1,19 @@
+#!/bin/sh
+# Every check and test of the Go client; CLAUDEMESH_BIN names the daemon's binary.
+set -eu
+: "${CLAUDEMESH_BIN:?name the binary of the daemon}"
+CLAUDEMESH_BIN=$(realpath "$CLAUDEMESH_BIN")
+export CLAUDEMESH_BIN
+cd "$(dirname "$0")"
+
+unformatted=$(gofmt -l .)
+[ -z "$unformatted" ] || { echo "not formatted: $unformatted" >&2; exit 1; }
+go mod tidy -diff
+go mod verify >/dev/null
+go generate ./...
+git diff --exit-code -- errors_gen.go
+go vet -tags bench ./...
+go tool -modfile=tools.mod staticcheck -tags bench ./...
+GOOS=darwin go vet ./...
+GOOS=windows go build ./...
+go test -race -count 1 ./...

@@ -70,9 +70,9 @@ lines.push(
   ...entries.map((entry) => `  ${entry.code}: { type: ${entry.class}, grpcCode: ${entry.status.number}, retryable: ${entry.retryable} },`),
   "} as const;",
   "",
-  "/** The class and the code of an error of which only the gRPC status is known. */",
+  "/** The class of an error whose code this version does not know, by its gRPC status. */",
   "export const STATUSES = {",
-  ...statuses.map((status) => `  ${status.number}: { type: ${status.class}, code: "${status.name.toLowerCase()}" },`),
+  ...statuses.map((status) => `  ${status.number}: ${status.class},`),
   "} as const;",
   "",
 );

@@ -86,9 +86,9 @@ export class Connection {
     const status = ConnectError.from(error);
     const told = fromStatus(status);
     if (told) return { kind: "answer", error: told };
-    if (status.code === Code.DeadlineExceeded) return { kind: "deadline" };
     // A status without ErrorInfo, but from the other side.
-    if (status.metadata.has("grpc-status")) return { kind: "answer", error: this.#bare(status) };
+    if (status.metadata.has("grpc-status")) return { kind: "answer", error: fromBareStatus(status) };
+    if (status.code === Code.DeadlineExceeded) return { kind: "deadline" };
     if (this.#refusal && isErrno(this.#refusal, "EACCES", "EPERM")) {
       const text = `${this.place} belongs to another user (${this.#refusal.message}); run as that user, or ask for a token and use its address`;
       return { kind: "answer", error: newError("permission_denied", text, { cause: error }) };
@@ -97,18 +97,13 @@ export class Connection {
     if (!this.connected || [Code.Canceled, Code.Unavailable, Code.Aborted].includes(status.code)) {
       return { kind: "lost", error: this.notRunning(error) };
     }
-    return { kind: "answer", error: this.#bare(status) };
+    return { kind: "answer", error: fromBareStatus(status) };
   }
 
   notRunning(cause?: unknown): ClaudemeshError {
     const why = this.#refusal ?? cause;
     const reason = why instanceof Error ? ` (${why instanceof ConnectError ? why.rawMessage : why.message})` : "";
     return newError("daemon_not_running", `${this.place} does not answer${reason}; start it with \`claudemesh daemon up\``, { cause });
-  }
-
-  #bare(status: ConnectError): ClaudemeshError {
-    if (status.code !== Code.Unimplemented) return fromBareStatus(status);
-    return newError("not_served", `${this.place} does not serve this call: ${status.rawMessage}`, { cause: status });
   }
 
   async #open(): Promise<Transport> {

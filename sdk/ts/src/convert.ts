@@ -3,7 +3,7 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
 import { DurationSchema } from "@bufbuild/protobuf/wkt";
-import type { ConnectError } from "@connectrpc/connect";
+import { type ConnectError, Code as GrpcCode } from "@connectrpc/connect";
 import { ClaudemeshError, type ErrorFields } from "./error.js";
 import { CODES, STATUSES } from "./errors.js";
 import {
@@ -29,7 +29,7 @@ export function newError(code: string, message: string, fields: ErrorFields = {}
     return new type(code, message, { grpcCode, retryable, ...fields });
   }
   const status = fields.grpcCode ?? 2;
-  const type = isOwn(STATUSES, status) ? STATUSES[status].type : ClaudemeshError;
+  const type = isOwn(STATUSES, status) ? STATUSES[status] : ClaudemeshError;
   return new type(code, message, fields);
 }
 
@@ -66,15 +66,27 @@ export function fromStatus(error: ConnectError): ClaudemeshError | undefined {
   const details = readDetails(error);
   if (details.reason === undefined) return undefined;
   const { reason, ...fields } = details;
+  // The table knows better whether a code that it holds is worth another try.
+  if (isOwn(CODES, reason)) delete fields.retryable;
   return newError(reason, error.rawMessage, { ...fields, grpcCode: error.code, cause: error });
 }
 
-/** A bare gRPC status: one that says nothing but its number and text. */
+/** A bare gRPC status: one that says nothing but its number and text. It gets a code that has a page. */
 export function fromBareStatus(error: ConnectError): ClaudemeshError {
-  const status: number = error.code;
-  const code = isOwn(STATUSES, status) ? STATUSES[status].code : "unknown";
-  return newError(code, error.rawMessage, { grpcCode: status, cause: error });
+  return newError(BARE.get(error.code) ?? "internal_error", error.rawMessage, { grpcCode: error.code, cause: error });
 }
+
+const BARE = new Map<GrpcCode, Code>([
+  [GrpcCode.Canceled, "cancelled"],
+  [GrpcCode.DeadlineExceeded, "deadline_exceeded"],
+  [GrpcCode.Unavailable, "daemon_not_running"],
+  [GrpcCode.Unimplemented, "not_served"],
+  [GrpcCode.InvalidArgument, "invalid_argument"],
+  [GrpcCode.Unauthenticated, "unauthenticated"],
+  [GrpcCode.PermissionDenied, "permission_denied"],
+  [GrpcCode.ResourceExhausted, "payload_too_large"],
+  [GrpcCode.OutOfRange, "payload_too_large"],
+]);
 
 interface Details extends ErrorFields {
   reason?: string;

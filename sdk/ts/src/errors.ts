@@ -140,6 +140,11 @@ export class DeliveryExpiredError extends GrpcFailedPreconditionError {
   declare readonly code: "delivery_expired";
 }
 
+/** The library that moves a clock is missing. */
+export class FaketimeMissingError extends GrpcFailedPreconditionError {
+  declare readonly code: "faketime_missing";
+}
+
 /** The broker lacks a required feature. */
 export class FeatureUnavailableError extends GrpcFailedPreconditionError {
   declare readonly code: "feature_unavailable";
@@ -545,6 +550,7 @@ export type KnownError =
   | DeadlineExceededError
   | DedupeWindowPassedError
   | DeliveryExpiredError
+  | FaketimeMissingError
   | FeatureUnavailableError
   | FileNotFoundError
   | HelloRefusedError
@@ -643,6 +649,7 @@ export const CODES = {
   deadline_exceeded: { type: DeadlineExceededError, grpcCode: 4, retryable: true },
   dedupe_window_passed: { type: DedupeWindowPassedError, grpcCode: 9, retryable: false },
   delivery_expired: { type: DeliveryExpiredError, grpcCode: 9, retryable: false },
+  faketime_missing: { type: FaketimeMissingError, grpcCode: 9, retryable: false },
   feature_unavailable: { type: FeatureUnavailableError, grpcCode: 9, retryable: false },
   file_not_found: { type: FileNotFoundError, grpcCode: 5, retryable: false },
   hello_refused: { type: HelloRefusedError, grpcCode: 7, retryable: false },
@@ -722,22 +729,22 @@ export const CODES = {
   wait_timeout: { type: WaitTimeoutError, grpcCode: 4, retryable: true },
 } as const;
 
-/** The class and the code of an error of which only the gRPC status is known. */
+/** The class of an error whose code this version does not know, by its gRPC status. */
 export const STATUSES = {
-  1: { type: GrpcCancelledError, code: "cancelled" },
-  2: { type: GrpcUnknownError, code: "unknown" },
-  3: { type: GrpcInvalidArgumentError, code: "invalid_argument" },
-  4: { type: GrpcDeadlineExceededError, code: "deadline_exceeded" },
-  5: { type: GrpcNotFoundError, code: "not_found" },
-  6: { type: GrpcAlreadyExistsError, code: "already_exists" },
-  7: { type: GrpcPermissionDeniedError, code: "permission_denied" },
-  8: { type: GrpcResourceExhaustedError, code: "resource_exhausted" },
-  9: { type: GrpcFailedPreconditionError, code: "failed_precondition" },
-  10: { type: GrpcAbortedError, code: "aborted" },
-  11: { type: GrpcOutOfRangeError, code: "out_of_range" },
-  12: { type: GrpcUnimplementedError, code: "unimplemented" },
-  13: { type: GrpcInternalError, code: "internal" },
-  14: { type: GrpcUnavailableError, code: "unavailable" },
-  15: { type: GrpcDataLossError, code: "data_loss" },
-  16: { type: GrpcUnauthenticatedError, code: "unauthenticated" },
+  1: GrpcCancelledError,
+  2: GrpcUnknownError,
+  3: GrpcInvalidArgumentError,
+  4: GrpcDeadlineExceededError,
+  5: GrpcNotFoundError,
+  6: GrpcAlreadyExistsError,
+  7: GrpcPermissionDeniedError,
+  8: GrpcResourceExhaustedError,
+  9: GrpcFailedPreconditionError,
+  10: GrpcAbortedError,
+  11: GrpcOutOfRangeError,
+  12: GrpcUnimplementedError,
+  13: GrpcInternalError,
+  14: GrpcUnavailableError,
+  15: GrpcDataLossError,
+  16: GrpcUnauthenticatedError,
 } as const;

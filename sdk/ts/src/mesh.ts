@@ -1,9 +1,11 @@
 // The client of a daemon.
 
+import { setTimeout as sleep } from "node:timers/promises";
 import { create, type JsonObject, toBinary } from "@bufbuild/protobuf";
 import { type Timestamp, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { type CallOptions, Core, DEFAULT_TIMEOUT_MS, type RawClients } from "./core.js";
-import { newError, ofSend } from "./convert.js";
+import { Backoff } from "./backoff.js";
+import { ofSend } from "./convert.js";
 import type { DiscoveryOptions } from "./discovery.js";
 import { ClaudemeshError } from "./error.js";
 import { type EventsOptions, EventStream } from "./events.js";
@@ -23,7 +25,7 @@ import { SendStream } from "./send-stream.js";
 import { Topics } from "./topics.js";
 import { traceContext } from "./trace.js";
 import { ulid } from "./ulid.js";
-import { Waits } from "./wait.js";
+import { checkGoal, waitFor } from "./wait.js";
 
 // A longer text goes in a call of its own, so that its refusal cannot end the stream of the others.
 const LONGEST_STREAMED_TEXT = 1024 * 1024;
@@ -111,7 +113,6 @@ export class Mesh implements AsyncDisposable {
 
   readonly #core: Core;
   readonly #stream: SendStream;
-  readonly #waits: Waits;
 
   /** Made by `connect()`. */
   constructor(options: DiscoveryOptions) {
@@ -119,7 +120,6 @@ export class Mesh implements AsyncDisposable {
     this.raw = this.#core.raw;
     this.topics = new Topics(this.#core);
     this.#stream = new SendStream(this.#core);
-    this.#waits = new Waits(this.#core);
   }
 
   /** Queues a message for a member, a `#topic`, a `@group` or `*`; it is on the daemon's disk when this returns. */
@@ -133,13 +133,11 @@ export class Mesh implements AsyncDisposable {
     return this.#within(options, async (scope) => {
       try {
         const { to, $typeName, ...message } = sendRequest({ ...options, to: topic, text, id });
-        if (options.wait !== undefined && options.wait !== "accepted") {
-          throw invalid("wait", "can only be `accepted` for a post, which has many receivers");
-        }
+        checkGoal(options.wait, ["accepted"]);
         const response = await this.#core.within(scope, { feature: "topic" }, (call) =>
           this.raw.messaging.postTopic({ ...message, topic: to }, call),
         );
-        return options.wait === undefined ? response : await this.#waits.until(options.wait, scope, response);
+        return options.wait === undefined ? response : await waitFor(this.#core, options.wait, scope, response);
       } catch (error) {
         throw ofSend(error, id);
       }
@@ -232,10 +230,12 @@ export class Mesh implements AsyncDisposable {
   /** Waits until the daemon answers and is ready, also one that has not been started yet. */
   waitReady(options: WaitReadyOptions = {}): Promise<GetHealthResponse> {
     return this.#core.call(options, { patient: true }, async (call) => {
-      const health = await this.raw.control.getHealth({}, call);
-      if (health.state === HealthState.READY && (health.connected || !options.connected)) return health;
-      const missing = health.state === HealthState.READY ? "has no link to the broker yet" : "is not ready yet";
-      throw newError(health.state === HealthState.READY ? "broker_unreachable" : "daemon_not_running", `the daemon ${missing}`);
+      const pauses = new Backoff();
+      for (;;) {
+        const health = await this.raw.control.getHealth({}, call);
+        if (health.state === HealthState.READY && (health.connected || !options.connected)) return health;
+        await sleep(pauses.next(), undefined, { signal: call.signal });
+      }
     });
   }
 
@@ -260,12 +260,12 @@ export class Mesh implements AsyncDisposable {
   async #send(scope: Scope, message: OutgoingMessage & { id: string }, wait?: "accepted" | "delivered"): Promise<SendResponse> {
     try {
       const request = sendRequest(message);
-      if (wait !== undefined && wait !== "accepted" && wait !== "delivered") throw invalid("wait", "is neither `accepted` nor `delivered`");
+      checkGoal(wait, ["accepted", "delivered"]);
       const response =
         request.message.length > LONGEST_STREAMED_TEXT
           ? await this.#core.within(scope, { feature: "send" }, (call) => this.raw.messaging.send(request, call))
           : await this.#stream.send(scope, request, await traceContext());
-      return wait === undefined ? response : await this.#waits.until(wait, scope, response);
+      return wait === undefined ? response : await waitFor(this.#core, wait, scope, response);
     } catch (error) {
       throw ofSend(error, message.id);
     }

@@ -7,7 +7,7 @@ import type { DescMessage, DescMethodStreaming, DescMethodUnary, MessageInitShap
 import { Code, ConnectError, type ContextValues, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createGrpcTransport, type GrpcTransportOptions, Http2SessionManager } from "@connectrpc/connect-node";
 import { fromBareStatus, fromStatus, newError } from "./convert.js";
-import { discover, type DiscoveryOptions, type Endpoint, isErrno, type Surroundings } from "./discovery.js";
+import { checkSocketPath, discover, type DiscoveryOptions, type Endpoint, isErrno, type Surroundings } from "./discovery.js";
 import { ClaudemeshError } from "./error.js";
 import { MessagingService } from "./gen/claudemesh/v1/messaging_pb.js";
 import { traceContext } from "./trace.js";
@@ -119,6 +119,7 @@ export class Connection {
   async #find(): Promise<Opened> {
     const endpoint = await discover(this.#options, this.#surroundings);
     this.#endpoint = endpoint;
+    if (endpoint.kind === "unix") checkSocketPath(endpoint.path);
     if (endpoint.kind === "tcp") this.#token = endpoint.token ?? (await readToken(endpoint.tokenFile ?? ""));
     const sessions = new CountedSessions(
       endpoint.kind === "tcp" ? `http://${endpoint.address}` : "http://localhost",

@@ -69,10 +69,13 @@ function wrong(message: string) {
 }
 
 function unix(path: string): Endpoint {
-  if (Buffer.byteLength(path) > LONGEST_SOCKET_PATH) {
-    throw wrong(`the socket path ${path} is longer than ${LONGEST_SOCKET_PATH} bytes; use a shorter CLAUDEMESH_HOME or a relative path`);
-  }
   return { kind: "unix", path };
+}
+
+/** Refuses a path that the system would cut off, to a socket that may be another. */
+export function checkSocketPath(path: string): void {
+  if (Buffer.byteLength(path) <= LONGEST_SOCKET_PATH) return;
+  throw wrong(`the socket path ${path} is longer than ${LONGEST_SOCKET_PATH} bytes; use a shorter CLAUDEMESH_HOME or a relative path`);
 }
 
 /** `host:port`, from an address that may be written as a URL. */

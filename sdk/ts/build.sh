@@ -2,6 +2,9 @@
 # Installs what package-lock.json pins and compiles, both only when something has changed.
 set -euo pipefail
 cd "$(dirname "$0")"
+# Several may start at once; the first builds.
+exec 9>>.build.lock
+flock 9
 stamp=node_modules/.package-lock.json
 if [[ ! -e $stamp || package-lock.json -nt $stamp ]]; then
   npm ci --ignore-scripts --no-audit --no-fund

@@ -258,7 +258,7 @@ test("a daemon that stays away ends a call at its deadline with daemon_not_runni
   } finally {
     await dev.members.alice.start();
   }
-  await alice.send("bob", "back");
+  await alice.send("bob", "back", { wait: "delivered" });
 });
 
 test("events go on after restarts, with a caught_up for each connection", async () => {

@@ -12,8 +12,11 @@ if [[ ! -e $stamp || package-lock.json -nt $stamp ]]; then
 fi
 built=build/.complete
 if [[ ! -e $built || -n $(find package.json tsconfig*.json "$stamp" src test examples bench -newer "$built" -print -quit) ]]; then
-  rm -rf dist build
+  # Overwritten and not removed first, since somebody may be running what is there.
+  began=$(mktemp)
   npx --no-install tsc -p tsconfig.build.json
   npx --no-install tsc -p tsconfig.json
+  find dist build -type f ! -newer "$began" -delete
+  rm "$began"
   touch "$built"
 fi

@@ -1,5 +1,5 @@
 // Writes src/errors.ts from sdk/errors.json, which holds what `claudemesh explain --json` prints.
-import { readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 
 const source = new URL("../../errors.json", import.meta.url);
 const target = new URL("../src/errors.ts", import.meta.url);
@@ -49,7 +49,11 @@ const lines = [
   "",
 ];
 for (const status of statuses) {
-  lines.push(`/** Any code whose gRPC status is ${status.name}. */`, `export class ${status.class} extends ClaudemeshError {}`, "");
+  lines.push(
+    `/** Any code whose gRPC status is ${status.name}. */`,
+    `export class ${status.class} extends ClaudemeshError {}`,
+    "",
+  );
 }
 for (const entry of entries) {
   lines.push(
@@ -67,7 +71,9 @@ lines.push(
   "",
   "/** The class, gRPC status and retryability of each code. */",
   "export const CODES = {",
-  ...entries.map((entry) => `  ${entry.code}: { type: ${entry.class}, grpcCode: ${entry.status.number}, retryable: ${entry.retryable} },`),
+  ...entries.map(
+    (entry) => `  ${entry.code}: { type: ${entry.class}, grpcCode: ${entry.status.number}, retryable: ${entry.retryable} },`,
+  ),
   "} as const;",
   "",
   "/** The class of an error whose code this version does not know, by its gRPC status. */",
@@ -76,4 +82,6 @@ lines.push(
   "} as const;",
   "",
 );
-writeFileSync(target, lines.join("\n"));
+const text = lines.join("\n");
+// Left alone when nothing changes, so that nothing is built again.
+if (!existsSync(target) || readFileSync(target, "utf8") !== text) writeFileSync(target, text);

@@ -7,7 +7,7 @@ import type { DescMessage, DescMethodStreaming, DescMethodUnary, MessageInitShap
 import { Code, ConnectError, type ContextValues, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createGrpcTransport, type GrpcTransportOptions, Http2SessionManager } from "@connectrpc/connect-node";
 import { fromBareStatus, fromStatus, newError } from "./convert.js";
-import { checkSocketPath, discover, type DiscoveryOptions, type Endpoint, isErrno, type Surroundings } from "./discovery.js";
+import { checkSocketPath, type DiscoveryOptions, discover, type Endpoint, isErrno, type Surroundings } from "./discovery.js";
 import { ClaudemeshError } from "./error.js";
 import { MessagingService } from "./gen/claudemesh/v1/messaging_pb.js";
 import { traceContext } from "./trace.js";
@@ -28,7 +28,10 @@ interface Opened {
 }
 
 /** How an attempt failed: the daemon said so, or there is nobody who could. */
-export type Failure = { kind: "answer"; error: ClaudemeshError } | { kind: "deadline" } | { kind: "lost"; error: ClaudemeshError };
+export type Failure =
+  | { kind: "answer"; error: ClaudemeshError }
+  | { kind: "deadline" }
+  | { kind: "lost"; error: ClaudemeshError };
 
 export class Connection {
   /** For the generated clients. It finds the daemon at the first call. */
@@ -103,7 +106,9 @@ export class Connection {
   notRunning(cause?: unknown): ClaudemeshError {
     const why = this.#refusal ?? cause;
     const reason = why instanceof Error ? ` (${why instanceof ConnectError ? why.rawMessage : why.message})` : "";
-    return newError("daemon_not_running", `${this.place} does not answer${reason}; start it with \`claudemesh daemon up\``, { cause });
+    return newError("daemon_not_running", `${this.place} does not answer${reason}; start it with \`claudemesh daemon up\``, {
+      cause,
+    });
   }
 
   async #open(): Promise<Transport> {
@@ -121,9 +126,8 @@ export class Connection {
     this.#endpoint = endpoint;
     if (endpoint.kind === "unix") checkSocketPath(endpoint.path);
     if (endpoint.kind === "tcp") this.#token = endpoint.token ?? (await readToken(endpoint.tokenFile ?? ""));
-    const sessions = new CountedSessions(
-      endpoint.kind === "tcp" ? `http://${endpoint.address}` : "http://localhost",
-      () => this.#connect(endpoint),
+    const sessions = new CountedSessions(endpoint.kind === "tcp" ? `http://${endpoint.address}` : "http://localhost", () =>
+      this.#connect(endpoint),
     );
     this.#sessions = sessions;
     if (this.#closed) sessions.abort();
@@ -146,7 +150,8 @@ export class Connection {
   };
 
   #connect(endpoint: Endpoint): Socket {
-    const socket = endpoint.kind === "unix" ? createConnection({ path: endpoint.path }) : createConnection(hostAndPort(endpoint.address));
+    const socket =
+      endpoint.kind === "unix" ? createConnection({ path: endpoint.path }) : createConnection(hostAndPort(endpoint.address));
     socket.once("connect", () => {
       this.#socket = socket;
       this.#refusal = undefined;
@@ -166,9 +171,13 @@ async function readToken(file: string): Promise<string> {
   try {
     return (await readFile(file, "utf8")).trim();
   } catch (error) {
-    throw newError("unauthenticated", `cannot read the token file ${file}: ${error instanceof Error ? error.message : String(error)}`, {
-      cause: error,
-    });
+    throw newError(
+      "unauthenticated",
+      `cannot read the token file ${file}: ${error instanceof Error ? error.message : String(error)}`,
+      {
+        cause: error,
+      },
+    );
   }
 }
 

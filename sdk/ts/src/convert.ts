@@ -6,12 +6,7 @@ import { DurationSchema } from "@bufbuild/protobuf/wkt";
 import { type ConnectError, Code as GrpcCode } from "@connectrpc/connect";
 import { ClaudemeshError, type ErrorFields } from "./error.js";
 import { CODES, STATUSES } from "./errors.js";
-import {
-  CandidatesSchema,
-  type ErrorDetail,
-  type FieldViolation,
-  FieldViolationSchema,
-} from "./gen/claudemesh/v1/common_pb.js";
+import { CandidatesSchema, type ErrorDetail, type FieldViolation, FieldViolationSchema } from "./gen/claudemesh/v1/common_pb.js";
 
 export type Code = keyof typeof CODES;
 

@@ -2,7 +2,7 @@
 
 import { setMaxListeners } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type CallOptions as RawCallOptions, type Client, Code, ConnectError, createClient } from "@connectrpc/connect";
+import { type Client, Code, ConnectError, createClient, type CallOptions as RawCallOptions } from "@connectrpc/connect";
 import { Backoff } from "./backoff.js";
 import { Connection, type Failure } from "./connection.js";
 import { newError, ofSend } from "./convert.js";
@@ -147,7 +147,9 @@ export class Core {
       known && this.connection.connected && known.connection === this.connection.count ? known.version : await this.#check();
     if (version.ipcApi !== IPC_API) {
       const text = `${this.connection.place} (version ${version.daemonVersion}) serves the API ${version.ipcApi}, this package needs ${IPC_API}; use a version of @claudemesh/sdk that fits the daemon`;
-      throw newError("version_unsupported", text, { metadata: { daemon_version: version.daemonVersion, ipc_api: version.ipcApi } });
+      throw newError("version_unsupported", text, {
+        metadata: { daemon_version: version.daemonVersion, ipc_api: version.ipcApi },
+      });
     }
     if (!version.ipcFeatures.includes(feature)) {
       const text = `${this.connection.place} (version ${version.daemonVersion}) does not serve ${feature}; use a later daemon`;

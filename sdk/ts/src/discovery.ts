@@ -28,9 +28,7 @@ export interface Surroundings {
 }
 
 /** Where a daemon listens. */
-export type Endpoint =
-  | { kind: "unix"; path: string }
-  | { kind: "tcp"; address: string; token?: string; tokenFile?: string };
+export type Endpoint = { kind: "unix"; path: string } | { kind: "tcp"; address: string; token?: string; tokenFile?: string };
 
 // sun_path holds 108 bytes on Linux and 104 elsewhere, with the NUL that ends it. Longer paths would be cut off.
 const LONGEST_SOCKET_PATH = process.platform === "linux" ? 107 : 103;
@@ -56,7 +54,8 @@ export async function discover(options: DiscoveryOptions, surroundings: Surround
     if (env["CLAUDEMESH_DAEMON_SOCK"]) return unix(env["CLAUDEMESH_DAEMON_SOCK"]);
     if (env["CLAUDEMESH_ADDR"]) {
       const file = env["CLAUDEMESH_TOKEN_FILE"];
-      if (!file) throw wrong("CLAUDEMESH_ADDR is set without CLAUDEMESH_TOKEN_FILE; set it to the path of the daemon's local_token");
+      if (!file)
+        throw wrong("CLAUDEMESH_ADDR is set without CLAUDEMESH_TOKEN_FILE; set it to the path of the daemon's local_token");
       return { kind: "tcp", address: authority(env["CLAUDEMESH_ADDR"]), tokenFile: file };
     }
   }
@@ -75,7 +74,9 @@ function unix(path: string): Endpoint {
 /** Refuses a path that the system would cut off, to a socket that may be another. */
 export function checkSocketPath(path: string): void {
   if (Buffer.byteLength(path) <= LONGEST_SOCKET_PATH) return;
-  throw wrong(`the socket path ${path} is longer than ${LONGEST_SOCKET_PATH} bytes; use a shorter CLAUDEMESH_HOME or a relative path`);
+  throw wrong(
+    `the socket path ${path} is longer than ${LONGEST_SOCKET_PATH} bytes; use a shorter CLAUDEMESH_HOME or a relative path`,
+  );
 }
 
 /** `host:port`, from an address that may be written as a URL. */
@@ -83,7 +84,8 @@ function authority(address: string): string {
   const text = address.replace(/^http:\/\//, "").replace(/\/+$/, "");
   const match = /^(\[[0-9A-Fa-f:.]+\]|[^\s:/?#@[\]]+):(\d{1,5})$/.exec(text);
   const port = Number(match?.[2]);
-  if (!(port >= 1 && port <= 65535)) throw wrong(`${JSON.stringify(address)} is no address; write host:port, such as 127.0.0.1:47910`);
+  if (!(port >= 1 && port <= 65535))
+    throw wrong(`${JSON.stringify(address)} is no address; write host:port, such as 127.0.0.1:47910`);
   return text;
 }
 
@@ -141,7 +143,8 @@ async function directories(path: string): Promise<string[]> {
     return entries.filter((entry) => !entry.isFile()).map((entry) => entry.name);
   } catch (error) {
     if (isErrno(error, "ENOENT", "ENOTDIR")) return [];
-    if (isErrno(error, "EACCES", "EPERM")) throw newError("permission_denied", `${path} belongs to another user`, { cause: error });
+    if (isErrno(error, "EACCES", "EPERM"))
+      throw newError("permission_denied", `${path} belongs to another user`, { cause: error });
     throw error;
   }
 }
@@ -154,7 +157,7 @@ async function directories(path: string): Promise<string[]> {
  * that died leaves its socket, but nobody listens on it.
  */
 async function isRunning(directory: string): Promise<boolean> {
-  let lock;
+  let lock: { dev: bigint; ino: bigint };
   try {
     lock = await stat(join(directory, "lock"), { bigint: true });
   } catch {

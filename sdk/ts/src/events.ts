@@ -1,8 +1,8 @@
 // Following events over restarts of the daemon.
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { Code, ConnectError } from "@connectrpc/connect";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import { Code, ConnectError } from "@connectrpc/connect";
 import { Backoff } from "./backoff.js";
 import { type Core, TokenRule } from "./core.js";
 import { type EventType, type StreamEventsResponse, StreamEventsResponseSchema } from "./gen/claudemesh/v1/events_pb.js";

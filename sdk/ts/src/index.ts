@@ -10,7 +10,15 @@ export type { CallOptions, RawClients } from "./core.js";
 export type { DiscoveryOptions as ConnectOptions } from "./discovery.js";
 export { ClaudemeshError } from "./error.js";
 export * from "./errors.js";
-export type { Event, EventKind, EventsOptions, EventStream, UnknownEvent } from "./events.js";
+export type { Event, EventKind, EventStream, EventsOptions, UnknownEvent } from "./events.js";
+export * from "./gen/claudemesh/v1/common_pb.js";
+export * from "./gen/claudemesh/v1/control_pb.js";
+export * from "./gen/claudemesh/v1/events_pb.js";
+export * from "./gen/claudemesh/v1/files_pb.js";
+export * from "./gen/claudemesh/v1/inbox_pb.js";
+export * from "./gen/claudemesh/v1/messaging_pb.js";
+export * from "./gen/claudemesh/v1/peers_pb.js";
+export * from "./gen/claudemesh/v1/topics_pb.js";
 export type {
   InboxOptions,
   Mesh,
@@ -25,11 +33,3 @@ export type {
 } from "./mesh.js";
 export type { PeerRoleName, PeerStatusName, PriorityName } from "./names.js";
 export type { CreateTopicOptions, ListTopicsOptions, Topics } from "./topics.js";
-export * from "./gen/claudemesh/v1/common_pb.js";
-export * from "./gen/claudemesh/v1/control_pb.js";
-export * from "./gen/claudemesh/v1/events_pb.js";
-export * from "./gen/claudemesh/v1/files_pb.js";
-export * from "./gen/claudemesh/v1/inbox_pb.js";
-export * from "./gen/claudemesh/v1/messaging_pb.js";
-export * from "./gen/claudemesh/v1/peers_pb.js";
-export * from "./gen/claudemesh/v1/topics_pb.js";

@@ -3,12 +3,12 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { create, type JsonObject, toBinary } from "@bufbuild/protobuf";
 import { type Timestamp, timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { type CallOptions, Core, DEFAULT_TIMEOUT_MS, type RawClients } from "./core.js";
 import { Backoff } from "./backoff.js";
 import { ofSend } from "./convert.js";
+import { type CallOptions, Core, DEFAULT_TIMEOUT_MS, type RawClients } from "./core.js";
 import type { DiscoveryOptions } from "./discovery.js";
 import { ClaudemeshError } from "./error.js";
-import { type EventsOptions, EventStream } from "./events.js";
+import { EventStream, type EventsOptions } from "./events.js";
 import { type GetHealthResponse, type GetVersionResponse, HealthState } from "./gen/claudemesh/v1/control_pb.js";
 import { type InboxMessage, MessageOrder } from "./gen/claudemesh/v1/inbox_pb.js";
 import {
@@ -19,7 +19,7 @@ import {
   type SendResponse,
 } from "./gen/claudemesh/v1/messaging_pb.js";
 import type { Peer, PeerRole, SetProfileResponse } from "./gen/claudemesh/v1/peers_pb.js";
-import { invalid, type PeerRoleName, type PeerStatusName, priorityOf, type PriorityName, roleOf, statusOf } from "./names.js";
+import { invalid, type PeerRoleName, type PeerStatusName, type PriorityName, priorityOf, roleOf, statusOf } from "./names.js";
 import { Scope } from "./scope.js";
 import { SendStream } from "./send-stream.js";
 import { Topics } from "./topics.js";
@@ -132,7 +132,7 @@ export class Mesh implements AsyncDisposable {
     const id = options.id ?? ulid();
     return this.#within(options, async (scope) => {
       try {
-        const { to, $typeName, ...message } = sendRequest({ ...options, to: topic, text, id });
+        const { to, $typeName: _, ...message } = sendRequest({ ...options, to: topic, text, id });
         checkGoal(options.wait, ["accepted"]);
         const response = await this.#core.within(scope, { feature: "topic" }, (call) =>
           this.raw.messaging.postTopic({ ...message, topic: to }, call),
@@ -200,7 +200,9 @@ export class Mesh implements AsyncDisposable {
     const request = { includeOffline: options.includeOffline ?? false, roles, limit: LONGEST_PAGE };
     const peers: Peer[] = [];
     for (let pageToken = ""; ; ) {
-      const page = await this.#core.call(options, { feature: "peers" }, (call) => this.raw.peers.listPeers({ ...request, pageToken }, call));
+      const page = await this.#core.call(options, { feature: "peers" }, (call) =>
+        this.raw.peers.listPeers({ ...request, pageToken }, call),
+      );
       peers.push(...page.peers);
       pageToken = page.nextPageToken;
       if (pageToken === "") return peers;
@@ -273,7 +275,16 @@ export class Mesh implements AsyncDisposable {
 }
 
 /** Checks what would break the stream that all sends share, or be changed silently on its way. */
-function sendRequest({ to, text, id, priority, meta, replyTo, mentions, allowUnencrypted }: OutgoingMessage & { id: string }): SendRequest {
+function sendRequest({
+  to,
+  text,
+  id,
+  priority,
+  meta,
+  replyTo,
+  mentions,
+  allowUnencrypted,
+}: OutgoingMessage & { id: string }): SendRequest {
   for (const [field, value] of Object.entries({ to, message: text, client_message_id: id, reply_to_id: replyTo ?? "" })) {
     if (typeof value !== "string") throw invalid(field, "is no string");
     if (!value.isWellFormed()) throw invalid(field, "holds half of a surrogate pair, which UTF-8 cannot carry");

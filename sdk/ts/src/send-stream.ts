@@ -5,12 +5,7 @@ import { Code } from "@connectrpc/connect";
 import { Backoff } from "./backoff.js";
 import { fromDetail, newError } from "./convert.js";
 import { type Core, TokenRule } from "./core.js";
-import type {
-  SendRequest,
-  SendResponse,
-  SendStreamRequestSchema,
-  SendStreamResponse,
-} from "./gen/claudemesh/v1/messaging_pb.js";
+import type { SendRequest, SendResponse, SendStreamRequestSchema, SendStreamResponse } from "./gen/claudemesh/v1/messaging_pb.js";
 import { Scope } from "./scope.js";
 
 // An unused stream is closed after this time.
@@ -52,7 +47,15 @@ export class SendStream {
     this.#waiting++;
     this.#core.connection.restSendStream(false);
     let onEnd = () => {};
-    const pending: Pending = { scope, send, traceContext, backoff: new Backoff(), resolve: () => {}, reject: () => {}, done: false };
+    const pending: Pending = {
+      scope,
+      send,
+      traceContext,
+      backoff: new Backoff(),
+      resolve: () => {},
+      reject: () => {},
+      done: false,
+    };
     try {
       return await new Promise<SendResponse>((resolve, reject) => {
         pending.resolve = resolve;

@@ -3,8 +3,8 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import type { Socket } from "node:net";
 import { createInterface } from "node:readline";
-import { ClaudemeshError } from "./error.js";
 import { newError } from "./convert.js";
+import type { ClaudemeshError } from "./error.js";
 import { connect } from "./index.js";
 import type { Mesh } from "./mesh.js";
 
@@ -50,7 +50,9 @@ interface Answer {
 }
 
 /** Starts a broker and a daemon for each member, which know each other and are connected when this returns. */
-export async function devMesh<const Name extends string = "alice" | "bob">(options: DevMeshOptions<Name> = {}): Promise<DevMesh<Name>> {
+export async function devMesh<const Name extends string = "alice" | "bob">(
+  options: DevMeshOptions<Name> = {},
+): Promise<DevMesh<Name>> {
   const names = options.members ?? ["alice", "bob"];
   const args = ["dev", "--json", "--members", names.join(",")];
   if (options.clock) args.push("--clock");
@@ -77,7 +79,10 @@ export class DevMesh<Name extends string = string> implements AsyncDisposable {
     this.#program = program;
     this.dir = ready.dir ?? "";
     this.broker = ready.broker ?? "";
-    this.members = Object.fromEntries((ready.members ?? []).map((member) => [member.name, this.#member(member)])) as Record<Name, Member>;
+    this.members = Object.fromEntries((ready.members ?? []).map((member) => [member.name, this.#member(member)])) as Record<
+      Name,
+      Member
+    >;
   }
 
   /** A client of a member's daemon, which is closed with the mesh. */
@@ -235,7 +240,9 @@ class Program {
     const ready = this.#answer(0);
     this.#exited = new Promise((resolve) => {
       const fail = (error: Error | undefined, text: string) => {
-        this.#ended = newError("internal_error", `\`${this.#bin} dev\` ${text}${this.#stderr && `: ${this.#stderr.trim()}`}`, { cause: error });
+        this.#ended = newError("internal_error", `\`${this.#bin} dev\` ${text}${this.#stderr && `: ${this.#stderr.trim()}`}`, {
+          cause: error,
+        });
         for (const { reject } of this.#asked.values()) reject(this.#ended);
         this.#asked.clear();
         resolve();

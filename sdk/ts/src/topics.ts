@@ -1,5 +1,5 @@
-import type { CallOptions, Core } from "./core.js";
 import { newError } from "./convert.js";
+import type { CallOptions, Core } from "./core.js";
 import type { Topic } from "./gen/claudemesh/v1/topics_pb.js";
 
 const LONGEST_PAGE = 1000;
@@ -27,7 +27,9 @@ export class Topics {
     const topics: Topic[] = [];
     for (let pageToken = ""; ; ) {
       const request = { subscribedOnly: options.subscribedOnly ?? false, limit: LONGEST_PAGE, pageToken };
-      const page = await this.#core.call(options, { feature: "topic" }, (call) => this.#core.raw.topics.listTopics(request, call));
+      const page = await this.#core.call(options, { feature: "topic" }, (call) =>
+        this.#core.raw.topics.listTopics(request, call),
+      );
       topics.push(...page.topics);
       pageToken = page.nextPageToken;
       if (pageToken === "") return topics;
@@ -38,7 +40,9 @@ export class Topics {
   async create(name: string, options: CreateTopicOptions = {}): Promise<Topic> {
     const request = { topic: name, description: options.description ?? "" };
     return present(
-      await this.#core.call(options, { feature: "topic", repeat: false }, (call) => this.#core.raw.topics.createTopic(request, call)),
+      await this.#core.call(options, { feature: "topic", repeat: false }, (call) =>
+        this.#core.raw.topics.createTopic(request, call),
+      ),
     );
   }
 

@@ -20,7 +20,12 @@ export function checkGoal(goal: string | undefined, allowed: readonly Goal[]): v
 }
 
 /** The answer to a send or a post, with how far it is, once it has come to the goal. */
-export async function waitFor<R extends SendResponse | PostTopicResponse>(core: Core, goal: Goal, scope: Scope, response: R): Promise<R> {
+export async function waitFor<R extends SendResponse | PostTopicResponse>(
+  core: Core,
+  goal: Goal,
+  scope: Scope,
+  response: R,
+): Promise<R> {
   const { clientMessageId } = response;
   const pauses = new Backoff();
   try {
@@ -33,7 +38,9 @@ export async function waitFor<R extends SendResponse | PostTopicResponse>(core: 
     const own = scope.error();
     if (own) throw own;
     // UNAVAILABLE is tried again until the time is up.
-    const late = scope.end === "deadline" || (error instanceof ClaudemeshError && [Code.Unavailable, Code.DeadlineExceeded].includes(error.grpcCode));
+    const late =
+      scope.end === "deadline" ||
+      (error instanceof ClaudemeshError && [Code.Unavailable, Code.DeadlineExceeded].includes(error.grpcCode));
     if (!late) throw error;
     const text = `the message is queued, but it was not ${goal} in time; \`getSend\` tells how far it is`;
     throw newError("wait_timeout", text, { cause: error });
@@ -49,9 +56,17 @@ function reached(goal: Goal, send: GetSendResponse): boolean {
     case SendStatus.ACCEPTED:
       return goal === "accepted";
     case SendStatus.REJECTED:
-      throw newError("message_rejected", error?.message ?? "the receiver's daemon could not use the message", error && { metadata: error.metadata });
+      throw newError(
+        "message_rejected",
+        error?.message ?? "the receiver's daemon could not use the message",
+        error && { metadata: error.metadata },
+      );
     case SendStatus.EXPIRED:
-      throw newError("delivery_expired", error?.message ?? "the receiver did not take the message in time", error && { metadata: error.metadata });
+      throw newError(
+        "delivery_expired",
+        error?.message ?? "the receiver did not take the message in time",
+        error && { metadata: error.metadata },
+      );
     case SendStatus.DEAD:
     case SendStatus.ABORTED:
       throw error ? fromDetail(error) : newError("internal_error", "the daemon gave the message up and does not say why");

@@ -6,6 +6,7 @@ import { TimestampSchema, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import * as sdk from "@claudemesh/sdk";
 
 // What the cases hold is given to the SDK unchecked, as JavaScript would.
+// biome-ignore lint/suspicious/noExplicitAny: the cases decide what it is.
 type Args = Record<string, any>;
 interface Request {
   id: number;
@@ -15,7 +16,10 @@ interface Request {
 }
 
 const clients = new Map<string, sdk.Mesh>();
-const streams = new Map<string, { events: sdk.EventStream; waiting: Promise<IteratorResult<sdk.Event, undefined>> | undefined }>();
+const streams = new Map<
+  string,
+  { events: sdk.EventStream; waiting: Promise<IteratorResult<sdk.Event, undefined>> | undefined }
+>();
 const calls = new Map<number, AbortController>();
 
 const schemas = new Map<string, DescMessage>();
@@ -23,7 +27,8 @@ for (const value of Object.values(sdk)) {
   if (typeof value === "object" && "kind" in value && value.kind === "message") schemas.set(value.typeName, value);
 }
 const classes = Object.entries(sdk).filter(
-  (entry): entry is [string, typeof sdk.ClaudemeshError] => typeof entry[1] === "function" && entry[1].prototype instanceof sdk.ClaudemeshError,
+  (entry): entry is [string, typeof sdk.ClaudemeshError] =>
+    typeof entry[1] === "function" && entry[1].prototype instanceof sdk.ClaudemeshError,
 );
 
 function json(message: Message): JsonValue {
@@ -38,7 +43,12 @@ function errorJson(error: unknown): JsonObject {
   }
   // `UnknownPeerError` stands for `unknown_peer`; classes of a gRPC status stand for no code.
   const leaf = classes.find(([, type]) => error.constructor === type)?.[0] ?? "";
-  const type = leaf.startsWith("Grpc") ? "" : leaf.replace(/Error$/, "").replace(/(?<!^)[A-Z]/g, "_$&").toLowerCase();
+  const type = leaf.startsWith("Grpc")
+    ? ""
+    : leaf
+        .replace(/Error$/, "")
+        .replace(/(?<!^)[A-Z]/g, "_$&")
+        .toLowerCase();
   return {
     code: error.code,
     message: error.message,

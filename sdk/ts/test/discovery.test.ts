@@ -36,8 +36,10 @@ for (const { id, about, daemons = {}, files = {}, env = {}, cwd = "work", args =
   test(`${id}: ${about}`, async (context) => {
     await using tmp = await temporary();
     const held: Disposable[] = [];
-    context.after(() => held.forEach((lock) => lock[Symbol.dispose]()));
-    const filled = <T>(value: T) => JSON.parse(JSON.stringify(value).replaceAll("${TMP}", tmp.path)) as T;
+    context.after(() => {
+      for (const lock of held) lock[Symbol.dispose]();
+    });
+    const filled = <T>(value: T) => JSON.parse(JSON.stringify(value).replaceAll(/\$\{TMP\}/g, tmp.path)) as T;
     await mkdir(join(tmp.path, cwd), { recursive: true });
     for (const [path, state] of Object.entries(daemons)) {
       const directory = join(tmp.path, path);
@@ -50,7 +52,10 @@ for (const { id, about, daemons = {}, files = {}, env = {}, cwd = "work", args =
       await writeFile(join(tmp.path, path), text);
     }
     const { token_file: tokenFile, ...options } = filled(args);
-    const found = discover({ ...options, tokenFile }, { env: { ...filled(env), HOME: join(tmp.path, "home") }, cwd: join(tmp.path, cwd) });
+    const found = discover(
+      { ...options, tokenFile },
+      { env: { ...filled(env), HOME: join(tmp.path, "home") }, cwd: join(tmp.path, cwd) },
+    );
     if (expect.error === undefined) {
       const { token_file, ...endpoint } = filled(expect);
       assert.deepEqual(await found, token_file === undefined ? endpoint : { ...endpoint, tokenFile: token_file });
@@ -75,7 +80,10 @@ test("a daemon whose lock is not listed is found by its socket, and a dead socke
   }
   const server = createServer().listen(join(daemons, "live", "sock"));
   // The end of this process leaves the socket behind.
-  const dead = spawn(process.execPath, ["-e", `require("net").createServer().listen(${JSON.stringify(join(daemons, "dead", "sock"))}, () => process.kill(process.pid, 9))`]);
+  const dead = spawn(process.execPath, [
+    "-e",
+    `require("net").createServer().listen(${JSON.stringify(join(daemons, "dead", "sock"))}, () => process.kill(process.pid, 9))`,
+  ]);
   await Promise.all([once(server, "listening"), once(dead, "exit")]);
   try {
     const endpoint = await discover({}, { env: { CLAUDEMESH_HOME: tmp.path }, cwd: "/" });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { after, before, test } from "node:test";
-import { devMesh, type DevMesh } from "@claudemesh/sdk/testing";
+import { type DevMesh, devMesh } from "@claudemesh/sdk/testing";
 import { exit, nextOf, run } from "./support.js";
 
 let dev: DevMesh<"alice" | "bob">;
@@ -51,7 +51,10 @@ test("alert.ts waits for the answer to its own message, and ends when none comes
   const alice = dev.client("alice");
   await using events = alice.events({ types: ["message"], sender: "bob" });
   await nextOf(events, "caught_up");
-  for (const [text, code] of [["yes", 0], ["no", 1]] as const) {
+  for (const [text, code] of [
+    ["yes", 0],
+    ["no", 1],
+  ] as const) {
     const alert = start("examples/alert.js", ["alice", "disk full", "20"]);
     const asked = (await nextOf(events, "message")).value;
     assert.equal(asked.body, "disk full");

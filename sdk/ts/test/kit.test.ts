@@ -11,7 +11,8 @@ import { environment, eventually } from "./support.js";
 test("members are cut off, stalled, added; the broker goes and comes back", async () => {
   await using dev = await devMesh({ members: ["ann", "ben"] });
   const ann = dev.client("ann");
-  const linked = (connected: boolean) => eventually(async () => ((await ann.health()).connected === connected ? true : undefined));
+  const linked = (connected: boolean) =>
+    eventually(async () => ((await ann.health()).connected === connected ? true : undefined));
   await dev.members.ann.cut();
   await linked(false);
   await dev.members.ann.mend();

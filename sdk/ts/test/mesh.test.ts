@@ -22,7 +22,7 @@ import {
   UnauthenticatedError,
   UnknownPeerError,
 } from "@claudemesh/sdk";
-import { devMesh, type DevMesh } from "@claudemesh/sdk/testing";
+import { type DevMesh, devMesh } from "@claudemesh/sdk/testing";
 import { environment, eventually, nextOf, temporary } from "./support.js";
 
 let dev: DevMesh<"alice" | "bob">;
@@ -79,7 +79,10 @@ test("the inbox is read over pages, in either order, up to a limit", async () =>
   const results = await alice.sendMany(texts.map((text) => ({ to: "bob", text })));
   assert.ok(results.every((result) => result.response?.clientMessageId === result.id));
   await eventually(async () => ((await inbox(bob)).filter((text) => text.startsWith("page")).length === 1200 ? true : undefined));
-  assert.deepEqual((await inbox(bob)).filter((text) => text.startsWith("page")), texts);
+  assert.deepEqual(
+    (await inbox(bob)).filter((text) => text.startsWith("page")),
+    texts,
+  );
   assert.deepEqual(await inbox(bob, { limit: 1100, newestFirst: true }), texts.toReversed().slice(0, 1100));
   assert.deepEqual(await inbox(bob, { limit: 0 }), []);
 });
@@ -92,15 +95,24 @@ test("topics, peers, profile, health and version", async () => {
   const post = await alice.post("ops", "deploying", { wait: "accepted" });
   assert.ok(post.status >= SendStatus.ACCEPTED);
   await eventually(async () => ((await inbox(bob, { topic: "ops" })).includes("deploying") ? true : undefined));
-  assert.deepEqual((await bob.topics.list({ subscribedOnly: true })).map(({ name }) => name), ["ops"]);
+  assert.deepEqual(
+    (await bob.topics.list({ subscribedOnly: true })).map(({ name }) => name),
+    ["ops"],
+  );
   assert.equal(await bob.topics.unsubscribe("ops"), true);
   assert.equal(await bob.topics.unsubscribe("ops"), false);
 
-  assert.deepEqual((await alice.peers({ includeOffline: true })).map((peer) => peer.displayName), ["alice", "bob"]);
-  assert.deepEqual((({ summary, visible }) => ({ summary, visible }))(await alice.profile({ summary: "tests", status: "working" })), {
-    summary: "tests",
-    visible: true,
-  });
+  assert.deepEqual(
+    (await alice.peers({ includeOffline: true })).map((peer) => peer.displayName),
+    ["alice", "bob"],
+  );
+  assert.deepEqual(
+    (({ summary, visible }) => ({ summary, visible }))(await alice.profile({ summary: "tests", status: "working" })),
+    {
+      summary: "tests",
+      visible: true,
+    },
+  );
   const health = await alice.waitReady({ connected: true });
   assert.equal(health.memberPubkey, dev.members.alice.pubkey);
   assert.equal((await alice.version()).ipcApi, "v1");
@@ -111,7 +123,10 @@ test("what is wrong is a typed error with the id of the send", async () => {
   const unknown = await failure(alice.send("bobb", "x", { id: "to-nobody" }));
   assert.ok(unknown instanceof UnknownPeerError);
   assert.equal(unknown.clientMessageId, "to-nobody");
-  assert.deepEqual(unknown.candidates.map(({ name }) => name), ["bob"]);
+  assert.deepEqual(
+    unknown.candidates.map(({ name }) => name),
+    ["bob"],
+  );
   assert.equal(unknown.url, "https://github.com/claudemesh/claudemesh/blob/main/docs/errors/unknown_peer.md");
   const code: "unknown_peer" = unknown.code;
   assert.equal(code, "unknown_peer");
@@ -157,8 +172,16 @@ test("without a daemon the first call says so at once", async () => {
 test("a mesh that this host has not joined has no daemon", async () => {
   const child = spawn(
     process.execPath,
-    ["--input-type=module", "-e", 'import { connect } from "@claudemesh/sdk"; await connect({ mesh: "other" }).health().catch((e) => console.log(e.code));'],
-    { env: environment({ CLAUDEMESH_HOME: dev.members.alice.home }), cwd: fileURLToPath(new URL("../..", import.meta.url)), stdio: ["ignore", "pipe", "inherit"] },
+    [
+      "--input-type=module",
+      "-e",
+      'import { connect } from "@claudemesh/sdk"; await connect({ mesh: "other" }).health().catch((e) => console.log(e.code));',
+    ],
+    {
+      env: environment({ CLAUDEMESH_HOME: dev.members.alice.home }),
+      cwd: fileURLToPath(new URL("../..", import.meta.url)),
+      stdio: ["ignore", "pipe", "inherit"],
+    },
   );
   const [text] = (await once(child.stdout, "data")) as [Buffer];
   assert.equal(String(text).trim(), "daemon_not_running");
@@ -171,7 +194,11 @@ test("a peer that accepts and says nothing is waited for until the deadline, and
   await once(server, "listening");
   await using mesh = connect({ socket: path });
   const began = performance.now();
-  for (const call of [mesh.send("bob", "x", { timeoutMs: 400 }), mesh.health({ timeoutMs: 400 }), mesh.waitReady({ timeoutMs: 400 })]) {
+  for (const call of [
+    mesh.send("bob", "x", { timeoutMs: 400 }),
+    mesh.health({ timeoutMs: 400 }),
+    mesh.waitReady({ timeoutMs: 400 }),
+  ]) {
     assert.ok((await failure(call)) instanceof DeadlineExceededError);
   }
   assert.ok(performance.now() - began < 2000);
@@ -183,7 +210,10 @@ test("the caller's signal and close end what waits", async () => {
   const mesh = dev.members.bob.connect();
   try {
     const controller = new AbortController();
-    const calls = [mesh.send("alice", "x", { signal: controller.signal, id: "given-up" }), mesh.health({ signal: controller.signal })];
+    const calls = [
+      mesh.send("alice", "x", { signal: controller.signal, id: "given-up" }),
+      mesh.health({ signal: controller.signal }),
+    ];
     const failures = Promise.all(calls.map(failure));
     controller.abort(new Error("enough"));
     for (const error of await failures) {

@@ -5,11 +5,11 @@ import { once } from "node:events";
 import { createServer } from "node:http2";
 import { join } from "node:path";
 import { test } from "node:test";
+import { ControlService, connect, MessagingService } from "@claudemesh/sdk";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
-import { context, propagation, trace, TraceFlags } from "@opentelemetry/api";
+import { context, propagation, TraceFlags, trace } from "@opentelemetry/api";
 import { AsyncLocalStorageContextManager } from "@opentelemetry/context-async-hooks";
 import { W3CTraceContextPropagator } from "@opentelemetry/core";
-import { connect, ControlService, MessagingService } from "@claudemesh/sdk";
 import { temporary } from "./support.js";
 
 test("a call carries the current context in its metadata, a send in its message", async () => {
@@ -44,12 +44,19 @@ test("a call carries the current context in its metadata, a send in its message"
   const mesh = connect({ socket: join(tmp.path, "sock") });
   const within = <T>(spanId: string, work: () => Promise<T>) =>
     context.with(
-      trace.setSpanContext(context.active(), { traceId: "0af7651916cd43dd8448eb211c80319c", spanId, traceFlags: TraceFlags.SAMPLED }),
+      trace.setSpanContext(context.active(), {
+        traceId: "0af7651916cd43dd8448eb211c80319c",
+        spanId,
+        traceFlags: TraceFlags.SAMPLED,
+      }),
       work,
     );
   try {
     await within("b7ad6b7169203331", () => mesh.health());
-    await Promise.all([within("1111111111111111", () => mesh.send("bob", "x")), within("2222222222222222", () => mesh.send("bob", "y"))]);
+    await Promise.all([
+      within("1111111111111111", () => mesh.send("bob", "x")),
+      within("2222222222222222", () => mesh.send("bob", "y")),
+    ]);
     await mesh.send("bob", "without");
     const parent = (spanId: string) => `00-0af7651916cd43dd8448eb211c80319c-${spanId}-01`;
     assert.deepEqual(seen, [parent("b7ad6b7169203331"), parent("1111111111111111"), parent("2222222222222222"), undefined]);

@@ -121,8 +121,9 @@ async function* follow(core: Core, options: EventsOptions, scope: Scope): AsyncG
         if (scope.end !== undefined) return undefined;
         const silent = attempt.end === "cancelled";
         const failure = core.connection.failure(silent ? new ConnectError("no response headers", Code.Unavailable) : error);
-        if (failure.kind === "deadline" || (await tokens.renews(failure))) continue;
-        await sleep(core.pauseAfter(failure, backoff), undefined, { signal: scope.signal }).catch(() => {});
+        if (await tokens.renews(failure)) continue;
+        const pause = failure.kind === "deadline" ? backoff.next() : core.pauseAfter(failure, backoff);
+        await sleep(pause, undefined, { signal: scope.signal }).catch(() => {});
       } finally {
         clearTimeout(silence);
         attempt.cancel();

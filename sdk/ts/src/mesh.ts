@@ -170,6 +170,7 @@ export class Mesh implements AsyncDisposable {
   async *inbox(options: InboxOptions = {}): AsyncGenerator<InboxMessage, undefined> {
     const { limit, since } = options;
     if (limit !== undefined && !(Number.isInteger(limit) && limit >= 0)) throw invalid("limit", "is no whole number of messages");
+    if (since instanceof Date && Number.isNaN(since.getTime())) throw invalid("since", "is no valid date");
     const filter = {
       topic: options.topic ?? "",
       sender: options.sender ?? "",

@@ -37,7 +37,11 @@ export class Scope {
     else if (caller?.aborted) this.#finish("cancelled");
     else {
       closing.addEventListener("abort", this.#onClose);
-      caller?.addEventListener("abort", this.#onAbort);
+      if (caller) {
+        // Many calls may share one signal.
+        setMaxListeners(0, caller);
+        caller.addEventListener("abort", this.#onAbort);
+      }
       if (timeoutMs !== undefined && timeoutMs < FOREVER_MS) this.#timer = setTimeout(() => this.#finish("deadline"), timeoutMs);
     }
   }

@@ -1,7 +1,7 @@
 // The stream that all sends of a client share.
 
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import { Code } from "@connectrpc/connect";
+import { Code, ConnectError } from "@connectrpc/connect";
 import { Backoff } from "./backoff.js";
 import { fromDetail, newError } from "./convert.js";
 import { type Core, TokenRule } from "./core.js";
@@ -10,6 +10,7 @@ import { Scope } from "./scope.js";
 
 // An unused stream is closed after this time.
 const IDLE_MS = 5000;
+const END_MS = 10_000;
 // An index is a uint32.
 const INDEXES = 2 ** 32;
 
@@ -98,12 +99,13 @@ export class SendStream {
           tokens = new TokenRule(this.#core.connection);
           this.#answered(answer);
         }
-        // The daemon ended it, or this side did after a time without sends.
+        // Either side may end it, but not while somebody waits for an answer.
+        if (this.#waiting > 0) throw new ConnectError("the daemon ended the stream", Code.Unavailable);
         this.#requeue(scope);
       } catch (error) {
         const end = scope.end;
         this.#requeue(scope);
-        await this.#broken(end === undefined ? error : newError("client_closed", "this client is closed"), backoff, tokens);
+        await this.#broken(end !== "closed" ? error : newError("client_closed", "this client is closed"), backoff, tokens);
       }
     }
     this.#queue = [];
@@ -176,8 +178,11 @@ export class SendStream {
     while (!scope.signal.aborted) {
       const pending = this.#queue.shift();
       if (pending === undefined) {
-        if (!(await this.#more(scope))) return;
-        continue;
+        if (await this.#more(scope)) continue;
+        // The daemon is to end its side too. What is sent meanwhile waits for that, so it must not take for ever.
+        const timer = setTimeout(() => scope.cancel(), END_MS).unref();
+        scope.signal.addEventListener("abort", () => clearTimeout(timer));
+        return;
       }
       if (pending.done) continue;
       while (this.#unanswered.has(this.#nextIndex)) this.#nextIndex = (this.#nextIndex + 1) % INDEXES;

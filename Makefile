@@ -6,16 +6,20 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint fmt build bench tools
+.PHONY: help demo test test-sdk soak lint fmt build gen bench bench-sdk tools
 
 CARGO ?= cargo
 export CARGO
 cargo := tests/tools/cargo.sh
 tools := $(CURDIR)/target/tools
+# What the SDKs are tested against.
+export CLAUDEMESH_BIN := $(CURDIR)/target/debug/claudemesh
 
 help:
 	@echo 'make demo   a broker, two daemons and a message between them, on this machine'
-	@echo 'make test   every check and every test'
+	@echo 'make test   every check and every test, in every language'
+	@echo 'make soak   the long runs of the SDKs'
+	@echo 'make gen    writes the generated code of the SDKs anew'
 	@echo 'make bench  figures beside NATS, Redis and PostgreSQL, on this machine'
 	@echo 'make lint   format, clippy and documentation, warnings as errors'
 	@echo 'make fmt    format the code'
@@ -45,9 +49,33 @@ test: tools lint
 	# Where a build can be told to die. The shipped one cannot, which the run above shows.
 	CLAUDEMESH_TEST_TOOLS=$(tools) $(cargo) test --features failpoints --test it -- rotation_faults
 
+	$(MAKE) test-sdk
+
+# Each SDK by itself, then all by the same cases.
+test-sdk: tools build
+	PATH="$(tools)/venv/bin:$$PATH" sdk/gen.sh --check
+	sdk/python/test.sh
+	sdk/go/test.sh
+	sdk/ts/test.sh
+	sdk/conformance/test.sh --report target/conformance.json
+
+gen: tools build
+	PATH="$(tools)/venv/bin:$$PATH" sdk/gen.sh
+
+# 100,000 sends and events in each language, with the daemon restarted ten times in
+# the middle; the release build, since the debug build is what is slow in it.
+soak: tools
+	$(CARGO) build --release --bin claudemesh
+	for sdk in python go ts; do CLAUDEMESH_BIN=$(CURDIR)/target/release/claudemesh sdk/$$sdk/soak.sh || exit 1; done
+
+# What an SDK's send costs over the generated client, in each language.
+bench-sdk: tools
+	$(CARGO) build --release --bin claudemesh
+	for sdk in python go ts; do CLAUDEMESH_BIN=$(CURDIR)/target/release/claudemesh sdk/$$sdk/bench.sh || exit 1; done
+
 # The shipped build beside its peers. BENCH passes options on, such as
 # BENCH='--only send --rounds 1'.
-bench: tools
+bench: tools bench-sdk
 	benches/system.sh
 	$(tools)/venv/bin/pip install --quiet --disable-pip-version-check --requirement benches/requirements.txt
 	$(CARGO) build --release --bin claudemesh

@@ -166,6 +166,8 @@ const (
 	ErrStateDirUnusable = Code("state_dir_unusable")
 	// The socket's path is longer than the system allows.
 	ErrSocketPathTooLong = Code("socket_path_too_long")
+	// The library that moves a clock is missing.
+	ErrFaketimeMissing = Code("faketime_missing")
 	// A socket could not be bound.
 	ErrListenFailed = Code("listen_failed")
 	// The key file is missing a part or damaged.
@@ -279,6 +281,7 @@ var table = map[Code]entry{
 	ErrMeshRequired:                         {codes.InvalidArgument, false},
 	ErrStateDirUnusable:                     {codes.FailedPrecondition, false},
 	ErrSocketPathTooLong:                    {codes.FailedPrecondition, false},
+	ErrFaketimeMissing:                      {codes.FailedPrecondition, false},
 	ErrListenFailed:                         {codes.Unavailable, false},
 	ErrKeyUnreadable:                        {codes.FailedPrecondition, false},
 	ErrOutboxCorrupt:                        {codes.DataLoss, false},

@@ -140,6 +140,11 @@ export class DeliveryExpiredError extends GrpcFailedPreconditionError {
   declare readonly code: "delivery_expired";
 }
 
+/** The library that moves a clock is missing. */
+export class FaketimeMissingError extends GrpcFailedPreconditionError {
+  declare readonly code: "faketime_missing";
+}
+
 /** The broker lacks a required feature. */
 export class FeatureUnavailableError extends GrpcFailedPreconditionError {
   declare readonly code: "feature_unavailable";
@@ -545,6 +550,7 @@ export type KnownError =
   | DeadlineExceededError
   | DedupeWindowPassedError
   | DeliveryExpiredError
+  | FaketimeMissingError
   | FeatureUnavailableError
   | FileNotFoundError
   | HelloRefusedError
@@ -643,6 +649,7 @@ export const CODES = {
   deadline_exceeded: { type: DeadlineExceededError, grpcCode: 4, retryable: true },
   dedupe_window_passed: { type: DedupeWindowPassedError, grpcCode: 9, retryable: false },
   delivery_expired: { type: DeliveryExpiredError, grpcCode: 9, retryable: false },
+  faketime_missing: { type: FaketimeMissingError, grpcCode: 9, retryable: false },
   feature_unavailable: { type: FeatureUnavailableError, grpcCode: 9, retryable: false },
   file_not_found: { type: FileNotFoundError, grpcCode: 5, retryable: false },
   hello_refused: { type: HelloRefusedError, grpcCode: 7, retryable: false },

@@ -168,6 +168,14 @@ func meshOfDirectory(s surroundings) (mesh, path string, err error) {
 }
 
 func firstLine(path string) (string, error) {
+	// Whoever made the directory may have put a pipe there, which opens for ever.
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	if !info.Mode().IsRegular() {
+		return "", errors.New("it is no plain file")
+	}
 	file, err := os.Open(path)
 	if err != nil {
 		return "", err

@@ -129,3 +129,17 @@ func prepareDaemon(t *testing.T, dir, state string) {
 		}
 	}
 }
+
+func TestAPipeInTheDirectoryHangsNobody(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, ".claudemesh"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(filepath.Join(dir, ".claudemesh", "mesh"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := find(address{}, surroundings{func(string) string { return "" }, func() (string, error) { return dir, nil }})
+	if !errors.Is(err, ErrInvalidArgument) {
+		t.Errorf("got %v", err)
+	}
+}

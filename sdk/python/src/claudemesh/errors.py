@@ -32,6 +32,7 @@ __all__ = [
     "DedupeWindowPassed",
     "DeliveryExpired",
     "FailedPrecondition",
+    "FaketimeMissing",
     "FeatureUnavailable",
     "FieldViolation",
     "FileNotFound",
@@ -762,6 +763,14 @@ class SocketPathTooLong(ClaudemeshError):
     default_retryable = False
 
 
+class FaketimeMissing(ClaudemeshError):
+    """The library that moves a clock is missing."""
+
+    default_code = "faketime_missing"
+    default_grpc_code = 9
+    default_retryable = False
+
+
 class ListenFailed(ClaudemeshError):
     """A socket could not be bound."""
 
@@ -1052,6 +1061,7 @@ CODES: dict[str, type[ClaudemeshError]] = {
     "mesh_required": MeshRequired,
     "state_dir_unusable": StateDirUnusable,
     "socket_path_too_long": SocketPathTooLong,
+    "faketime_missing": FaketimeMissing,
     "listen_failed": ListenFailed,
     "key_unreadable": KeyUnreadable,
     "outbox_corrupt": OutboxCorrupt,

@@ -116,6 +116,7 @@ async fn join(shared: &Arc<Shared>, request: &JoinRequest, key: MemberKey) -> Re
         changed_at: now,
         // One that the owner did not sign says nothing either; the member joins.
         certificate: request.certificate.as_ref().and_then(|it| certificates::for_key(&mesh, it, key)),
+        shown: None,
     };
     members::insert_member(&transaction, row.clone()).await?;
     transaction.commit().await?;

@@ -58,6 +58,7 @@ use self::files::AdminToken;
 use self::metrics::Metrics;
 use self::nodes::Nodes;
 use self::roster::Roster;
+use self::session::shown::Changes;
 use self::session::{Registry, presence};
 use self::shared::Shared;
 use self::store::Store;
@@ -127,6 +128,7 @@ impl Broker {
             supervisor: Supervisor::new(),
             ready: AtomicBool::new(false),
             nodes: Nodes::default(),
+            changes: Changes::default(),
             topic_names: Names::default(),
             admin_seen: Seen::default(),
             config,

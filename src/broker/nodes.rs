@@ -10,7 +10,7 @@
 //! closed everywhere within one scan, and a new key is told everywhere.
 //! What it must not do: talk to another broker. The database is the truth.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use sea_orm::DbErr;
@@ -21,7 +21,7 @@ use super::fanout::Audience;
 use super::roster::{Mesh, policy_name};
 use super::session::peer::Peer;
 use super::session::terms::{End, Facts};
-use super::session::{negotiate, presence as shown};
+use super::session::{negotiate, presence as shown, shown as profiles};
 use super::shared::Shared;
 use super::store::entity::{node, presence as row};
 use super::store::{nodes, presence};
@@ -42,6 +42,8 @@ const OVERLAP_MS: i64 = 60_000;
 pub struct Nodes {
     /// Features that some live broker lacks.
     lacking: RwLock<BTreeSet<Feature>>,
+    /// Daemons that the others have, by mesh.
+    elsewhere: RwLock<HashMap<String, Arc<Vec<row::Model>>>>,
     /// Until when the others' changes were read. Held during the reading.
     read_until: tokio::sync::Mutex<Option<UnixMillis>>,
     /// Up to which change the members of a topic were told. Held for a look-up.
@@ -55,6 +57,19 @@ impl Nodes {
     /// another one must find what it was promised.
     pub fn all_have(&self, feature: Feature) -> bool {
         !self.lacking.read().unwrap_or_else(PoisonError::into_inner).contains(&feature)
+    }
+
+    /// The daemons of a mesh that other brokers have, as of the last round.
+    pub fn elsewhere(&self, mesh_id: &str) -> Arc<Vec<row::Model>> {
+        self.elsewhere.read().unwrap_or_else(PoisonError::into_inner).get(mesh_id).cloned().unwrap_or_default()
+    }
+
+    /// Takes out one that was replaced, before the next round finds it gone.
+    fn forget(&self, gone: &row::Model) {
+        let mut elsewhere = self.elsewhere.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rows) = elsewhere.get_mut(&gone.mesh_id) {
+            Arc::make_mut(rows).retain(|row| of_directory(row) != of_directory(gone));
+        }
     }
 }
 
@@ -102,7 +117,42 @@ pub async fn round(shared: &Arc<Shared>) -> Result<(), DbErr> {
         |feature: &&Feature| live.iter().any(|node| node.features.split(',').all(|own| own != feature.as_str()));
     let lacking: BTreeSet<Feature> = negotiate::OWN_FEATURES.iter().filter(lacks).copied().collect();
     *shared.nodes.lacking.write().unwrap_or_else(PoisonError::into_inner) = lacking;
-    catch_up(shared).await
+    catch_up(shared).await?;
+    look_elsewhere(shared).await
+}
+
+/// Sees who is connected to the other brokers, and tells those who are here.
+async fn look_elsewhere(shared: &Arc<Shared>) -> Result<(), DbErr> {
+    let lost_since = shared.store.now().minus(shared.config.timers.grace).0;
+    let rows = presence::of_others(shared.store.readers(), &shared.node_id, live_since(shared), lost_since).await?;
+    let mut now: HashMap<String, Vec<row::Model>> = HashMap::new();
+    for row in rows {
+        now.entry(row.mesh_id.clone()).or_default().push(row);
+    }
+    let now: HashMap<String, Arc<Vec<row::Model>>> = now.into_iter().map(|(id, rows)| (id, Arc::new(rows))).collect();
+    let before = {
+        let mut elsewhere = shared.nodes.elsewhere.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *elsewhere, now.clone())
+    };
+    let none = Arc::default();
+    for mesh_id in before.keys().chain(now.keys().filter(|id| !before.contains_key(*id))) {
+        let Some(mesh) = shared.roster.cached(mesh_id) else { continue };
+        let (old, new) = (before.get(mesh_id).unwrap_or(&none), now.get(mesh_id).unwrap_or(&none));
+        for (from, to, came) in [(old, new, true), (new, old, false)] {
+            let known: HashSet<(&str, &str)> = from.iter().map(of_directory).collect();
+            for row in to.iter().filter(|row| !known.contains(&of_directory(row))) {
+                let here = shared.registry.of_member(mesh_id, &row.member_id);
+                if here.iter().all(|peer| peer.facts.instance_id.as_deref() != Some(&row.instance_id)) {
+                    shown::moved_elsewhere(shared, &mesh, &row.member_id, came);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn of_directory(row: &row::Model) -> (&str, &str) {
+    (&row.member_id, &row.instance_id)
 }
 
 /// Takes over what other brokers have written since the last time.
@@ -117,6 +167,9 @@ pub async fn catch_up(shared: &Arc<Shared>) -> Result<(), DbErr> {
     let news = shared.roster.refresh(since).await?;
     for (mesh, member) in news.revoked {
         departures::close(shared, &mesh, &member);
+    }
+    for mesh_id in &news.shown {
+        profiles::tell(shared, mesh_id);
     }
     for (mesh_id, statement) in news.rotated {
         // The broker that registered it has told its own.
@@ -208,6 +261,7 @@ pub async fn contest(
                 tracing::error!(error = %error, "Cannot replace a connection elsewhere: {error}");
                 return Err(End::close(close::POLICY, "internal"));
             }
+            shared.nodes.forget(&row);
         }
     }
     Ok(())

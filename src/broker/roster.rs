@@ -4,7 +4,7 @@
 //! member writes the database first and then this copy, under one lock with
 //! the reading, so that no reader can put back an older state.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use sea_orm::DbErr;
@@ -14,6 +14,7 @@ use super::store::{Store, members};
 use crate::wire::certificate::MemberCertificate;
 use crate::wire::features::{ConcurrencyPolicy, DedupeMode};
 use crate::wire::hello::CapabilityStatement;
+use crate::wire::presence::Shown;
 use crate::wire::roster::RotationStatement;
 
 /// All meshes that were asked for. Unknown ones are not remembered: their ids
@@ -52,6 +53,8 @@ pub struct News {
     pub revoked: Vec<(Arc<Mesh>, Arc<Member>)>,
     /// New keys, by mesh id.
     pub rotated: Vec<(String, RotationStatement)>,
+    /// Meshes in which a member shows something else of itself.
+    pub shown: BTreeSet<String>,
 }
 
 /// What the owner may change of a mesh.
@@ -97,6 +100,8 @@ pub struct Member {
     pub capabilities: Option<CapabilityStatement>,
     /// That the owner let it in.
     pub certificate: Option<MemberCertificate>,
+    /// What it shows of itself.
+    pub shown: Shown,
     /// Unix ms.
     pub joined_at: i64,
     /// Unix ms; `None` for a member in good standing.
@@ -149,6 +154,9 @@ impl Roster {
             let member = Member::from_row(row);
             if known.as_deref() == Some(&member) {
                 continue;
+            }
+            if known.as_ref().is_some_and(|known| known.shown != member.shown) {
+                news.shown.insert(mesh.id.clone());
             }
             let ended = member.revoked_at.is_some() && known.is_some_and(|known| known.revoked_at.is_none());
             let id = member.id.clone();
@@ -326,6 +334,7 @@ impl Member {
             role: row.role,
             capabilities: row.capabilities.and_then(|json| serde_json::from_str(&json).ok()),
             certificate: row.certificate.and_then(|json| serde_json::from_str(&json).ok()),
+            shown: row.shown.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default(),
             joined_at: row.joined_at,
             revoked_at: row.revoked_at,
         }

@@ -11,6 +11,7 @@ use super::metrics::Metrics;
 use super::nodes::Nodes;
 use super::roster::Roster;
 use super::session::Registry;
+use super::session::shown::Changes;
 use super::store::Store;
 use super::topics::Names;
 use crate::config::broker::BrokerConfig;
@@ -52,6 +53,8 @@ pub struct Shared {
     pub ready: AtomicBool,
     /// The other brokers of this database.
     pub nodes: Nodes,
+    /// What members show of themselves and was not told yet.
+    pub changes: Changes,
     /// What topics are called.
     pub topic_names: Names,
     /// Signatures of requests that were done.

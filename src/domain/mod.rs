@@ -33,6 +33,7 @@ pub mod outbox;
 pub mod pace;
 pub mod pinning;
 pub mod pressure;
+pub mod profile;
 pub mod redact;
 pub mod retry;
 pub mod roster;

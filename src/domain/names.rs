@@ -61,7 +61,7 @@ pub fn looks_like_key(text: &str) -> bool {
 }
 
 /// Marks that reorder or hide text when it is shown.
-fn changes_direction(c: char) -> bool {
+pub fn changes_direction(c: char) -> bool {
     matches!(c, '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{2069}' | '\u{061C}' | '\u{FEFF}')
 }
 

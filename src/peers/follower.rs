@@ -173,6 +173,7 @@ impl Follower {
             }
             SystemEvent::PeerVisible(_)
             | SystemEvent::PeerHidden(_)
+            | SystemEvent::PeersChanged
             | SystemEvent::MemberKeypairRotated(_)
             | SystemEvent::MemberRevoked(_)
             | SystemEvent::MemberRenamed(_)

@@ -83,6 +83,9 @@ pub enum SystemEvent {
     PeerVisible(PeerEvent),
     /// `peer_hidden`.
     PeerHidden(PeerEvent),
+    /// `peers_changed`: what somebody shows of itself is another than before. It
+    /// names nobody: it may be about one that hides itself.
+    PeersChanged,
     /// `member_keypair_rotated`.
     MemberKeypairRotated(RotationStatement),
     /// `member_revoked`; some brokers say `keypair_revoked`.
@@ -122,6 +125,7 @@ impl SystemEvent {
             "peer_left" => PeerEvent::deserialize(data).map(Self::PeerLeft),
             "peer_visible" => PeerEvent::deserialize(data).map(Self::PeerVisible),
             "peer_hidden" => PeerEvent::deserialize(data).map(Self::PeerHidden),
+            "peers_changed" => Ok(Self::PeersChanged),
             "member_keypair_rotated" => RotationStatement::deserialize(data).map(Self::MemberKeypairRotated),
             "member_revoked" | "keypair_revoked" => MemberRevoked::deserialize(data).map(Self::MemberRevoked),
             "member_renamed" => MemberRenamed::deserialize(data).map(Self::MemberRenamed),
@@ -144,6 +148,7 @@ impl SystemEvent {
             Self::PeerLeft(_) => "peer_left",
             Self::PeerVisible(_) => "peer_visible",
             Self::PeerHidden(_) => "peer_hidden",
+            Self::PeersChanged => "peers_changed",
             Self::MemberKeypairRotated(_) => "member_keypair_rotated",
             Self::MemberRevoked(_) => "member_revoked",
             Self::MemberRenamed(_) => "member_renamed",
@@ -178,6 +183,7 @@ impl SystemEvent {
             | Self::PeerLeft(peer)
             | Self::PeerVisible(peer)
             | Self::PeerHidden(peer) => serde_json::to_value(peer),
+            Self::PeersChanged => Ok(Value::Object(serde_json::Map::new())),
             Self::MemberKeypairRotated(rotation) => serde_json::to_value(rotation),
             Self::MemberRevoked(revoked) => serde_json::to_value(revoked),
             Self::MemberRenamed(renamed) => serde_json::to_value(renamed),

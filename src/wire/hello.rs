@@ -7,6 +7,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::presence::Shown;
+
 /// The largest difference between `timestamp` and the broker's clock, either
 /// way, in milliseconds.
 pub const MAX_HELLO_SKEW_MS: u64 = 60_000;
@@ -104,6 +106,9 @@ pub struct Hello {
     /// Version of the daemon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub daemon_version: Option<String>,
+    /// What the member shows of itself, so that one that hides is never seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown: Option<Shown>,
     /// Asks the broker not to evict anybody for this connection: answer 4004 if
     /// the member is connected elsewhere.
     #[serde(rename = "yield", default, skip_serializing_if = "Option::is_none")]

@@ -4,6 +4,41 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::domain::profile::{Profile, Status};
+
+/// What a member shows of itself, in a hello and at the broker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// `idle`, `working` or `dnd`.
+    pub status: String,
+    /// Free text; empty when it does not say.
+    pub summary: String,
+    /// A hidden member is in nobody else's list and gets no multicast.
+    pub visible: bool,
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self { status: "idle".to_owned(), summary: String::new(), visible: true }
+    }
+}
+
+impl From<&Profile> for Shown {
+    fn from(profile: &Profile) -> Self {
+        let Profile { summary, status, visible } = profile.clone();
+        Self { status: status.name().to_owned(), summary, visible }
+    }
+}
+
+impl TryFrom<Shown> for Profile {
+    type Error = String;
+
+    fn try_from(shown: Shown) -> Result<Self, String> {
+        let status = Status::parse(&shown.status).ok_or_else(|| format!("`{}` is no status", shown.status))?;
+        Ok(Self { summary: shown.summary, status, visible: shown.visible })
+    }
+}
+
 /// `set_status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetStatus {

@@ -126,6 +126,9 @@ pub struct MemberRow {
     /// The whole chain of its keys, oldest change first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotations: Option<Vec<RotationStatement>>,
+    /// `true` for a member that hides itself: it is in nobody else's list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<bool>,
     /// That the owner let it in; absent for who joined with a plain link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<MemberCertificate>,

@@ -7,6 +7,7 @@ mod m20261125_000002_nodes_and_keys;
 mod m20261125_000003_indexes;
 mod m20261127_000004_certificates;
 mod m20261127_000005_topics;
+mod m20261130_000006_shown;
 
 /// The broker database's migrations.
 #[derive(Debug)]
@@ -21,6 +22,7 @@ impl MigratorTrait for BrokerMigrator {
             Box::new(m20261125_000003_indexes::Migration),
             Box::new(m20261127_000004_certificates::Migration),
             Box::new(m20261127_000005_topics::Migration),
+            Box::new(m20261130_000006_shown::Migration),
         ]
     }
 }

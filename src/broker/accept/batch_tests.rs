@@ -83,6 +83,7 @@ impl Base {
                 revoked_at: (id == "gone").then_some(1),
                 changed_at: 0,
                 certificate: None,
+                shown: None,
             };
             members::insert_member(store.writer(), row).await.expect("a member");
         }

@@ -203,12 +203,11 @@ fn multicast(shared: &Shared, peer: &Peer, kind: &'static str, route: Route, tar
         if other.member_id == peer.member_id || recipients.contains(&other.member_id) {
             continue;
         }
-        let profile = other.profile();
         let wanted = match &route {
-            Route::Group(name) => profile.groups.iter().any(|group| group.name == *name),
+            Route::Group(name) => other.profile().groups.iter().any(|group| group.name == *name),
             _ => true,
         };
-        if profile.visible && wanted {
+        if wanted && other.is_visible() {
             recipients.insert(other.member_id.clone());
         }
     }

@@ -36,11 +36,10 @@ impl LocalFanout {
                     peers.retain(|peer| peer.kind == Kind::Member);
                 }
             }
-            Route::Everyone => peers.retain(|peer| peer.profile().visible),
-            Route::Group(name) => peers.retain(|peer| {
-                let profile = peer.profile();
-                profile.visible && profile.groups.iter().any(|group| group.name == *name)
-            }),
+            Route::Everyone => peers.retain(|peer| peer.is_visible()),
+            Route::Group(name) => {
+                peers.retain(|peer| peer.is_visible() && peer.profile().groups.iter().any(|group| group.name == *name))
+            }
             Route::Session(_) => {}
         }
         peers
@@ -73,12 +72,14 @@ impl Fanout for LocalFanout {
             Audience::OtherMembers(_)
             | Audience::OtherConnections(_)
             | Audience::TopicMembers(_)
+            | Audience::Negotiating
             | Audience::Admins => self.registry.of_mesh(mesh_id),
         };
         let hears = |peer: &Arc<Peer>| match audience {
             Audience::OtherMembers(member_id) => peer.member_id != *member_id,
             Audience::OtherConnections(presence_id) => peer.presence_id != *presence_id,
             Audience::TopicMembers(members) => peer.has(Feature::TopicE2e) && members.contains(&peer.member_id),
+            Audience::Negotiating => peer.negotiates(),
             Audience::DeliveryAware(_) => peer.has(Feature::DeliveryAck),
             Audience::Admins => peer.has(Feature::ConcurrentConnectionPolicy) && peer.is_admin(),
         };

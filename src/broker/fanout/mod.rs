@@ -53,6 +53,8 @@ pub enum Audience {
     DeliveryAware(String),
     /// The connections of these members that negotiated `topic_e2e`.
     TopicMembers(BTreeSet<String>),
+    /// Everybody in the mesh who knows the frames that came with negotiation.
+    Negotiating,
     /// The connections of members who may administer the mesh, as far as they
     /// negotiated the concurrency policy.
     Admins,

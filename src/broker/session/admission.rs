@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::handshake::{self, Authenticated, HelloRefused};
 use super::negotiate;
 use super::peer::Peer;
-use super::presence;
 use super::terms::{End, Facts, Identity, Kind, Profile, Queues};
+use super::{presence, shown};
 use crate::broker::nodes;
 use crate::broker::roster::{Changing, Member, policy_name};
 use crate::broker::shared::Shared;
@@ -15,6 +15,7 @@ use crate::broker::store::{members, presence as store};
 use crate::wire::close;
 use crate::wire::features::ConcurrencyPolicy;
 use crate::wire::hello::{CapabilityStatement, ErrorFrame, Hello, HelloAck, MemberProfile, SessionHello};
+use crate::wire::presence::Shown;
 
 /// Why a connection is not admitted: a frame, if the protocol has one for it,
 /// and the close.
@@ -70,7 +71,7 @@ pub async fn note_lost(shared: &Arc<Shared>, peer: &Arc<Peer>) {
 }
 
 async fn admit(shared: &Arc<Shared>, authenticated: Authenticated) -> Result<Opened, Refused> {
-    let Authenticated { mesh, member, kind, mut facts, mut profile, capabilities } = authenticated;
+    let Authenticated { mesh, member, kind, mut facts, mut profile, capabilities, shown } = authenticated;
     let mut predecessor = shared.registry.predecessor(&mesh.id, &member.id, kind, &facts);
     if let Some(older) = &predecessor
         && older.is_online()
@@ -91,7 +92,8 @@ async fn admit(shared: &Arc<Shared>, authenticated: Authenticated) -> Result<Ope
     if kind == Kind::Member && facts.instance_id.is_some() {
         nodes::contest(shared, &mesh, &member.id, &facts, true).await.map_err(|end| Refused { error: None, end })?;
     }
-    let generation = match remember(shared, &member, &mesh.id, &facts, capabilities).await {
+    let is_news = shown.as_ref().is_some_and(|shown| *shown != member.shown);
+    let generation = match remember(shared, &member, &mesh.id, &facts, capabilities, shown.as_ref()).await {
         Ok(generation) => generation,
         Err(error) => {
             tracing::error!(error = %error, "Cannot note a hello: {error}");
@@ -113,6 +115,11 @@ async fn admit(shared: &Arc<Shared>, authenticated: Authenticated) -> Result<Ope
         }
         None => (shared.ids.ulid(), shared.clock.now()),
     };
+    if let Some(shown) = shown.or_else(|| facts.instance_id.is_some().then(|| member.shown.clone())) {
+        profile.status = shown.status;
+        profile.summary = Some(shown.summary).filter(|summary| !summary.is_empty());
+        profile.visible = shown.visible;
+    }
     let identity = Identity {
         presence_id,
         mesh: Arc::clone(&mesh),
@@ -139,6 +146,9 @@ async fn admit(shared: &Arc<Shared>, authenticated: Authenticated) -> Result<Ope
     if !reattached {
         presence::joined(shared, &peer);
     }
+    if is_news {
+        shown::tell(shared, &mesh.id);
+    }
     shared.metrics.hellos.inc();
     let ack = ack(shared, &peer, &member, reattached);
     Ok((peer, queues, ack))
@@ -157,19 +167,23 @@ fn keep(profile: &mut Profile, old: &Profile) {
     }
 }
 
-/// Writes what outlives the connection: its generation, and the member's newest
-/// capability statement. Old clients have neither and cost no write.
+/// Writes what outlives the connection: its generation, the member's newest
+/// capability statement, and what it shows of itself. Old clients have neither and
+/// cost no write.
 async fn remember(
     shared: &Shared,
     member: &Arc<Member>,
     mesh_id: &str,
     facts: &Facts,
     capabilities: Option<CapabilityStatement>,
+    shown: Option<&Shown>,
 ) -> Result<i64, sea_orm::DbErr> {
     let Some(instance_id) = facts.instance_id.as_deref() else { return Ok(0) };
     let known = member.capabilities.as_ref().map(|statement| statement.ts);
     let newer = capabilities.filter(|statement| known.is_none_or(|known| statement.ts > known));
-    let changing: Option<Changing<'_>> = if newer.is_some() { Some(shared.roster.changing().await) } else { None };
+    let shown = shown.filter(|shown| member.shown != **shown);
+    let is_changed = newer.is_some() || shown.is_some();
+    let changing: Option<Changing<'_>> = if is_changed { Some(shared.roster.changing().await) } else { None };
     let now = shared.store.now().0;
     let first = row::Model {
         mesh_id: mesh_id.to_owned(),
@@ -189,11 +203,17 @@ async fn remember(
         let json = serde_json::to_string(statement).unwrap_or_default();
         members::set_capabilities(&transaction, &member.id, &json, now).await?;
     }
+    if let Some(shown) = shown {
+        members::set_shown(&transaction, &member.id, &shown::json(shown), now).await?;
+    }
     transaction.commit().await?;
-    if let (Some(changing), Some(statement), Some(mesh)) = (changing, newer, shared.roster.cached(mesh_id))
+    if let (Some(changing), Some(mesh)) = (changing, shared.roster.cached(mesh_id))
         && let Some(current) = mesh.member(&member.id)
     {
-        mesh.put(&changing, Member { capabilities: Some(statement), ..(*current).clone() });
+        let mut changed = (*current).clone();
+        changed.capabilities = newer.or(changed.capabilities);
+        changed.shown = shown.cloned().unwrap_or(changed.shown);
+        mesh.put(&changing, changed);
     }
     Ok(generation)
 }

@@ -9,7 +9,7 @@ use super::handshake::{short, short_groups};
 use super::peer::Peer;
 use super::push::Pusher;
 use super::terms::Reply;
-use super::{negotiate, presence, rotation};
+use super::{negotiate, presence, rotation, shown};
 use crate::broker::accept::writer::Command;
 use crate::broker::fanout::Audience;
 use crate::broker::roster::Member;
@@ -83,23 +83,16 @@ pub async fn handle(shared: &Arc<Shared>, peer: &Arc<Peer>, pusher: &mut Pusher,
             done(peer, request.req_id, left.err().map(|_| Refusal::Internal));
         }
         ClientFrame::HistoryGet(request) => peer.reply(Reply::frame(history::answer(shared, peer, request).await)),
-        ClientFrame::SetStatus(set) => {
-            if matches!(set.status.as_str(), "idle" | "working" | "dnd") {
-                peer.profile().status = set.status;
-            }
-        }
-        ClientFrame::SetSummary(set) => peer.profile().summary = Some(short(set.summary)),
+        ClientFrame::SetStatus(set) => shown::set_status(shared, peer, &set.status),
+        ClientFrame::SetSummary(set) => shown::set_summary(shared, peer, set.summary),
         ClientFrame::SetStats(set) => {
             if set.stats.to_string().len() <= MAX_VALUE_BYTES {
                 peer.profile().stats = Some(set.stats);
             }
         }
         ClientFrame::SetVisible(set) => {
-            let before = std::mem::replace(&mut peer.profile().visible, set.visible);
-            if before != set.visible {
-                presence::visibility(shared, peer, set.visible);
-            }
-            done(peer, set.req_id, None);
+            let outcome = shown::set_visible(shared, peer, set.visible).await;
+            done(peer, set.req_id, outcome.err());
         }
         ClientFrame::SetProfile(set) => {
             let req_id = set.req_id.clone();

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::shown;
 use super::terms::{Facts, Kind, Profile};
 use crate::broker::nodes;
 use crate::broker::roster::{Member, Mesh};
@@ -17,6 +18,7 @@ use crate::wire::close;
 use crate::wire::hello::{
     CapabilityStatement, Group, Hello, HelloCapabilities, MAX_ATTESTATION_MS, MAX_HELLO_SKEW_MS, SessionHello,
 };
+use crate::wire::presence::Shown;
 use crate::wire::text;
 
 /// Longest text of a hello that is kept, in bytes.
@@ -39,6 +41,8 @@ pub struct Authenticated {
     pub profile: Profile,
     /// Its capability statement, if it carries a valid signature.
     pub capabilities: Option<CapabilityStatement>,
+    /// What a daemon says that its member shows of itself.
+    pub shown: Option<Shown>,
 }
 
 /// Why a hello is refused: the error frame's code, and the close that follows.
@@ -100,7 +104,8 @@ pub async fn member(shared: &Arc<Shared>, hello: Hello) -> Result<Authenticated>
         model: hello.model.map(short),
     };
     let profile = profile(hello.display_name, hello.groups);
-    Ok(Authenticated { mesh, member, kind: Kind::Member, facts, profile, capabilities })
+    let shown = hello.shown.filter(|_| facts.instance_id.is_some()).map(shown::checked);
+    Ok(Authenticated { mesh, member, kind: Kind::Member, facts, profile, capabilities, shown })
 }
 
 /// Checks a `session_hello`.
@@ -162,7 +167,7 @@ pub async fn session(shared: &Arc<Shared>, hello: SessionHello) -> Result<Authen
         ..Facts::default()
     };
     let profile = profile(hello.display_name, hello.groups);
-    Ok(Authenticated { mesh, member, kind: Kind::Session, facts, profile, capabilities: None })
+    Ok(Authenticated { mesh, member, kind: Kind::Session, facts, profile, capabilities: None, shown: None })
 }
 
 /// Cuts a text to what is kept of it.

@@ -28,6 +28,7 @@ pub mod peer;
 pub mod presence;
 pub mod push;
 pub mod rotation;
+pub mod shown;
 pub mod terms;
 
 use std::collections::{HashMap, VecDeque};

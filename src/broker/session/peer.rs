@@ -121,6 +121,11 @@ impl Peer {
         self.profile.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether others see it: neither it nor its member hides itself.
+    pub fn is_visible(&self) -> bool {
+        self.profile().visible && self.mesh.member(&self.member_id).is_none_or(|member| member.shown.visible)
+    }
+
     /// Its name: its own, else the member's.
     pub fn name(&self) -> String {
         if let Some(name) = self.profile().display_name.clone() {

@@ -6,14 +6,15 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
-use super::negotiate;
 use super::peer::Peer;
 use super::terms::Kind;
+use super::{negotiate, shown};
 use crate::broker::fanout::Audience;
 use crate::broker::roster::Mesh;
 use crate::broker::shared::Shared;
 use crate::broker::store::entity::{audit, presence as row};
 use crate::broker::store::presence as store;
+use crate::domain::time::UnixMillis;
 use crate::wire::codec;
 use crate::wire::event::{ConcurrentConnection, PeerEvent, SystemEvent};
 use crate::wire::frame::ServerFrame;
@@ -60,9 +61,16 @@ pub fn send_event(shared: &Shared, mesh_id: &str, audience: &Audience, event: Sy
 /// are in nobody else's list.
 pub fn peers_list(shared: &Shared, asker: &Peer, req_id: Option<String>) -> PeersList {
     let mut peers = shared.registry.of_mesh(&asker.mesh.id);
-    peers.retain(|peer| peer.member_id == asker.member_id || peer.profile().visible);
+    peers.retain(|peer| peer.member_id == asker.member_id || peer.is_visible());
     peers.sort_by_key(|peer| (peer.connected_at, peer.serial()));
-    PeersList { peers: peers.iter().map(|peer| peer_row(peer, asker)).collect(), req_id }
+    let mut rows: Vec<PeerRow> = peers.iter().map(|peer| peer_row(peer, asker)).collect();
+    let others = shared.nodes.elsewhere(&asker.mesh.id);
+    rows.extend(others.iter().filter_map(|other| elsewhere_row(shared, other, asker)));
+    if !others.is_empty() {
+        // All in the same form, which sorts as the times do.
+        rows.sort_by(|one, other| one.connected_at.cmp(&other.connected_at));
+    }
+    PeersList { peers: rows, req_id }
 }
 
 /// The answer to `member_list`: all members, whatever they show and wherever
@@ -77,6 +85,7 @@ pub fn members_list(mesh: &Mesh, req_id: Option<String>) -> MembersList {
         revoked_at: member.revoked_at,
         capabilities: member.capabilities.clone(),
         rotations: Some(mesh.rotations(&member.id)).filter(|chain| !chain.is_empty()),
+        hidden: (!member.shown.visible).then_some(true),
         certificate: member.certificate.clone(),
     };
     MembersList { members: mesh.all().into_iter().map(row).collect(), req_id }
@@ -140,13 +149,30 @@ pub async fn end_leases(shared: Arc<Shared>, stop: CancellationToken) {
         for peer in shared.registry.expire(shared.clock.monotonic()) {
             tell_left(&shared, &peer);
         }
+        shown::tell_changes(&shared).await;
     }
 }
 
 fn tell_all(shared: &Shared, peer: &Peer, audience: &Audience, event: SystemEvent) {
-    let hidden = !peer.profile().visible && !matches!(event, SystemEvent::PeerHidden(_));
-    if !hidden && shared.registry.online_count(&peer.mesh.id) <= MAX_AUDIENCE {
+    let hidden = !peer.is_visible() && !matches!(event, SystemEvent::PeerHidden(_));
+    if !hidden && is_told(shared, &peer.mesh.id) {
         send_event(shared, &peer.mesh.id, audience, event);
+    }
+}
+
+/// Whether the mesh is small enough to be told of each coming and going.
+pub fn is_told(shared: &Shared, mesh_id: &str) -> bool {
+    shared.registry.online_count(mesh_id) <= MAX_AUDIENCE
+}
+
+/// Tells the others that a daemon came or went at another broker.
+pub fn moved_elsewhere(shared: &Shared, mesh: &Mesh, member_id: &str, came: bool) {
+    let Some(member) = mesh.member(member_id).filter(|member| member.shown.visible) else { return };
+    let subject =
+        PeerEvent { name: member.display_name.clone(), pubkey: member.pubkey.clone(), ..PeerEvent::default() };
+    let event = if came { SystemEvent::PeerJoined(subject) } else { SystemEvent::PeerLeft(subject) };
+    if is_told(shared, &mesh.id) {
+        send_event(shared, &mesh.id, &Audience::OtherMembers(member.id.clone()), event);
     }
 }
 
@@ -154,8 +180,32 @@ fn subject(peer: &Peer) -> PeerEvent {
     PeerEvent { name: peer.name(), pubkey: peer.routing_key().to_owned(), ..PeerEvent::default() }
 }
 
+/// A daemon that another broker has: what the database knows of it.
+fn elsewhere_row(shared: &Shared, other: &row::Model, asker: &Peer) -> Option<PeerRow> {
+    let member = asker.mesh.member(&other.member_id)?;
+    let is_own = member.id == asker.member_id;
+    let is_here = |peer: &Arc<Peer>| peer.facts.instance_id.as_deref() == Some(other.instance_id.as_str());
+    if !(is_own || member.shown.visible) || shared.registry.of_member(&other.mesh_id, &member.id).iter().any(is_here) {
+        return None;
+    }
+    Some(PeerRow {
+        pubkey: member.pubkey.clone(),
+        member_pubkey: member.pubkey.clone(),
+        display_name: member.display_name.clone(),
+        status: member.shown.status.clone(),
+        summary: Some(member.shown.summary.clone()),
+        session_id: other.instance_id.clone(),
+        connected_at: text::to_iso(UnixMillis(other.connected_at)),
+        peer_role: Some("control-plane".to_owned()),
+        visible: is_own.then_some(member.shown.visible),
+        capabilities: member.capabilities.clone(),
+        ..PeerRow::default()
+    })
+}
+
 fn peer_row(peer: &Peer, asker: &Peer) -> PeerRow {
     let display_name = peer.name();
+    let visible = peer.is_visible();
     let profile = peer.profile();
     PeerRow {
         pubkey: peer.routing_key().to_owned(),
@@ -176,7 +226,7 @@ fn peer_row(peer: &Peer, asker: &Peer) -> PeerRow {
         channel: peer.facts.channel.clone(),
         model: peer.facts.model.clone(),
         stats: profile.stats.clone(),
-        visible: (peer.member_id == asker.member_id).then_some(profile.visible),
+        visible: (peer.member_id == asker.member_id).then_some(visible),
         profile: profile.profile.clone(),
         capabilities: peer.mesh.member(&peer.member_id).and_then(|member| member.capabilities.clone()),
     }

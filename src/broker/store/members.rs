@@ -177,6 +177,17 @@ pub async fn set_certificate(db: &impl ConnectionTrait, member_id: &str, json: &
         .map(drop)
 }
 
+/// Stores what the member shows of itself.
+pub async fn set_shown(db: &impl ConnectionTrait, member_id: &str, json: &str, now: i64) -> Result<(), DbErr> {
+    member::Entity::update_many()
+        .col_expr(member::Column::Shown, Expr::value(json))
+        .col_expr(member::Column::ChangedAt, Expr::value(now))
+        .filter(member::Column::Id.eq(member_id))
+        .exec(db)
+        .await
+        .map(drop)
+}
+
 /// Stores the member's name.
 pub async fn set_display_name(db: &impl ConnectionTrait, member_id: &str, name: &str, now: i64) -> Result<(), DbErr> {
     member::Entity::update_many()

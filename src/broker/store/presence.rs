@@ -103,6 +103,28 @@ pub async fn elsewhere(
         .await
 }
 
+/// Connections that brokers other than this one have, as far as these brokers were
+/// there since `live_since`; one that was lost counts until `lost_since`.
+pub async fn of_others(
+    db: &impl ConnectionTrait,
+    node_id: &str,
+    live_since: i64,
+    lost_since: i64,
+) -> Result<Vec<presence::Model>, DbErr> {
+    let live = Query::select()
+        .column(node::Column::Id)
+        .from(node::Entity)
+        .and_where(node::Column::LastSeenAt.gte(live_since))
+        .take();
+    let is_there = presence::Column::DisconnectedAt.is_null().or(presence::Column::DisconnectedAt.gte(lost_since));
+    presence::Entity::find()
+        .filter(is_there)
+        .filter(presence::Column::NodeId.ne(node_id))
+        .filter(presence::Column::NodeId.in_subquery(live))
+        .all(db)
+        .await
+}
+
 /// Ends a connection that another broker holds: its generation is over, which
 /// that broker sees at its next look.
 pub async fn supersede(db: &impl ConnectionTrait, row: &presence::Model, node_id: &str, now: i64) -> Result<(), DbErr> {

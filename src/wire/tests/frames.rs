@@ -18,7 +18,7 @@ const CLIENT: &[&str] = &[
     // The daemon of a legacy client, then its cold path, then ours.
     r#"{"type":"hello","meshId":"M","memberId":"A","pubkey":"8a","timestamp":1700000000000,"signature":"f9","sessionId":"daemon-7","pid":7,"cwd":"/","hostname":"h","peerType":"ai","channel":"claudemesh-daemon","model":"m"}"#,
     r#"{"type":"hello","meshId":"M","memberId":"A","pubkey":"8a","timestamp":1,"signature":"f9","sessionId":"s","pid":7,"cwd":"/","sessionPubkey":"ca","displayName":"n","groups":[{"name":"g"},{"name":"h","role":"lead"}],"protocolVersion":1,"capabilities":["x"]}"#,
-    r#"{"type":"hello","meshId":"M","memberId":"A","pubkey":"8a","timestamp":1,"signature":"f9","sessionId":"s","pid":7,"cwd":"/","capabilities":{"capabilities":["envelope_v3"],"ts":5,"signature":"ab"},"instanceId":"01J","bootId":"01K","daemonVersion":"0.9.0","yield":true}"#,
+    r#"{"type":"hello","meshId":"M","memberId":"A","pubkey":"8a","timestamp":1,"signature":"f9","sessionId":"s","pid":7,"cwd":"/","capabilities":{"capabilities":["envelope_v3"],"ts":5,"signature":"ab"},"instanceId":"01J","bootId":"01K","daemonVersion":"0.9.0","shown":{"status":"dnd","summary":"s","visible":false},"yield":true}"#,
     r#"{"type":"session_hello","meshId":"M","parentMemberId":"A","parentMemberPubkey":"8a","sessionPubkey":"ca","parentAttestation":{"sessionPubkey":"ca","parentMemberPubkey":"8a","expiresAt":1700043200000,"signature":"c6"},"sessionId":"u","pid":9,"cwd":"/w","timestamp":1700000000000,"signature":"dc","displayName":"n","channel":"claudemesh-session","role":"r","groups":[]}"#,
     r#"{"type":"feature_negotiation_request","require":["client_message_id_dedupe"],"optional":["history"],"_reqId":"q"}"#,
     r##"{"type":"send","targetSpec":"#T","priority":"now","nonce":"Bwc=","ciphertext":"aGk="}"##,
@@ -192,6 +192,7 @@ fn events_are_typed_and_travel_as_pushes() {
         ("peer_left", r#"{"name":"n","pubkey":"8a"}"#),
         ("peer_visible", r#"{"name":"n","pubkey":"8a"}"#),
         ("peer_hidden", r#"{"name":"n","pubkey":"8a"}"#),
+        ("peers_changed", "{}"),
         (
             "member_keypair_rotated",
             r#"{"memberId":"A","seq":1,"oldPubkey":"8a","newPubkey":"81","ts":5,"oldSignature":"a","newSignature":"b"}"#,

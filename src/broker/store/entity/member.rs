@@ -29,6 +29,8 @@ pub struct Model {
     pub changed_at: i64,
     /// That the owner let it in, as JSON.
     pub certificate: Option<String>,
+    /// What it shows of itself, as JSON; NULL for one that never said.
+    pub shown: Option<String>,
 }
 
 /// No relations: rows are joined by hand where needed.

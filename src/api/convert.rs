@@ -4,6 +4,7 @@ use crate::domain::event::{HookRun, MeshEvent, MessageKind, SendState, StoredMes
 use crate::domain::ids::ClientMessageId;
 use crate::domain::message::{Meta, Priority, SendRequest};
 use crate::domain::pressure::{Level, Pressure};
+use crate::domain::provenance::{Judge, PinState, Provenance};
 use crate::domain::time::UnixMillis;
 use crate::events::Timed;
 use crate::inbox;
@@ -164,8 +165,31 @@ fn kind(kind: MessageKind) -> pb::MessageKind {
     }
 }
 
+/// How far a key is trusted.
+pub fn pin_state(state: PinState) -> pb::PinState {
+    match state {
+        PinState::Unknown => pb::PinState::Unspecified,
+        PinState::Pinned => pb::PinState::Pinned,
+        PinState::Verified => pb::PinState::Verified,
+        PinState::KeyChanged => pb::PinState::KeyChanged,
+        PinState::Revoked => pb::PinState::Revoked,
+    }
+}
+
+/// Who stands behind a message or a member.
+pub fn provenance(known: &Provenance) -> pb::Provenance {
+    pb::Provenance {
+        pin_state: pin_state(known.pin_state).into(),
+        certified: known.certified,
+        verified: known.verified,
+        name_bound: known.name_bound,
+        hops: known.hops,
+        by_hook: known.by_hook(),
+    }
+}
+
 /// A stored message.
-pub fn inbox_message(message: &StoredMessage) -> pb::InboxMessage {
+pub fn inbox_message(message: &StoredMessage, judge: &Judge) -> pb::InboxMessage {
     let priority = match message.priority {
         Priority::Now => pb::Priority::Now,
         Priority::Next => pb::Priority::Next,
@@ -192,11 +216,7 @@ pub fn inbox_message(message: &StoredMessage) -> pb::InboxMessage {
         received_at: Some(timestamp(message.received_at)),
         unencrypted: message.unencrypted,
         stale: message.stale,
-        provenance: Some(pb::Provenance {
-            hops: message.auto_hops,
-            by_hook: message.auto_hops > 0,
-            ..pb::Provenance::default()
-        }),
+        provenance: Some(provenance(&judge.message(message))),
         file_id: String::new(),
     }
 }
@@ -239,12 +259,12 @@ pub fn hook_run(run: &HookRun) -> pb::HookRun {
 }
 
 /// An event of a stream.
-pub fn event(timed: &Timed) -> pb::StreamEventsResponse {
+pub fn event(timed: &Timed, judge: &Judge) -> pb::StreamEventsResponse {
     let event = match &*timed.event {
         MeshEvent::Message(message) if message.kind == MessageKind::File => {
-            Event::FileShared(pb::FileShared { message: Some(inbox_message(message)), file: None })
+            Event::FileShared(pb::FileShared { message: Some(inbox_message(message, judge)), file: None })
         }
-        MeshEvent::Message(message) => Event::Message(inbox_message(message)),
+        MeshEvent::Message(message) => Event::Message(inbox_message(message, judge)),
         MeshEvent::PeerJoin(peer) => Event::PeerJoin(pb::PeerJoin {
             member_id: String::new(),
             pubkey: peer.key.to_hex(),

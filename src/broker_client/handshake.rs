@@ -21,6 +21,7 @@ use crate::wire::codec::{self, DecodeErrorKind, Limits};
 use crate::wire::features::{CloseReason, Feature, NegotiationRequest, NegotiationResponse};
 use crate::wire::frame::{ClientFrame, ServerFrame};
 use crate::wire::hello::{ErrorFrame, Hello, HelloAck, HelloCapabilities};
+use crate::wire::presence::Shown;
 
 /// How long the broker may take for each answer.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -101,6 +102,7 @@ impl Greeter<'_> {
             instance_id: Some(self.config.instance_id.clone()),
             boot_id: Some(self.boot_id.to_owned()),
             daemon_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            shown: Some(Shown::from(&*self.config.profile.borrow())),
             yield_to_other: self.yield_to_other.then_some(true),
             ..Hello::default()
         }

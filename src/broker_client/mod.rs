@@ -34,6 +34,7 @@ use crate::config::broker_client::{BrokerLink, Features};
 use crate::domain::error_code::ErrorCode;
 use crate::domain::ids::MemberKey;
 use crate::domain::negotiation::Patience;
+use crate::domain::profile::Profile;
 use crate::domain::retry::Backoff;
 use crate::identity::Identity;
 use crate::runtime::clock::Clock;
@@ -71,6 +72,8 @@ pub struct Config {
     pub instance_id: String,
     /// Announced display name; `None` leaves the member's.
     pub display_name: Option<String>,
+    /// What the member shows of itself.
+    pub profile: watch::Receiver<Profile>,
     /// The process before this one was replaced by another connection: the
     /// first hello leaves that one in place.
     pub yield_to_other: bool,
@@ -194,6 +197,7 @@ enum Outgoing {
         reply: oneshot::Sender<ServerFrame>,
     },
     Ack(ClientAck),
+    Tell(Box<ClientFrame>),
     /// End this connection in order and make a new one at once.
     Renew,
 }
@@ -306,6 +310,11 @@ impl Handle {
     /// Acknowledges a delivery. Lost with the link; the broker pushes again.
     pub async fn acknowledge(&self, ack: ClientAck) {
         let _ = self.outgoing.send(Outgoing::Ack(ack)).await;
+    }
+
+    /// Says something that has no answer. Lost with the link.
+    pub async fn tell(&self, frame: ClientFrame) {
+        let _ = self.outgoing.send(Outgoing::Tell(Box::new(frame))).await;
     }
 
     /// Says hello anew, with the key of this moment. Peers do not notice.

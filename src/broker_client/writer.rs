@@ -75,6 +75,7 @@ async fn write_waiting(
                 frame
             }
             Outgoing::Ack(ack) => ClientFrame::ClientAck(ack),
+            Outgoing::Tell(frame) => *frame,
             Outgoing::Renew => {
                 // What was handed over before goes out first.
                 sink.flush().await.map_err(|error| Error::Broken(error.to_string()))?;

@@ -98,6 +98,8 @@ files! {
     keypair_next => "keypair.next.json";
     /// Rotated-out keys that still open messages (R24).
     keypair_archive => "keypair-archive.json";
+    /// What this member shows of itself.
+    profile => "profile.json";
     /// Which features the broker granted last.
     broker_features => "broker_features.json";
     /// Which topics this member is subscribed to (R25).

@@ -88,6 +88,7 @@ pub(super) async fn parts(
     let metrics = Metrics::new(&options.mesh);
     let hub = Hub::default();
     let backoff = config.reconnect.backoff()?;
+    let profile = peers::OwnProfile::load(state.profile())?;
     let link_config = broker_client::Config {
         url: entry.broker_url.clone(),
         link: config.broker.clone(),
@@ -95,6 +96,7 @@ pub(super) async fn parts(
         backoff,
         instance_id,
         display_name: options.display_name.clone(),
+        profile: profile.watch(),
         yield_to_other: was_replaced(state),
         time_guard: guard.clone(),
         granted_file: state.broker_features(),
@@ -110,6 +112,7 @@ pub(super) async fn parts(
         clock: clock.clone(),
         grace: config.crypto.grace(),
         trust: state::trust(&options.root, &entry),
+        profile,
     };
     let peers = peers::prepare(roster, supervisor).await?;
 

@@ -60,6 +60,10 @@ pub(super) fn deps(setup: Setup<'_>) -> Deps {
         ids: setup.ids,
         clock: setup.clock,
         metrics: setup.metrics,
+        judge: {
+            let peers = peers.clone();
+            Arc::new(move || peers.judge())
+        },
         own: Arc::new(move || {
             let own = identity.member_id();
             let name =

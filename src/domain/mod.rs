@@ -34,6 +34,7 @@ pub mod pace;
 pub mod pinning;
 pub mod pressure;
 pub mod profile;
+pub mod provenance;
 pub mod redact;
 pub mod retry;
 pub mod roster;

@@ -271,7 +271,9 @@ impl Dispatcher {
             topic: message.topic.clone(),
             auto_hops: message.auto_hops,
         };
-        Ok(Some(Job { hook, message_id: queued.message_id.clone(), input: input::message(&message), trigger }))
+        let provenance = (self.inner.deps.judge)().message(&message);
+        let input = input::message(&message, &provenance);
+        Ok(Some(Job { hook, message_id: queued.message_id.clone(), input, trigger }))
     }
 
     fn start(&self, queued: Option<String>, job: Job, place: OwnedSemaphorePermit) {

@@ -5,12 +5,13 @@ use serde_json::{Value, json};
 
 use crate::domain::event::StoredMessage;
 use crate::domain::message::SendRequest;
+use crate::domain::provenance::Provenance;
 use crate::domain::time::UnixMillis;
 
 /// A stored message, with the names that the API gives its fields and, like there,
 /// without those that are absent. `message_id` is its `id`, the hook's
 /// CLAUDEMESH_EVENT_ID; `event_id` its place for `after`.
-pub(super) fn message(message: &StoredMessage) -> Value {
+pub(super) fn message(message: &StoredMessage, provenance: &Provenance) -> Value {
     let mut input = json!({
         "event": if message.kind == crate::domain::event::MessageKind::File { "file_shared" } else { "message" },
         "message_id": message.id,
@@ -30,7 +31,14 @@ pub(super) fn message(message: &StoredMessage) -> Value {
         "priority": message.priority.name(),
         "received_at": time(message.received_at),
         "unencrypted": message.unencrypted,
-        "auto_hops": message.auto_hops,
+        "provenance": {
+            "pin_state": provenance.pin_state.name(),
+            "certified": provenance.certified,
+            "verified": provenance.verified,
+            "name_bound": provenance.name_bound,
+            "hops": provenance.hops,
+            "by_hook": provenance.by_hook(),
+        },
     });
     if let Some(meta) = message.meta.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok()) {
         input["meta"] = meta;

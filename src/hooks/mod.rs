@@ -49,6 +49,7 @@ use crate::db::connect::Sqlite;
 use crate::domain::event::HookRun;
 use crate::domain::hook_policy::Own;
 use crate::domain::hook_rate::SenderRate;
+use crate::domain::provenance::Judge;
 use crate::domain::time::UnixMillis;
 use crate::events::Hub;
 use crate::runtime::clock::Clock;
@@ -106,6 +107,8 @@ pub struct Deps {
     pub metrics: Metrics,
     /// Who this daemon is now.
     pub own: Arc<dyn Fn() -> Own + Send + Sync>,
+    /// Who stands behind a message, as of now.
+    pub judge: Arc<dyn Fn() -> Arc<Judge> + Send + Sync>,
 }
 
 /// Hooks for the rest of the daemon. Cheap to clone.

@@ -6,7 +6,7 @@
 //! What it guarantees: a change is on disk before anyone sees it.
 //! What it must not do: follow a changed key or a taken name.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,8 +19,9 @@ use crate::broker_client::{self, News};
 use crate::db::connect::Sqlite;
 use crate::db::tx;
 use crate::domain::event::{MeshEvent, PeerChange};
-use crate::domain::ids::MemberKey;
+use crate::domain::ids::{MemberId, MemberKey};
 use crate::domain::pinning::{self, PinNews, ShownMember};
+use crate::domain::profile::shown_summary;
 use crate::domain::roster::PinnedMember;
 use crate::domain::time::UnixMillis;
 use crate::domain::trust;
@@ -119,7 +120,6 @@ impl Follower {
                 *down_since = Some(now);
                 // Tried again with the next link; until then nobody knows.
                 self.disk_full.store(false, Ordering::Relaxed);
-                self.presence.send_replace(Arc::default());
                 self.hub.publish(now, MeshEvent::DaemonDisconnect { reason });
                 false
             }
@@ -188,7 +188,7 @@ impl Follower {
         // A broker that knows our frames tells all members; others tell who is
         // connected, which is then all there is to pin.
         let knows_members = session.negotiated.has(Feature::ClientMessageIdDedupe);
-        let read = self.ask(knows_members).await;
+        let read = self.ask(session.number, knows_members).await;
         match &read {
             Ok(()) => self.disk_full.store(false, Ordering::Relaxed),
             Err(Error::Storage(error)) if tx::is_full(error) => self.disk_full.store(true, Ordering::Relaxed),
@@ -204,9 +204,9 @@ impl Follower {
         }
     }
 
-    async fn ask(&mut self, knows_members: bool) -> Result<(), Error> {
+    async fn ask(&mut self, session: u64, knows_members: bool) -> Result<(), Error> {
         let bare = |req_id| Bare { req_id: Some(req_id) };
-        let mut heard = false;
+        let (mut heard, mut hidden) = (false, BTreeSet::new());
         let answer = self.link.request(|id| ClientFrame::ListPeers(bare(id)), LIMIT).await?;
         if let ServerFrame::PeersList(list) = answer {
             let present: Vec<Presence> = list.peers.iter().filter_map(presence).collect();
@@ -233,12 +233,14 @@ impl Follower {
                 let pinned_as = |row: &MemberRow| known.get(row.member_id.as_str()).copied();
                 let seen = rows.iter().filter_map(|row| shown::member(row, identity.mesh_id(), pinned_as(row)));
                 self.pin(seen, rows).await?;
+                let hides = rows.iter().filter(|row| row.hidden == Some(true));
+                hidden.extend(hides.filter_map(|row| MemberId::parse(row.member_id.as_str()).ok()));
                 self.offer_certificate(rows).await;
             }
         }
         // Last: who is seen for the first time is pinned by now.
         if heard {
-            self.note_seen();
+            self.note_seen(session, hidden);
         }
         Ok(())
     }
@@ -257,13 +259,15 @@ impl Follower {
 
     /// Notes who was seen. Only pinned members are kept, so that a broker cannot
     /// fill the memory with keys.
-    fn note_seen(&self) {
+    fn note_seen(&self, session: u64, hidden: BTreeSet<MemberId>) {
         let now = self.clock.now();
         let pinned: HashSet<MemberKey> = self.members.borrow().iter().map(|member| member.key).collect();
         let present = Arc::clone(&self.presence.borrow());
         self.sightings.send_modify(|sightings| {
             let sightings = Arc::make_mut(sightings);
             sightings.as_of = Some(now);
+            sightings.told_over = Some(session);
+            sightings.hidden = hidden;
             sightings.last_seen.extend(present.iter().map(|one| (one.member_key, now)));
             sightings.last_seen.retain(|key, _| pinned.contains(key));
         });
@@ -364,7 +368,7 @@ fn presence(row: &PeerRow) -> Option<Presence> {
         member_key: MemberKey::parse(&row.member_pubkey).unwrap_or(key),
         display_name: row.display_name.clone(),
         status: row.status.clone(),
-        summary: row.summary.clone(),
+        summary: row.summary.as_deref().map(shown_summary),
         groups: row.groups.iter().map(|group| group.name.clone()).collect(),
         role: row.peer_role.clone().unwrap_or_else(|| "session".to_owned()),
         hostname: row.hostname.clone(),

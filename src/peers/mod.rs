@@ -12,12 +12,13 @@ mod certified;
 pub mod entity;
 mod error;
 mod follower;
+mod profile;
 mod repo;
 mod shown;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -26,11 +27,13 @@ use self::certified::Certificates;
 pub use self::certified::{Certified, Trust};
 pub use self::error::Error;
 use self::follower::Follower;
+pub use self::profile::OwnProfile;
 use crate::broker_client;
 use crate::db::connect::Sqlite;
 use crate::domain::certificate::CertifiedRole;
 use crate::domain::ids::{MemberId, MemberKey};
 use crate::domain::key_chain::{self, PreviousKey};
+use crate::domain::provenance::Judge;
 use crate::domain::roster::{self, Holder, PinnedMember};
 use crate::domain::time::UnixMillis;
 use crate::events::Hub;
@@ -75,6 +78,10 @@ pub struct Presence {
 pub struct Sightings {
     /// When it last told who is connected.
     pub as_of: Option<UnixMillis>,
+    /// Over which connection to the broker.
+    told_over: Option<u64>,
+    /// Members that hide themselves.
+    pub hidden: BTreeSet<MemberId>,
     /// When it last told that a member is connected, since the start.
     pub last_seen: BTreeMap<MemberKey, UnixMillis>,
 }
@@ -88,6 +95,9 @@ pub struct Handle {
     certified: watch::Receiver<Arc<Certified>>,
     requests: mpsc::Sender<Request>,
     disk_full: Arc<AtomicBool>,
+    judge: Arc<Mutex<Option<Arc<Judge>>>>,
+    link: broker_client::Handle,
+    profile: OwnProfile,
     clock: Clock,
     grace: Duration,
 }
@@ -162,11 +172,13 @@ pub struct Setup {
     pub grace: Duration,
     /// What certificates are checked against.
     pub trust: Trust,
+    /// What this member shows of itself.
+    pub profile: OwnProfile,
 }
 
 /// Reads the pinned members.
 pub async fn prepare(setup: Setup, supervisor: &Supervisor) -> Result<Parts, Error> {
-    let Setup { db, identity, link, hub, clock, grace, trust } = setup;
+    let Setup { db, identity, link, hub, clock, grace, trust, profile } = setup;
     let pinned = repo::all(db.readers()).await?;
     let (certificates, certified) =
         Certificates::new(identity.mesh_id().clone(), identity.member_id().clone(), trust, &pinned);
@@ -178,7 +190,7 @@ pub async fn prepare(setup: Setup, supervisor: &Supervisor) -> Result<Parts, Err
     let follower = Follower {
         db,
         identity,
-        link,
+        link: link.clone(),
         hub,
         clock: clock.clone(),
         members: members_tx,
@@ -189,7 +201,9 @@ pub async fn prepare(setup: Setup, supervisor: &Supervisor) -> Result<Parts, Err
         disk_full: Arc::clone(&disk_full),
         stop: supervisor.token(Phase::Workers),
     };
-    let handle = Handle { members, presence, sightings, certified, requests: requests_tx, disk_full, clock, grace };
+    let (requests, judge) = (requests_tx, Arc::default());
+    let handle =
+        Handle { members, presence, sightings, certified, requests, disk_full, judge, link, profile, clock, grace };
     Ok(Parts { follower, handle })
 }
 
@@ -203,6 +217,9 @@ impl Parts {
 
     /// Starts the task.
     pub fn spawn(self, news: mpsc::Receiver<broker_client::News>, supervisor: &Supervisor) {
+        let Handle { link, profile, .. } = self.handle;
+        let stop = supervisor.token(Phase::Workers);
+        supervisor.spawn(TaskKind::Peers, "profile", profile::tell(profile, link, stop));
         supervisor.spawn(TaskKind::Peers, "peers", self.follower.run(news));
     }
 }
@@ -227,12 +244,23 @@ impl Handle {
         self.certified.borrow().get(member_id).copied()
     }
 
+    /// Tells who stands behind messages and members, as of now. Made anew only when
+    /// something has changed.
+    pub fn judge(&self) -> Arc<Judge> {
+        let (members, certified) = (self.members(), Arc::clone(&self.certified.borrow()));
+        let mut judge = self.judge.lock().unwrap_or_else(PoisonError::into_inner);
+        match judge.as_ref().filter(|judge| judge.is_of(&members, &certified)) {
+            Some(judge) => Arc::clone(judge),
+            None => Arc::clone(judge.insert(Arc::new(Judge::new(members, certified)))),
+        }
+    }
+
     /// All members whose certificates hold; a signal for each change.
     pub fn certificates(&self) -> watch::Receiver<Arc<Certified>> {
         self.certified.clone()
     }
 
-    /// Who is connected, as the broker said last.
+    /// Who is connected, as the broker said last. It outlives the link.
     pub fn presence(&self) -> Arc<Vec<Presence>> {
         Arc::clone(&self.presence.borrow())
     }
@@ -242,12 +270,29 @@ impl Handle {
         Arc::clone(&self.sightings.borrow())
     }
 
-    /// Whether some connection of this member is live, as the broker said last.
-    pub fn is_online(&self, key: MemberKey) -> bool {
+    /// Whether the broker has told who is connected since the link is up.
+    pub fn is_presence_known(&self) -> bool {
+        let told_over = self.sightings.borrow().told_over;
+        told_over.is_some() && told_over == self.link.session().map(|session| session.number)
+    }
+
+    /// What this member shows of itself.
+    pub fn profile(&self) -> &OwnProfile {
+        &self.profile
+    }
+
+    /// Whether some connection of this member is live; `None` while it is not known,
+    /// as of a member that hides itself.
+    pub fn is_online(&self, key: MemberKey) -> Option<bool> {
+        if !self.is_presence_known() {
+            return None;
+        }
         let members = self.members.borrow();
         let member = members.iter().find(|member| member.key == key);
         let is_own = |one: MemberKey| one == key || member.is_some_and(|member| member.is_known_by(one));
-        self.presence.borrow().iter().any(|peer| is_own(peer.member_key))
+        let is_hidden = member.is_some_and(|member| self.sightings.borrow().hidden.contains(&member.member_id));
+        let is_there = self.presence.borrow().iter().any(|peer| is_own(peer.member_key));
+        (is_there || !is_hidden).then_some(is_there)
     }
 
     /// Whose key it is or was.

@@ -19,6 +19,6 @@ impl PeerService for Grpc {
         &self,
         request: Request<pb::SetProfileRequest>,
     ) -> Result<Response<pb::SetProfileResponse>, Status> {
-        answer(self.0.set_profile(request.into_inner()))
+        answer(self.0.set_profile(request.into_inner()).await)
     }
 }

@@ -28,8 +28,8 @@ use super::status::Failure;
 use crate::domain::error_code::ErrorCode;
 
 /// Routes of the API that this version does not serve, and what they belong to.
-const NOT_SERVED: [(&str, &str); 4] =
-    [("/v1/profile", "profiles"), ("/v1/file/share", "files"), ("/v1/file/get", "files"), ("/v1/file/list", "files")];
+const NOT_SERVED: [(&str, &str); 3] =
+    [("/v1/file/share", "files"), ("/v1/file/get", "files"), ("/v1/file/list", "files")];
 
 /// Routes behind a capability that is off, by what they begin with (R82, R103 to
 /// R105).
@@ -58,6 +58,7 @@ pub fn router(services: Services) -> Router {
         .route("/v1/inbox", get(inbox::list))
         .route("/v1/events", get(events::stream))
         .route("/v1/peers", get(peers::list))
+        .route("/v1/profile", post(peers::set_profile))
         .route("/v1/outbox", get(outbox::list))
         .route("/v1/outbox/entry", get(outbox::entry))
         .route("/v1/outbox/requeue", post(outbox::requeue))

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use http::HeaderMap;
 
-use super::json::{Parameters, page};
+use super::json::{Body, Parameters, page};
 use crate::api::service::Services;
 use crate::api::status::Failure;
 use crate::proto::pb;
@@ -17,4 +17,12 @@ pub async fn list(
     let response = services.list_peers(parameters.into_request(&["include_offline"], &["roles"])?)?;
     let token = response.next_page_token.clone();
     Ok(page(&parameters, response, &token))
+}
+
+/// `POST /v1/profile` (R84).
+pub async fn set_profile(
+    State(services): State<Services>,
+    Body(request): Body<pb::SetProfileRequest>,
+) -> Result<Json<pb::SetProfileResponse>, Failure> {
+    services.set_profile(request).await.map(Json)
 }

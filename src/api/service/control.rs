@@ -9,7 +9,7 @@ use crate::telemetry::metrics::{OPENMETRICS_TEXT, Observed, PROMETHEUS_TEXT};
 
 /// What this version serves (R407). A name appears when every call behind it is
 /// served.
-const FEATURES: [&str; 5] = ["send", "topic", "peers", "events", "health"];
+const FEATURES: [&str; 7] = ["send", "topic", "inbox", "peers", "profile", "events", "health"];
 
 // === impl Services ===
 

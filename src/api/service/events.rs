@@ -101,7 +101,9 @@ impl EventFlow {
                 Ok(Item::CaughtUp(place)) => {
                     return Some(Ok(self.of_stream(place.to_string(), Event::CaughtUp(pb::CaughtUp {}))));
                 }
-                Ok(Item::Event(timed)) if self.filter.takes(&timed) => return Some(Ok(convert::event(&timed))),
+                Ok(Item::Event(timed)) if self.filter.takes(&timed) => {
+                    return Some(Ok(convert::event(&timed, &self.services.0.deps.peers.judge())));
+                }
                 Ok(Item::Event(_)) => {}
             }
         }

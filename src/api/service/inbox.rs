@@ -42,10 +42,11 @@ impl Services {
             newest_first: order == pb::MessageOrder::NewestFirst,
         };
         let page = self.0.deps.inbox.list(query).await?;
+        let judge = self.0.deps.peers.judge();
         let (mut messages, mut bytes) = (Vec::with_capacity(page.messages.len()), 0);
         let mut next_page_token = page.next_page_token.unwrap_or_default();
         for stored in &page.messages {
-            let message = convert::inbox_message(stored);
+            let message = convert::inbox_message(stored, &judge);
             bytes += (measure.size)(&message);
             if bytes > measure.limit
                 && let Some(last) = messages.last()

@@ -10,9 +10,10 @@ use crate::domain::error_code::ErrorCode;
 use crate::domain::ids::{MemberId, MemberKey};
 use crate::domain::message::Destination;
 use crate::domain::names;
+use crate::domain::provenance::PinState;
 use crate::domain::roster::{self, PinnedMember};
 use crate::peers::Change;
-use crate::proto::{admin, pb};
+use crate::proto::admin;
 
 // === impl Services ===
 
@@ -119,7 +120,7 @@ impl Services {
             pubkey: member.key.to_hex(),
             display_name: member.display_name.clone(),
             bound_name: member.bound_name.clone().unwrap_or_default(),
-            pin_state: pin_state(member).into(),
+            pin_state: convert::pin_state(PinState::of(member)).into(),
             shown_pubkey: member.changed_key.map(MemberKey::to_hex).unwrap_or_default(),
             name_bound_to: bound_to.map(|other| other.member_id.to_string()).unwrap_or_default(),
             certified: self.0.deps.peers.certified(&member.member_id).is_some(),
@@ -147,16 +148,6 @@ impl Services {
         // The same words and candidates as a send's.
         let found = roster::find(&destination, &members).map_err(crate::outbox::Error::from)?;
         Ok(found.clone())
-    }
-}
-
-/// How far a member's key is trusted.
-pub(super) fn pin_state(member: &PinnedMember) -> pb::PinState {
-    match member {
-        PinnedMember { revoked: true, .. } => pb::PinState::Revoked,
-        PinnedMember { changed_key: Some(_), .. } => pb::PinState::KeyChanged,
-        member if member.is_verified() => pb::PinState::Verified,
-        _ => pb::PinState::Pinned,
     }
 }
 

@@ -40,9 +40,8 @@ impl Services {
         let kind = kind_of(&request.to);
         let answer = self.queue(convert::send_request(request, key), kind).await;
         answer.map(|accepted| {
-            // Without a link the last roster says nothing about now.
-            let key = accepted.target_key.as_deref().filter(|_| self.0.link.is_up());
-            let online = key.and_then(|key| MemberKey::parse(key).ok()).map(|key| self.0.deps.peers.is_online(key));
+            let key = accepted.target_key.as_deref().and_then(|key| MemberKey::parse(key).ok());
+            let online = key.and_then(|key| self.0.deps.peers.is_online(key));
             convert::send_response(accepted, kind, online)
         })
     }

@@ -47,6 +47,7 @@ async fn a_direct_message_runs_its_hooks_with_the_whole_event() {
             "priority",
             "reply_to_id",
             "unencrypted",
+            "provenance",
             "mentions",
         ] {
             assert_eq!(input[field], row[field], "{field}: {input}");

@@ -7,7 +7,7 @@ use super::client::{Client, answer, call};
 use super::discovery::DaemonArgs;
 use super::failure::Failure;
 use super::follow::{begin_after, follow, newest};
-use super::output::{Output, safe, safe_lines, time};
+use super::output::{Output, member_name, safe, safe_lines, time};
 use super::style::{DIM, styled};
 use crate::domain::error_code::ErrorCode;
 use crate::domain::time::UnixMillis;
@@ -126,11 +126,7 @@ pub(super) fn entry(message: &InboxMessage) -> String {
         MessageKind::File => " shares a file".to_owned(),
         MessageKind::Direct | MessageKind::Unspecified => String::new(),
     };
-    let sender = if message.sender_name.is_empty() {
-        message.sender_pubkey.chars().take(16).collect()
-    } else {
-        safe(&message.sender_name)
-    };
+    let sender = member_name(&message.sender_name, &message.sender_pubkey, message.provenance.as_ref());
     let urgent = if message.priority() == Priority::Now { " (now)" } else { "" };
     let open = if message.unencrypted { " (unencrypted)" } else { "" };
     let when = styled(DIM, &time(message.received_at.as_ref()));
@@ -155,6 +151,7 @@ mod tests {
     use anstream::adapter::strip_str;
 
     use super::*;
+    use crate::proto::pb::Provenance;
 
     #[test]
     fn since_is_a_span_or_a_time() {
@@ -167,8 +164,11 @@ mod tests {
 
     #[test]
     fn an_entry_tells_who_to_whom_and_how_safely() {
+        let provenance = Some(Provenance { name_bound: true, ..Provenance::default() });
         let message = InboxMessage {
             sender_name: "bob\u{1b}".to_owned(),
+            sender_pubkey: "f8ac1d51".repeat(8),
+            provenance,
             body: "one\ntwo".to_owned(),
             kind: MessageKind::Topic.into(),
             topic: "ops".to_owned(),
@@ -177,6 +177,8 @@ mod tests {
         };
         let plain = |message: &InboxMessage| strip_str(&entry(message)).to_string();
         assert_eq!(plain(&message), "-  bob\u{FFFD} to #ops (unencrypted): one\n  two");
+        let unbound = InboxMessage { provenance: Some(Provenance::default()), ..message };
+        assert_eq!(plain(&unbound), "-  bob\u{FFFD}?f8ac1d51 to #ops (unencrypted): one\n  two");
         let unnamed = InboxMessage { sender_pubkey: "ab".repeat(32), ..InboxMessage::default() };
         assert_eq!(plain(&unnamed), "-  abababababababab: ");
     }

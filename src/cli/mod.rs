@@ -30,6 +30,7 @@ mod mesh_settings;
 pub mod output;
 mod peer;
 mod process;
+mod profile;
 pub mod running;
 mod send;
 mod style;
@@ -119,6 +120,8 @@ enum Verb {
     /// Show the members of the mesh
     #[command(subcommand)]
     Peer(peer::Verb),
+    /// Show or change what others see of this member
+    Profile(profile::Args),
     /// Post to topics, subscribe to them, and say who may read them
     #[command(subcommand)]
     Topic(topic::Verb),
@@ -246,6 +249,7 @@ fn dispatch(verb: Verb, context: &Context, output: &mut Output) -> Result<u8, Fa
         Verb::Outbox(args) => one_thread()?.block_on(Box::pin(daemon::outbox::run(args, context, output))).map(ok),
         Verb::Events(args) => one_thread()?.block_on(Box::pin(events::run(args, context, output))).map(ok),
         Verb::Peer(verb) => one_thread()?.block_on(peer::run(verb, context, output)).map(ok),
+        Verb::Profile(args) => one_thread()?.block_on(profile::run(args, context, output)).map(ok),
         Verb::Topic(verb) => one_thread()?.block_on(Box::pin(topic::run(verb, context, output))).map(ok),
         Verb::Verify(args) => one_thread()?.block_on(verify::run(args, context, output)).map(ok),
         Verb::Hook(verb) => one_thread()?.block_on(hook::run(verb, context, output)).map(ok),

@@ -17,6 +17,7 @@ use super::failure::Failure;
 use super::style::{ERROR, STRONG, styled};
 pub use super::times::time;
 use crate::domain::error_code::ErrorCode;
+use crate::proto::pb::Provenance;
 
 /// Blanks between the columns of a table.
 const GAP: usize = 2;
@@ -145,6 +146,17 @@ struct Told<'a> {
 /// A text in one line, without what could steer a terminal.
 pub fn safe(text: &str) -> String {
     text.chars().map(|c| if is_unsafe(c) { '\u{FFFD}' } else { c }).collect()
+}
+
+/// A member's name. One that does not mean this member alone is marked with the
+/// first digits of its key: `bob?f8ac1d51`.
+pub fn member_name(name: &str, pubkey: &str, provenance: Option<&Provenance>) -> String {
+    let digits = |count| pubkey.chars().take(count).collect::<String>();
+    match provenance {
+        _ if name.is_empty() => digits(16),
+        Some(known) if known.name_bound => safe(name),
+        _ => format!("{}?{}", safe(name), digits(8)),
+    }
 }
 
 /// A text with its line breaks; further lines are indented by two spaces, so

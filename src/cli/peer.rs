@@ -3,7 +3,7 @@
 use super::client::{Client, answer, call};
 use super::discovery::DaemonArgs;
 use super::failure::Failure;
-use super::output::{Output, safe, time};
+use super::output::{Output, member_name, safe, time};
 use super::style::state;
 use super::times::ago;
 use super::{Context, link};
@@ -28,7 +28,7 @@ pub(super) enum Verb {
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ListArgs {
-    /// Only members that are connected now
+    /// Without members that are known to be away
     #[arg(long)]
     online: bool,
     /// Print the daemon's answer as JSON
@@ -51,12 +51,11 @@ async fn list(args: ListArgs, context: &Context, output: &mut Output) -> Result<
         return output.json(&all);
     }
     let trouble = link::trouble(&client).await;
-    let is_known = trouble.is_none() && all.presence_as_of.is_some();
-    let rows = all.peers.iter().map(|peer| row(peer, is_known)).collect();
+    let rows = all.peers.iter().map(row).collect();
     output.table(["NAME", "KEY", "STATUS", "LAST SEEN", "DOING"], rows)?;
     match (trouble, all.presence_as_of.as_ref()) {
-        (None, Some(_)) => {}
-        (None, None) => output.note("note: who is online is not known; the broker has not said yet"),
+        (None, _) if all.peers.iter().all(|peer| peer.online.is_some()) => {}
+        (None, _) => output.note("note: who is online is not known; the broker has not said yet"),
         (Some(trouble), None) => output.note(format_args!("note: {trouble}\n  who is online is not known")),
         (Some(trouble), at) => output.note(format_args!(
             "note: {trouble}\n  who is online is not known; the broker last said at {} ({})",
@@ -86,32 +85,31 @@ async fn all_pages(client: &Client, online: bool) -> Result<ListPeersResponse, F
     }
 }
 
-/// `is_known`: the daemon knows who is online now.
-fn row(peer: &Peer, is_known: bool) -> [String; 5] {
+fn row(peer: &Peer) -> [String; 5] {
     let own = match pin_state(peer) {
         _ if peer.is_self => " (you)",
         PinState::Verified => " (verified)",
         _ => "",
     };
     [
-        format!("{}{own}", safe(&peer.display_name)),
+        format!("{}{own}", member_name(&peer.display_name, &peer.pubkey, peer.provenance.as_ref())),
         // As many digits as `send` takes for a member.
         peer.pubkey.chars().take(16).collect(),
-        state(status(peer, is_known)),
+        state(status(peer)),
         if peer.online() { "now".to_owned() } else { ago(peer.last_seen_at.as_ref()) },
         safe(&peer.summary),
     ]
 }
 
 /// What matters most about a member: trouble with its key, then presence.
-fn status(peer: &Peer, is_known: bool) -> &'static str {
+fn status(peer: &Peer) -> &'static str {
     match pin_state(peer) {
         PinState::KeyChanged => return "key changed",
         PinState::Revoked => return "removed",
         PinState::Pinned | PinState::Verified | PinState::Unspecified => {}
     }
     match peer.status() {
-        _ if peer.online.is_none() || (!peer.online() && !is_known) => "unknown",
+        _ if peer.online.is_none() => "unknown",
         _ if !peer.online() => "offline",
         PeerStatus::Working => "working",
         PeerStatus::Dnd => "dnd",
@@ -130,22 +128,26 @@ mod tests {
 
     #[test]
     fn a_row_shows_trouble_before_presence() {
+        let pinned = |state: PinState, name_bound| {
+            Some(Provenance { pin_state: state.into(), name_bound, ..Provenance::default() })
+        };
         let peer = Peer {
             display_name: "bob".to_owned(),
             pubkey: "ab".repeat(32),
             online: Some(true),
             status: PeerStatus::Working.into(),
+            provenance: pinned(PinState::Pinned, true),
             ..Peer::default()
         };
-        let row = |peer: &Peer| super::row(peer, true);
-        let pinned = |state: PinState| Some(Provenance { pin_state: state.into(), ..Provenance::default() });
         assert_eq!(row(&peer), ["bob", "abababababababab", "working", "now", ""]);
         let offline = Peer { online: Some(false), is_self: true, ..peer.clone() };
         assert_eq!(row(&offline), ["bob (you)", "abababababababab", "\u{1b}[2moffline\u{1b}[0m", "-", ""]);
-        assert_eq!(status(&offline, false), "unknown");
-        let verified = Peer { provenance: pinned(PinState::Verified), ..peer.clone() };
+        assert_eq!(status(&Peer { online: None, ..peer.clone() }), "unknown");
+        let verified = Peer { provenance: pinned(PinState::Verified, true), ..peer.clone() };
         assert_eq!(row(&verified)[0], "bob (verified)");
-        let changed = Peer { provenance: pinned(PinState::KeyChanged), ..peer };
-        assert_eq!(status(&changed, false), "key changed");
+        let unbound = Peer { provenance: pinned(PinState::Pinned, false), ..peer.clone() };
+        assert_eq!(row(&unbound)[0], "bob?abababab");
+        let changed = Peer { provenance: pinned(PinState::KeyChanged, true), online: None, ..peer };
+        assert_eq!(status(&changed), "key changed");
     }
 }

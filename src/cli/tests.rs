@@ -15,7 +15,7 @@ use super::*;
 use crate::config::source::MapSource;
 use crate::proto::pb::event_service_server::{EventService, EventServiceServer};
 use crate::proto::pb::stream_events_response::Event;
-use crate::proto::pb::{InboxMessage, StreamEventsRequest, StreamEventsResponse};
+use crate::proto::pb::{InboxMessage, Provenance, StreamEventsRequest, StreamEventsResponse};
 
 /// Gives one prepared stream for each call, and notes the calls.
 #[derive(Clone, Default)]
@@ -46,7 +46,12 @@ impl EventService for Events {
 }
 
 fn stored(id: &str, body: &str) -> Item {
-    let message = InboxMessage { sender_name: "bob".to_owned(), body: body.to_owned(), ..InboxMessage::default() };
+    let message = InboxMessage {
+        sender_name: "bob".to_owned(),
+        body: body.to_owned(),
+        provenance: Some(Provenance { name_bound: true, ..Provenance::default() }),
+        ..InboxMessage::default()
+    };
     let event = Some(Event::Message(message));
     Ok(StreamEventsResponse { event_id: id.to_owned(), event, ..StreamEventsResponse::default() })
 }

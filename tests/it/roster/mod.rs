@@ -5,6 +5,9 @@ mod certificates;
 mod erasure;
 mod negotiation;
 mod pinning;
+mod presence;
+mod profile;
+mod provenance;
 mod rotation;
 #[cfg(feature = "failpoints")]
 mod rotation_faults;
@@ -14,6 +17,7 @@ mod verify;
 
 use crate::support::daemon::Daemon;
 use crate::support::keys::Key;
+use crate::support::wait;
 use serde_json::{Value, json};
 
 /// A statement by which a member of the fake mesh changes its key.
@@ -44,4 +48,15 @@ async fn pinned(daemon: &Daemon, name: &str) -> Value {
     let members = answer["members"].as_array().expect("members").clone();
     let found = members.into_iter().find(|member| member["display_name"] == name);
     found.unwrap_or_else(|| panic!("no {name} in {answer}"))
+}
+
+/// `GET /v1/peers`, offline ones included: the member of that name.
+async fn peer(daemon: &Daemon, name: &str) -> Option<Value> {
+    let answer = daemon.http().get("/v1/peers?include_offline=true&limit=1000").send().await.expect(200).json();
+    answer["peers"].as_array().expect("peers").iter().find(|peer| peer["display_name"] == name).cloned()
+}
+
+/// Waits until the daemon shows the member of that name as it should.
+async fn sees(daemon: &Daemon, name: &str, what: &str, is_so: impl Fn(&Value) -> bool) {
+    wait::until(what, async || peer(daemon, name).await.filter(|peer| is_so(peer)).map(drop)).await;
 }

@@ -267,6 +267,7 @@ pub(super) mod tests {
             "exit_code": 1,
             "retryable": false,
             "metadata": {},
+            "candidates": [],
         });
         assert_eq!(object, expected);
     }

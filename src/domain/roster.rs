@@ -1,8 +1,10 @@
 //! Who a destination means: the pinned list of all members, hidden and offline
 //! ones included, decides; never a live lookup at the broker.
 
+use std::fmt;
 use std::time::Duration;
 
+use super::error_code::ErrorCode;
 use super::ids::{MemberId, MemberKey};
 use super::key_chain::{self, PreviousKey};
 use super::message::{Destination, MIN_PREFIX_DIGITS};
@@ -110,26 +112,44 @@ pub struct Resolved {
     pub display_name: String,
 }
 
+/// A member that a destination may mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The member.
+    pub member_id: MemberId,
+    /// Its pinned key.
+    pub key: MemberKey,
+    /// Its name.
+    pub name: String,
+}
+
+/// Candidates that an error carries at most.
+pub const MAX_CANDIDATES: usize = 10;
+/// Members that a text names when none is near to what was written.
+const MAX_EXAMPLES: usize = 8;
+
 /// Why a destination means nobody, or not one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
     /// Nobody matches.
-    #[error("no member of the mesh matches `{to}`{}{}", short_prefix_hint(to), offer(candidates, *.near))]
+    #[error("no member of the mesh matches `{to}`{}{}", short_prefix_hint(to), offer(candidates, examples))]
     Unknown {
         /// The destination as written.
         to: String,
-        /// The members with a name near to it; without any, some that there are.
-        candidates: Vec<String>,
-        /// Whether the candidates are near to it in spelling.
-        near: bool,
+        /// The members that are written alike, the nearest first.
+        candidates: Vec<Candidate>,
+        /// Without any, some that there are.
+        examples: Vec<Candidate>,
     },
     /// Several match.
-    #[error("several members match `{to}`{}; write more of the key", list(": ", candidates))]
+    #[error("several members match `{to}`{}{}; write more of the key", list(": ", candidates), and_more(*.others))]
     Ambiguous {
         /// The destination as written.
         to: String,
         /// Those that match.
-        candidates: Vec<String>,
+        candidates: Vec<Candidate>,
+        /// How many more match.
+        others: usize,
     },
     /// The broker shows another key for the member.
     #[error(
@@ -146,6 +166,41 @@ pub enum ResolveError {
         /// The member's name.
         name: String,
     },
+}
+
+// === impl ResolveError ===
+
+impl ResolveError {
+    /// The stable code of this failure.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Unknown { .. } | Self::Revoked { .. } => ErrorCode::UnknownPeer,
+            Self::Ambiguous { .. } => ErrorCode::AmbiguousPeer,
+            Self::KeyChanged { .. } => ErrorCode::MemberKeyChanged,
+        }
+    }
+
+    /// The members that the destination may mean.
+    pub fn candidates(&self) -> &[Candidate] {
+        match self {
+            Self::Unknown { candidates, .. } | Self::Ambiguous { candidates, .. } => candidates,
+            Self::KeyChanged { .. } | Self::Revoked { .. } => &[],
+        }
+    }
+}
+
+// === impl Candidate ===
+
+impl Candidate {
+    fn of(member: &PinnedMember) -> Self {
+        Self { member_id: member.member_id.clone(), key: member.key, name: member.display_name.clone() }
+    }
+}
+
+impl fmt::Display for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, hex::encode(&self.key.0[..8]))
+    }
 }
 
 /// Finds the member that a direct destination means, and decides whether it may
@@ -182,19 +237,22 @@ pub fn find<'a>(destination: &Destination, members: &'a [PinnedMember]) -> Resul
     };
     match found.as_slice() {
         [] => {
-            let (candidates, near) = candidates(&text, members);
-            Err(ResolveError::Unknown { to: text, candidates, near })
+            let candidates = near(&text, members);
+            let live = members.iter().filter(|member| !member.revoked && candidates.is_empty());
+            let examples = live.take(MAX_EXAMPLES).map(Candidate::of).collect();
+            Err(ResolveError::Unknown { to: text, candidates, examples })
         }
         [member] => Ok(member),
         several => {
-            Err(ResolveError::Ambiguous { to: text, candidates: several.iter().map(|one| label(one)).collect() })
+            let candidates = several.iter().take(MAX_CANDIDATES).map(|one| Candidate::of(one)).collect();
+            Err(ResolveError::Ambiguous { to: text, candidates, others: several.len().saturating_sub(MAX_CANDIDATES) })
         }
     }
 }
 
 /// Decides whether a member may be sent to.
 fn check(member: &PinnedMember) -> Result<Resolved, ResolveError> {
-    let name = label(member);
+    let name = Candidate::of(member).to_string();
     if member.revoked {
         return Err(ResolveError::Revoked { name });
     }
@@ -215,22 +273,23 @@ fn by_name_or_prefix<'a>(text: &str, members: &'a [PinnedMember]) -> Vec<&'a Pin
 }
 
 fn unknown(to: String) -> ResolveError {
-    ResolveError::Unknown { to, candidates: Vec::new(), near: false }
+    ResolveError::Unknown { to, candidates: Vec::new(), examples: Vec::new() }
 }
 
-/// The members whose name or key is near to what was written, and true; or at
-/// most eight of all, and false.
-fn candidates(text: &str, members: &[PinnedMember]) -> (Vec<String>, bool) {
+/// The members whose name or key is near to what was written, the nearest first.
+fn near(text: &str, members: &[PinnedMember]) -> Vec<Candidate> {
     let live = || members.iter().filter(|member| !member.revoked);
     let by_key = live().filter(|member| is_short_prefix(text) && member.key.to_hex().starts_with(text));
-    let mut near: Vec<String> = by_key.map(label).collect();
+    let mut near: Vec<&PinnedMember> = by_key.collect();
     let names: Vec<&str> = live().map(|member| member.display_name.as_str()).collect();
     for name in nearest(text, names) {
-        let named = live().filter(|member| member.display_name == name).map(label);
-        near.extend(named.filter(|label| !near.contains(label)).collect::<Vec<_>>());
+        for member in live().filter(|member| member.display_name == name) {
+            if !near.iter().any(|one| one.member_id == member.member_id) {
+                near.push(member);
+            }
+        }
     }
-    near.dedup();
-    if near.is_empty() { (live().take(8).map(label).collect(), false) } else { (near, true) }
+    near.into_iter().take(MAX_CANDIDATES).map(Candidate::of).collect()
 }
 
 /// Digits of a key, but fewer than name a member.
@@ -245,105 +304,22 @@ fn short_prefix_hint(to: &str) -> String {
     format!(" (to name a member by its key, write {MIN_PREFIX_DIGITS} or more of its digits; these are {})", to.len())
 }
 
-fn offer(candidates: &[String], near: bool) -> String {
-    match candidates {
-        [] => "; no other member is known here yet".to_owned(),
-        _ if near => format!("; did you mean {}?", candidates.join(", ")),
-        _ => list("; its members are ", candidates),
+fn offer(candidates: &[Candidate], examples: &[Candidate]) -> String {
+    match (candidates, examples) {
+        ([], []) => "; no other member is known here yet".to_owned(),
+        ([], examples) => list("; its members are ", examples),
+        (candidates, _) => format!("{}?", list("; did you mean ", candidates)),
     }
 }
 
-fn label(member: &PinnedMember) -> String {
-    format!("{} ({})", member.display_name, hex::encode(&member.key.0[..8]))
-}
-
-fn list(before: &str, items: &[String]) -> String {
+fn list(before: &str, items: &[Candidate]) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
     if items.is_empty() { String::new() } else { format!("{before}{}", items.join(", ")) }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn member(id: &str, name: &str, first_byte: u8) -> PinnedMember {
-        let mut key = [7; 32];
-        key[0] = first_byte;
-        let member_id = MemberId::parse(id).unwrap();
-        PinnedMember { bound_name: Some(names::key(name)), ..PinnedMember::new(member_id, MemberKey(key), name) }
-    }
-
-    fn id(to: &str, members: &[PinnedMember]) -> Result<String, ResolveError> {
-        resolve(&Destination::parse(to).unwrap(), members).map(|found| found.member_id.into_string())
-    }
-
-    #[test]
-    fn keys_names_and_prefixes_find_one_member() {
-        let members = [member("a", "Alice", 1), member("b", "Bob", 2)];
-        assert_eq!(id("BOB", &members).as_deref(), Ok("b"));
-        assert_eq!(id(&members[0].key.to_hex(), &members).as_deref(), Ok("a"));
-        assert_eq!(id(&members[0].key.to_hex()[..16].to_uppercase(), &members).as_deref(), Ok("a"));
-        // Fifteen digits are a name, and nobody has it.
-        assert!(matches!(id(&members[0].key.to_hex()[..15], &members), Err(ResolveError::Unknown { .. })));
-    }
-
-    #[test]
-    fn an_unknown_name_offers_the_nearest_ones() {
-        let members = [member("a", "Alice", 1), member("b", "Bob", 2), member("r", "Rob", 3)];
-        let text = |to: &str| id(to, &members).unwrap_err().to_string();
-        assert_eq!(text("bobb"), "no member of the mesh matches `bobb`; did you mean Bob (0207070707070707)?");
-        assert!(
-            text("zebra").ends_with(
-                "; its members are Alice (0107070707070707), Bob (0207070707070707), Rob (0307070707070707)"
-            )
-        );
-        let short = text("02070707");
-        assert!(short.contains("16 or more") && short.ends_with("did you mean Bob (0207070707070707)?"), "{short}");
-    }
-
-    #[test]
-    fn several_matches_name_all_candidates() {
-        let mut twin = member("c", "Carol", 1);
-        twin.key.0[31] = 9;
-        let members = [member("a", "Alice", 1), twin];
-        let error = id(&members[0].key.to_hex()[..16], &members).unwrap_err();
-        assert!(error.to_string().contains("Alice") && error.to_string().contains("Carol"), "{error}");
-    }
-
-    #[test]
-    fn a_changed_key_and_a_revoked_member_are_refused() {
-        let mut members = [member("a", "Alice", 1), member("b", "Bob", 2)];
-        members[0].changed_key = Some(MemberKey([9; 32]));
-        members[1].revoked = true;
-        assert!(matches!(id("alice", &members), Err(ResolveError::KeyChanged { .. })));
-        assert!(matches!(id("bob", &members), Err(ResolveError::Revoked { .. })));
-    }
-
-    #[test]
-    fn a_name_bound_to_another_member_does_not_count() {
-        let mut thief = member("t", "Bob", 3);
-        thief.bound_name = None;
-        let members = [thief, member("b", "Bob", 2)];
-        assert_eq!(id("bob", &members).as_deref(), Ok("b"));
-    }
-
-    #[test]
-    fn a_former_name_still_means_its_bearer() {
-        let mut renamed = member("b", "Bob", 2);
-        renamed.former_names = vec!["robert".to_owned()];
-        let members = [member("a", "Alice", 1), renamed];
-        assert_eq!(id("Robert", &members).as_deref(), Ok("b"));
-    }
-
-    #[test]
-    fn a_key_that_was_rotated_out_counts_for_the_grace() {
-        let mut rotated = member("b", "Bob", 2);
-        let old = MemberKey([9; 32]);
-        rotated.previous = vec![PreviousKey { key: old, rotated_out_at: UnixMillis(1000) }];
-        let members = [rotated];
-        let at = |ms| holder(&members, old, UnixMillis(ms), Duration::from_secs(1));
-        assert!(matches!(at(2000), Some(Holder::InGrace(_))));
-        assert!(matches!(at(2001), Some(Holder::Retired(_))));
-        assert!(matches!(holder(&members, members[0].key, UnixMillis(0), Duration::ZERO), Some(Holder::Current(_))));
-        assert_eq!(holder(&members, MemberKey([8; 32]), UnixMillis(0), Duration::ZERO), None);
-    }
+fn and_more(others: usize) -> String {
+    if others == 0 { String::new() } else { format!(" and {others} more") }
 }
+
+#[cfg(test)]
+mod tests;

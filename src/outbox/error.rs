@@ -143,10 +143,7 @@ impl Error {
         match self {
             Self::Request(MessageError::TooLarge { .. }) => ErrorCode::PayloadTooLarge,
             Self::Request(_) => ErrorCode::InvalidArgument,
-            Self::Destination(ResolveError::Unknown { .. }) => ErrorCode::UnknownPeer,
-            Self::Destination(ResolveError::Ambiguous { .. }) => ErrorCode::AmbiguousPeer,
-            Self::Destination(ResolveError::KeyChanged { .. }) => ErrorCode::MemberKeyChanged,
-            Self::Destination(ResolveError::Revoked { .. }) => ErrorCode::UnknownPeer,
+            Self::Destination(error) => error.code(),
             Self::Topic(error) => error.code(),
             Self::NotServed { .. } => ErrorCode::NotServed,
             Self::Conflict { code, .. } => *code,

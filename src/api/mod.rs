@@ -22,6 +22,7 @@ pub mod hook_socket;
 pub mod lenient;
 pub mod limits;
 pub mod link;
+pub mod page;
 pub mod rest;
 pub mod server;
 pub mod service;

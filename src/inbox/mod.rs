@@ -233,6 +233,12 @@ impl Handle {
         Ok(Page { messages, next_page_token })
     }
 
+    /// Whether a message of that topic is stored.
+    pub async fn has_topic(&self, name: &str) -> Result<bool, Error> {
+        let filter = repo::Filter { topic: Some(name.to_owned()), limit: 1, ..repo::Filter::default() };
+        Ok(!repo::page(self.db.readers(), &filter).await?.is_empty())
+    }
+
     /// The messages after a place, oldest first.
     pub async fn after(&self, seq: u64, limit: u64) -> Result<Vec<StoredMessage>, Error> {
         let filter = repo::Filter { after_seq: Some(seq), limit, ..repo::Filter::default() };

@@ -73,7 +73,7 @@ impl Services {
             ended: false,
             open: HashSet::new(),
             answers: FuturesUnordered::new(),
-            _place: self.0.limits.open_stream()?,
+            _place: self.0.limits.open_send_stream()?,
         };
         let answers = futures_util::stream::unfold(Some(flow), |flow| async {
             let mut flow = flow?;

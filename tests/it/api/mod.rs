@@ -4,4 +4,5 @@
 mod access;
 mod grpc;
 mod limits;
+mod pages;
 mod routes;

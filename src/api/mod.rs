@@ -28,6 +28,7 @@ pub mod server;
 pub mod service;
 pub mod status;
 pub mod stream;
+pub mod trace;
 
 use std::fmt;
 use std::sync::Arc;

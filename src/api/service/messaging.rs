@@ -12,11 +12,13 @@ use crate::api::deadline::Deadline;
 use crate::api::limits::{STREAM_WINDOW, StreamPermit};
 use crate::api::status::Failure;
 use crate::api::stream::bounded;
+use crate::api::trace;
 use crate::domain::ids::MemberKey;
 use crate::domain::message::{Destination, SendRequest};
 use crate::outbox::{Accepted, AcceptedState};
 use crate::proto::pb;
 use crate::proto::pb::send_stream_response::Result as Outcome;
+use crate::telemetry::names::target;
 
 type Answer = Pin<Box<dyn Future<Output = pb::SendStreamResponse> + Send>>;
 
@@ -137,11 +139,13 @@ impl<S: Stream<Item = Result<pb::SendStreamRequest, Failure>> + Unpin> SendFlow<
         }
         let services = self.services.clone();
         self.answers.push(Box::pin(async move {
+            let trace_id = trace::of_context(&request.trace_context).map(str::to_owned);
             let given = request.send.as_ref().map(|send| send.client_message_id.clone()).unwrap_or_default();
             let result = match request.send {
                 Some(send) => services.send(send, None).await,
                 None => Err(Failure::field("send", "it is missing or empty")),
             };
+            log(&result, index, trace_id.as_deref());
             let outcome = result.map_or_else(
                 |failure| {
                     let mut detail = failure.to_detail();
@@ -166,6 +170,15 @@ fn kind_of(to: &str) -> pb::MessageKind {
         Ok(Destination::Group(_)) => pb::MessageKind::Group,
         Err(_) => pb::MessageKind::Unspecified,
     }
+}
+
+/// The access log's line for one send of a stream, whose call has one line for all.
+fn log(result: &Result<pb::SendResponse, Failure>, index: u32, trace_id: Option<&str>) {
+    let (status, code) = match result {
+        Ok(_) => ("ok", None),
+        Err(failure) => ("refused", Some(failure.code().name())),
+    };
+    tracing::debug!(target: target::ACCESS, index, status, code, trace_id, "Send {index} of a stream: {status}");
 }
 
 /// The kind in the metrics.

@@ -2,6 +2,7 @@
 //! how much is taken at once.
 
 mod access;
+mod edges;
 mod grpc;
 mod limits;
 mod pages;

@@ -5,6 +5,9 @@ use std::borrow::Cow;
 use axum::extract::MatchedPath;
 use http::{HeaderMap, Method, Request, Uri, header};
 
+use super::status::Failure;
+use super::trace;
+use crate::domain::error_code::ErrorCode;
 use crate::proto;
 use crate::runtime::ids::IdSource;
 
@@ -70,6 +73,10 @@ pub struct Call {
     pub uri: Uri,
     /// A credential was presented.
     pub has_credential: bool,
+    /// Its messages are said to be compressed.
+    pub is_compressed: bool,
+    /// The trace that it belongs to.
+    pub trace_id: Option<String>,
 }
 
 // === impl Via ===
@@ -100,9 +107,29 @@ impl Via {
 impl Protocol {
     /// What a request's headers say.
     pub fn of(headers: &HeaderMap) -> Self {
-        let is_grpc =
-            headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        let is_grpc = media_type(headers).starts_with(GRPC) && !is_grpc_web(headers);
         if is_grpc { Self::Grpc } else { Self::Rest }
+    }
+
+    /// Why a request is not handled at all: what it says it is does not fit what it
+    /// asks for.
+    pub fn refuse(self, path: &str, headers: &HeaderMap) -> Option<Failure> {
+        let text = match self {
+            Self::Rest if is_grpc_web(headers) => {
+                "gRPC-Web is not served; call with gRPC (`Content-Type: application/grpc`), or use the REST route of the \
+                 call"
+                    .to_owned()
+            }
+            Self::Rest => {
+                known_method(path)?;
+                format!("{path} is a gRPC method; it takes `Content-Type: application/grpc`")
+            }
+            Self::Grpc => match media_type(headers).get(GRPC.len()..).unwrap_or_default() {
+                b"" | b"+proto" => return None,
+                _ => "messages are in Protobuf, `Content-Type: application/grpc` or `application/grpc+proto`".to_owned(),
+            },
+        };
+        Some(Failure::new(ErrorCode::UnsupportedMediaType, text))
     }
 }
 
@@ -129,6 +156,8 @@ impl Call {
             method: request.method().clone(),
             uri: request.uri().clone(),
             has_credential: headers.contains_key(header::AUTHORIZATION),
+            is_compressed: headers.contains_key("grpc-encoding"),
+            trace_id: trace::of_headers(headers).map(str::to_owned),
         }
     }
 
@@ -136,6 +165,18 @@ impl Call {
     pub fn path(&self) -> &str {
         self.uri.path()
     }
+}
+
+const GRPC: &[u8] = b"application/grpc";
+
+/// The media type without its parameters, in lower case.
+fn media_type(headers: &HeaderMap) -> Vec<u8> {
+    let value = headers.get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes).unwrap_or_default();
+    value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase()
+}
+
+fn is_grpc_web(headers: &HeaderMap) -> bool {
+    media_type(headers).starts_with(b"application/grpc-web")
 }
 
 /// The gRPC method of this API or of the standard services that a path names.

@@ -48,6 +48,7 @@ pub fn send_request(request: pb::SendRequest, key: Option<String>) -> Result<Sen
         priority,
         meta: request.meta.map(meta).transpose()?.flatten(),
         reply_to_id: Some(request.reply_to_id).filter(|id| !id.is_empty()),
+        answered: Vec::new(),
         mentions: request.mentions,
         allow_unencrypted: request.allow_unencrypted,
         auto_hops: 0,

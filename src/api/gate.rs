@@ -120,7 +120,10 @@ impl Gate {
         if let Some(deadline) = deadline {
             request.extensions_mut().insert(deadline);
         }
-        let response = run(&call, deadline, handler(request)).await;
+        let response = match call.protocol.refuse(call.path(), request.headers()) {
+            Some(failure) => failure.into_response(),
+            None => run(&call, deadline, handler(request)).await,
+        };
         drop(permit);
         let mut response = self.finish(&call, response, started);
         // A client of another version tells its user.
@@ -192,19 +195,8 @@ fn rendered(call: &Call, response: Response) -> (Response, Option<ErrorCode>) {
 fn unnamed_failure(call: &Call, response: &Response) -> Option<Failure> {
     let path = call.path();
     match call.protocol {
-        // A message above the limit; all other statuses of handlers have details.
-        Protocol::Grpc => (grpc_status(response) == Some(Code::OutOfRange)).then(|| {
-            let text = format!(
-                "a message of {path} is larger than {} bytes; send it in parts",
-                super::limits::MAX_GRPC_MESSAGE
-            );
-            Failure::new(ErrorCode::PayloadTooLarge, text)
-        }),
+        Protocol::Grpc => unread_message(call, response),
         Protocol::Rest => {
-            if response.headers().contains_key("grpc-status") {
-                let text = format!("{path} is a gRPC method; it takes `Content-Type: application/grpc`");
-                return Some(Failure::new(ErrorCode::UnsupportedMediaType, text));
-            }
             let is_problem = || response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == PROBLEM_JSON);
             let status = response.status();
             if !(status.is_client_error() || status.is_server_error()) || is_problem() {
@@ -228,6 +220,32 @@ fn unnamed_failure(call: &Call, response: &Response) -> Option<Failure> {
             })
         }
     }
+}
+
+/// The failure of a gRPC call whose message the library could not read. All statuses
+/// of handlers have details; those of the standard services are their own.
+fn unread_message(call: &Call, response: &Response<Body>) -> Option<Failure> {
+    let has_details = response.headers().contains_key("grpc-status-details-bin");
+    let path = call.path();
+    if has_details || !path.starts_with("/claudemesh.") {
+        return None;
+    }
+    Some(match grpc_status(response)? {
+        Code::OutOfRange => {
+            let limit = super::limits::MAX_GRPC_MESSAGE;
+            let text = format!("a message of {path} is larger than {limit} bytes; send it in parts");
+            Failure::new(ErrorCode::PayloadTooLarge, text)
+        }
+        Code::Unimplemented if call.is_compressed => {
+            let text = "the message is compressed (`grpc-encoding`), which this daemon does not read; send it as it is";
+            Failure::new(ErrorCode::UnsupportedMediaType, text)
+        }
+        Code::Internal => {
+            let text = format!("the message cannot be read as the one that {path} takes");
+            Failure::new(ErrorCode::InvalidArgument, text)
+        }
+        _ => return None,
+    })
 }
 
 fn grpc_status(response: &Response<Body>) -> Option<Code> {
@@ -294,6 +312,7 @@ fn log(call: &Call, status: &'static str, code: Option<ErrorCode>, took: Duratio
         status,
         code,
         authorization,
+        trace_id = call.trace_id,
         took_us,
         "{} {} {status} in {took_us} us",
         call.method,

@@ -12,6 +12,9 @@ use crate::domain::error_code::ErrorCode;
 
 /// Greatest gRPC message in either direction, in bytes: 8 MiB.
 pub const MAX_GRPC_MESSAGE: usize = 8 << 20;
+/// Greatest page of a list over gRPC, in bytes: 3.5 MiB. The clients of all languages
+/// take answers of 4 MiB unless they are told otherwise.
+pub const MAX_GRPC_PAGE: usize = 7 << 19;
 /// Greatest JSON list in an answer, in bytes (R132). A list is cut before.
 pub const MAX_LIST_BYTES: usize = 10_000_000;
 /// Sends of one stream that may await their answer.
@@ -22,10 +25,19 @@ pub const STREAM_WINDOW: usize = 256;
 pub struct Limits {
     in_flight: Arc<Semaphore>,
     in_flight_max: u32,
-    streams: Arc<Semaphore>,
-    streams_max: u32,
+    event_streams: Streams,
+    send_streams: Streams,
     /// Greatest REST body in bytes.
     pub body_bytes: usize,
+}
+
+/// The places of one kind of stream, and the setting that says how many.
+#[derive(Clone, Debug)]
+struct Streams {
+    places: Arc<Semaphore>,
+    max: u32,
+    what: &'static str,
+    setting: &'static str,
 }
 
 /// A place among the open streams; free again when dropped.
@@ -41,12 +53,12 @@ pub struct CallPermit(#[expect(dead_code, reason = "held for its drop")] OwnedSe
 impl Limits {
     /// The limits of `[limits]`.
     pub fn new(config: &Config) -> Self {
-        let semaphore = |places: u32| Arc::new(Semaphore::new(usize::try_from(places).unwrap_or(usize::MAX >> 3)));
+        let streams = |max, what, setting| Streams { places: places(max), max, what, setting };
         Self {
-            in_flight: semaphore(config.in_flight_requests),
+            in_flight: places(config.in_flight_requests),
             in_flight_max: config.in_flight_requests,
-            streams: semaphore(config.event_streams),
-            streams_max: config.event_streams,
+            event_streams: streams(config.event_streams, "event streams", "event_streams"),
+            send_streams: streams(config.send_streams, "send streams", "send_streams"),
             body_bytes: usize::try_from(config.request_body_bytes).unwrap_or(usize::MAX),
         }
     }
@@ -59,13 +71,29 @@ impl Limits {
         })
     }
 
-    /// Takes a place for one stream, until it ends (R134).
-    pub fn open_stream(&self) -> Result<StreamPermit, Failure> {
-        Arc::clone(&self.streams).try_acquire_owned().map(StreamPermit).map_err(|_| {
-            let text = format!(
-                "{} streams are open, which is the limit; close one or raise [limits] event_streams",
-                self.streams_max
-            );
+    /// Takes a place for one event stream, until it ends (R134).
+    pub fn open_event_stream(&self) -> Result<StreamPermit, Failure> {
+        self.event_streams.open()
+    }
+
+    /// Takes a place for one stream of sends, until it ends. Every client of an SDK
+    /// holds one, so they are not counted with the event streams.
+    pub fn open_send_stream(&self) -> Result<StreamPermit, Failure> {
+        self.send_streams.open()
+    }
+}
+
+fn places(count: u32) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(usize::try_from(count).unwrap_or(usize::MAX >> 3)))
+}
+
+// === impl Streams ===
+
+impl Streams {
+    fn open(&self) -> Result<StreamPermit, Failure> {
+        Arc::clone(&self.places).try_acquire_owned().map(StreamPermit).map_err(|_| {
+            let Self { max, what, setting, .. } = self;
+            let text = format!("{max} {what} are open, which is the limit; close one or raise [limits] {setting}");
             Failure::new(ErrorCode::TooManyStreams, text).retry_after(Duration::from_secs(1))
         })
     }
@@ -83,9 +111,14 @@ mod tests {
         assert_eq!(limits.enter().unwrap_err().code(), ErrorCode::DaemonBusy);
         drop(held);
         assert!(limits.enter().is_ok());
-        let held: Vec<_> = (0..32).map(|_| limits.open_stream().unwrap()).collect();
-        assert_eq!(limits.open_stream().unwrap_err().code(), ErrorCode::TooManyStreams);
-        drop(held);
-        assert!(limits.open_stream().is_ok());
+        let held: Vec<_> = (0..32).map(|_| limits.open_event_stream().unwrap()).collect();
+        assert_eq!(limits.open_event_stream().unwrap_err().code(), ErrorCode::TooManyStreams);
+        // Streams of sends have places of their own.
+        let sends: Vec<_> = (0..256).map(|_| limits.open_send_stream().unwrap()).collect();
+        let refused = limits.open_send_stream().unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::TooManyStreams);
+        assert!(refused.to_detail().message.contains("send_streams"));
+        drop((held, sends));
+        assert!(limits.open_event_stream().is_ok() && limits.open_send_stream().is_ok());
     }
 }

@@ -22,11 +22,13 @@ pub mod hook_socket;
 pub mod lenient;
 pub mod limits;
 pub mod link;
+pub mod page;
 pub mod rest;
 pub mod server;
 pub mod service;
 pub mod status;
 pub mod stream;
+pub mod trace;
 
 use std::fmt;
 use std::sync::Arc;

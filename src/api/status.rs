@@ -1,8 +1,9 @@
 //! One failure, in every form that a caller may need.
 //!
 //! The table from code to statuses is `domain::error_code`; here it meets gRPC
-//! (`google.rpc.ErrorInfo`, `RetryInfo`, `BadRequest`) and HTTP (RFC 9457). A
-//! handler returns a [`Failure`]; the gate, which knows the caller, renders it.
+//! (`google.rpc.ErrorInfo`, `RetryInfo`, `BadRequest`, and this API's `Candidates`)
+//! and HTTP (RFC 9457). A handler returns a [`Failure`]; the gate, which knows the
+//! caller, renders it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,13 +11,14 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use prost::Message as _;
 use serde::Serialize;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::domain::error_code::ErrorCode;
 use crate::domain::message::MessageError;
-use crate::domain::roster::ResolveError;
+use crate::domain::roster::{Candidate, ResolveError};
 use crate::proto::pb;
 use crate::{outbox, peers};
 
@@ -24,6 +26,8 @@ use crate::{outbox, peers};
 pub const DOMAIN: &str = "claudemesh";
 /// Media type of a problem document.
 pub const PROBLEM_JSON: &str = "application/problem+json";
+/// The type of the detail that names the members a destination may mean.
+pub const CANDIDATES_TYPE: &str = "type.googleapis.com/claudemesh.v1.Candidates";
 
 /// A call failed. Cheap to move.
 #[derive(Clone, Debug)]
@@ -35,6 +39,7 @@ struct Inner {
     message: String,
     metadata: BTreeMap<&'static str, String>,
     violations: Vec<Violation>,
+    candidates: Vec<pb::Candidate>,
     retry_after: Option<Duration>,
 }
 
@@ -58,6 +63,7 @@ struct Problem<'a> {
     code: &'a str,
     metadata: &'a BTreeMap<&'static str, String>,
     errors: &'a [Violation],
+    candidates: &'a [pb::Candidate],
 }
 
 // === impl Failure ===
@@ -70,6 +76,7 @@ impl Failure {
             message: message.into(),
             metadata: BTreeMap::new(),
             violations: Vec::new(),
+            candidates: Vec::new(),
             retry_after: None,
         }))
     }
@@ -102,6 +109,16 @@ impl Failure {
         self
     }
 
+    /// Adds members that a destination may mean.
+    pub fn candidates(mut self, candidates: &[Candidate]) -> Self {
+        self.0.candidates.extend(candidates.iter().map(|one| pb::Candidate {
+            pubkey: one.key.to_hex(),
+            name: one.name.clone(),
+            member_id: one.member_id.to_string(),
+        }));
+        self
+    }
+
     /// Says when a retry makes sense.
     pub fn retry_after(mut self, pause: Duration) -> Self {
         self.0.retry_after = Some(pause);
@@ -115,7 +132,7 @@ impl Failure {
 
     /// As a gRPC status with details.
     pub fn to_status(&self) -> Status {
-        let Inner { code, message, metadata, violations, retry_after } = &*self.0;
+        let Inner { code, message, metadata, violations, candidates, retry_after } = &*self.0;
         let mut details = ErrorDetails::new();
         details.set_error_info(
             code.name(),
@@ -131,12 +148,13 @@ impl Failure {
         for violation in violations {
             details.add_bad_request_violation(&violation.field, &violation.description);
         }
-        Status::with_error_details(Code::from_i32(code.grpc()), message, details)
+        let status = Status::with_error_details(Code::from_i32(code.grpc()), message, details);
+        if candidates.is_empty() { status } else { with_candidates(&status, candidates) }
     }
 
     /// As a problem document. `instance` is the request's id.
     pub fn to_problem(&self, instance: &str) -> Response {
-        let Inner { code, message, metadata, violations, retry_after } = &*self.0;
+        let Inner { code, message, metadata, violations, candidates, retry_after } = &*self.0;
         let status = StatusCode::from_u16(code.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let problem = Problem {
             r#type: format!("urn:claudemesh:error:{}", code.name()),
@@ -147,6 +165,7 @@ impl Failure {
             code: code.name(),
             metadata,
             errors: violations,
+            candidates,
         };
         // Strings and numbers only: it can be written.
         let body = serde_json::to_vec(&problem).unwrap_or_default();
@@ -168,7 +187,7 @@ impl Failure {
 
     /// As a message, for failures that must not end their call.
     pub fn to_detail(&self) -> pb::ErrorDetail {
-        let Inner { code, message, metadata, violations, retry_after } = &*self.0;
+        let Inner { code, message, metadata, violations, candidates, retry_after } = &*self.0;
         let pause = retry_after.filter(|_| code.retryable()).unwrap_or(Duration::ZERO);
         pb::ErrorDetail {
             code: code.name().to_owned(),
@@ -177,7 +196,7 @@ impl Failure {
             retryable: code.retryable(),
             retry_after_ms: u32::try_from(pause.as_millis()).unwrap_or(u32::MAX),
             grpc_code: code.grpc().unsigned_abs(),
-            candidates: Vec::new(),
+            candidates: candidates.clone(),
             field_violations: violations
                 .iter()
                 .map(|one| pb::FieldViolation { field: one.field.clone(), description: one.description.clone() })
@@ -207,9 +226,8 @@ impl From<outbox::Error> for Failure {
             outbox::Error::Request(MessageError::Missing(field)) => failure.violation(field, "it is missing or empty"),
             outbox::Error::Request(MessageError::Invalid { field, reason }) => failure.violation(field, reason),
             outbox::Error::Request(MessageError::TooLarge { max, .. }) => failure.with("limit_bytes", max.to_string()),
-            outbox::Error::Destination(
-                ResolveError::Unknown { candidates, .. } | ResolveError::Ambiguous { candidates, .. },
-            ) => failure.with("candidates", candidates.join(",")),
+            outbox::Error::Destination(error) => failure.candidates(error.candidates()),
+            outbox::Error::AmbiguousReply { candidates, .. } => failure.candidates(&candidates),
             outbox::Error::Conflict { fingerprint_prefix, broker_message_id, history_id, .. } => {
                 failure = failure.with("fingerprint", fingerprint_prefix);
                 for (name, value) in [("broker_message_id", broker_message_id), ("history_id", history_id)] {
@@ -227,10 +245,26 @@ impl From<outbox::Error> for Failure {
     }
 }
 
+impl From<ResolveError> for Failure {
+    fn from(error: ResolveError) -> Self {
+        Self::new(error.code(), error.to_string()).candidates(error.candidates())
+    }
+}
+
 impl From<peers::Error> for Failure {
     fn from(error: peers::Error) -> Self {
         Self::new(error.code(), error.to_string())
     }
+}
+
+/// The status with one more detail, of a type that the library does not know.
+fn with_candidates(status: &Status, candidates: &[pb::Candidate]) -> Status {
+    let candidates = pb::Candidates { candidates: candidates.to_vec() };
+    let detail = prost_types::Any { type_url: CANDIDATES_TYPE.to_owned(), value: candidates.encode_to_vec() };
+    // What the library wrote can be read.
+    let mut all = tonic_types::pb::Status::decode(status.details()).unwrap_or_default();
+    all.details.push(detail);
+    Status::with_details(status.code(), status.message(), all.encode_to_vec().into())
 }
 
 /// The version of this program.
@@ -244,6 +278,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::domain::ids::{MemberId, MemberKey};
 
     async fn problem(failure: &Failure) -> (http::HeaderMap, Value) {
         let response = failure.to_problem("req-1");
@@ -287,5 +322,28 @@ mod tests {
         assert_eq!(body["code"], "invalid_argument");
         assert_eq!(body["errors"], json!([{ "field": "to", "description": "it is missing or empty" }]));
         assert_eq!(failure.to_status().get_error_details().bad_request().unwrap().field_violations[0].field, "to");
+        let failure = failure.violation("message", "it is too long");
+        assert_eq!(problem(&failure).await.1["errors"].as_array().map(Vec::len), Some(2));
+        assert_eq!(failure.to_detail().field_violations.len(), 2);
+        assert_eq!(body["candidates"], json!([]));
+    }
+
+    #[tokio::test]
+    async fn candidates_stand_in_every_form() {
+        let (member_id, key) = (MemberId::parse("m1").unwrap(), MemberKey([7; 32]));
+        let bob = Candidate { member_id, key, name: "Bob".to_owned() };
+        let error = ResolveError::Ambiguous { to: "07".to_owned(), candidates: vec![bob.clone(), bob], others: 0 };
+        let failure = Failure::from(outbox::Error::from(error.clone()));
+        let shown = json!({ "pubkey": key.to_hex(), "name": "Bob", "member_id": "m1" });
+        let (_, body) = problem(&failure).await;
+        assert_eq!((&body["candidates"], &body["metadata"]), (&json!([shown, shown]), &json!({})));
+        let status = Failure::from(error).to_status();
+        // Beside what the library writes, not in its place.
+        assert_eq!(status.get_error_details().error_info().unwrap().reason, "ambiguous_peer");
+        let details = tonic_types::pb::Status::decode(status.details()).unwrap().details;
+        let any = details.iter().find(|any| any.type_url == CANDIDATES_TYPE).unwrap();
+        let read = pb::Candidates::decode(any.value.as_slice()).unwrap();
+        assert_eq!(read.candidates, failure.to_detail().candidates);
+        assert_eq!(read.candidates[1].pubkey, key.to_hex());
     }
 }

@@ -32,6 +32,19 @@ pub struct Failure {
     retryable: bool,
     /// Facts by stable names, such as `client_message_id`.
     metadata: BTreeMap<String, String>,
+    /// Members that a destination may mean.
+    candidates: Box<[Candidate]>,
+}
+
+/// A member that a destination may mean.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Candidate {
+    /// Its pinned key.
+    pub pubkey: String,
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub member_id: String,
 }
 
 // === impl Failure ===
@@ -46,6 +59,7 @@ impl Failure {
             exit: code.exit(),
             retryable: code.retryable(),
             metadata: BTreeMap::new(),
+            candidates: Box::default(),
         }
     }
 
@@ -81,6 +95,13 @@ impl Failure {
         self
     }
 
+    /// Adds members that a destination may mean.
+    #[must_use]
+    pub fn candidates(mut self, candidates: Vec<Candidate>) -> Self {
+        self.candidates = candidates.into();
+        self
+    }
+
     /// With another exit code than the code's own: that of a child process.
     #[must_use]
     pub fn with_exit(mut self, exit: u8) -> Self {
@@ -111,6 +132,13 @@ impl fmt::Display for Failure {
             write!(f, "\n  {line}")?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Candidate {
+    /// As the daemon writes it: the name and the first 16 digits of the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.pubkey.get(..16).unwrap_or(&self.pubkey))
     }
 }
 

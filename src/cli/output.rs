@@ -279,6 +279,7 @@ pub(super) mod tests {
             "exit_code": 1,
             "retryable": false,
             "metadata": {},
+            "candidates": [],
         });
         assert_eq!(object, expected);
     }

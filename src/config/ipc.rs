@@ -32,6 +32,8 @@ pub struct Limits {
     pub in_flight_requests: u32,
     /// Event streams open at once. Default 32.
     pub event_streams: u32,
+    /// Streams of sends open at once; each client of an SDK holds one. Default 256.
+    pub send_streams: u32,
     /// Connections open at once on one listener. Default 512.
     pub connections: u32,
     /// Greatest REST body in bytes: the 1 MiB message in JSON's longest
@@ -85,7 +87,13 @@ impl Ipc {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { in_flight_requests: 64, event_streams: 32, connections: 512, request_body_bytes: 6_815_744 }
+        Self {
+            in_flight_requests: 64,
+            event_streams: 32,
+            send_streams: 256,
+            connections: 512,
+            request_body_bytes: 6_815_744,
+        }
     }
 }
 
@@ -104,6 +112,7 @@ impl Limits {
         };
         range("limits.in_flight_requests", self.in_flight_requests, 1, 10_000)?;
         range("limits.event_streams", self.event_streams, 1, 10_000)?;
+        range("limits.send_streams", self.send_streams, 1, 10_000)?;
         range("limits.connections", self.connections, 1, 10_000)?;
         range("limits.request_body_bytes", self.request_body_bytes, 1024, 64 << 20)
     }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use super::reply;
 use super::ids::{ClientMessageId, MemberKey};
 
 /// Greatest length of a message's text in bytes of UTF-8: 1 MiB.
@@ -51,9 +52,11 @@ pub struct SendRequest {
     pub priority: Priority,
     /// Metadata; `None` when absent or empty.
     pub meta: Option<Meta>,
-    /// The message that this one answers.
+    /// The message that this one answers, as the caller named it.
     pub reply_to_id: Option<String>,
-    /// Names or keys of mentioned members (topic posts).
+    /// What is stored under that name. No part of what makes two requests the same.
+    pub answered: Vec<reply::Match>,
+    /// Names or keys of mentioned members.
     pub mentions: Vec<String>,
     /// The caller accepts that the text leaves this host unencrypted.
     pub allow_unencrypted: bool,

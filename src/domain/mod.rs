@@ -36,6 +36,7 @@ pub mod pressure;
 pub mod profile;
 pub mod provenance;
 pub mod redact;
+pub mod reply;
 pub mod retry;
 pub mod roster;
 pub mod sweep_guard;

@@ -1,8 +1,10 @@
 //! Who a destination means: the pinned list of all members, hidden and offline
 //! ones included, decides; never a live lookup at the broker.
 
+use std::fmt;
 use std::time::Duration;
 
+use super::error_code::ErrorCode;
 use super::ids::{MemberId, MemberKey};
 use super::key_chain::{self, PreviousKey};
 use super::message::{Destination, MIN_PREFIX_DIGITS};
@@ -110,26 +112,44 @@ pub struct Resolved {
     pub display_name: String,
 }
 
+/// A member that a destination may mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The member.
+    pub member_id: MemberId,
+    /// Its pinned key.
+    pub key: MemberKey,
+    /// Its name.
+    pub name: String,
+}
+
+/// Candidates that an error carries at most.
+pub const MAX_CANDIDATES: usize = 10;
+/// Members that a text names when none is near to what was written.
+const MAX_EXAMPLES: usize = 8;
+
 /// Why a destination means nobody, or not one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
     /// Nobody matches.
-    #[error("no member of the mesh matches `{to}`{}{}", short_prefix_hint(to), offer(candidates, *.near))]
+    #[error("no member of the mesh matches `{to}`{}{}", short_prefix_hint(to), offer(candidates, examples))]
     Unknown {
         /// The destination as written.
         to: String,
-        /// The members with a name near to it; without any, some that there are.
-        candidates: Vec<String>,
-        /// Whether the candidates are near to it in spelling.
-        near: bool,
+        /// The members that are written alike, the nearest first.
+        candidates: Vec<Candidate>,
+        /// Without any, some that there are.
+        examples: Vec<Candidate>,
     },
     /// Several match.
-    #[error("several members match `{to}`{}; write more of the key", list(": ", candidates))]
+    #[error("several members match `{to}`{}{}; write more of the key", list(": ", candidates), and_more(*.others))]
     Ambiguous {
         /// The destination as written.
         to: String,
         /// Those that match.
-        candidates: Vec<String>,
+        candidates: Vec<Candidate>,
+        /// How many more match.
+        others: usize,
     },
     /// The broker shows another key for the member.
     #[error(
@@ -146,6 +166,41 @@ pub enum ResolveError {
         /// The member's name.
         name: String,
     },
+}
+
+// === impl ResolveError ===
+
+impl ResolveError {
+    /// The stable code of this failure.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Unknown { .. } | Self::Revoked { .. } => ErrorCode::UnknownPeer,
+            Self::Ambiguous { .. } => ErrorCode::AmbiguousPeer,
+            Self::KeyChanged { .. } => ErrorCode::MemberKeyChanged,
+        }
+    }
+
+    /// The members that the destination may mean.
+    pub fn candidates(&self) -> &[Candidate] {
+        match self {
+            Self::Unknown { candidates, .. } | Self::Ambiguous { candidates, .. } => candidates,
+            Self::KeyChanged { .. } | Self::Revoked { .. } => &[],
+        }
+    }
+}
+
+// === impl Candidate ===
+
+impl Candidate {
+    fn of(member: &PinnedMember) -> Self {
+        Self { member_id: member.member_id.clone(), key: member.key, name: member.display_name.clone() }
+    }
+}
+
+impl fmt::Display for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, hex::encode(&self.key.0[..8]))
+    }
 }
 
 /// Finds the member that a direct destination means, and decides whether it may
@@ -182,19 +237,22 @@ pub fn find<'a>(destination: &Destination, members: &'a [PinnedMember]) -> Resul
     };
     match found.as_slice() {
         [] => {
-            let (candidates, near) = candidates(&text, members);
-            Err(ResolveError::Unknown { to: text, candidates, near })
+            let candidates = near(&text, members);
+            let live = members.iter().filter(|member| !member.revoked && candidates.is_empty());
+            let examples = live.take(MAX_EXAMPLES).map(Candidate::of).collect();
+            Err(ResolveError::Unknown { to: text, candidates, examples })
         }
         [member] => Ok(member),
         several => {
-            Err(ResolveError::Ambiguous { to: text, candidates: several.iter().map(|one| label(one)).collect() })
+            let candidates = several.iter().take(MAX_CANDIDATES).map(|one| Candidate::of(one)).collect();
+            Err(ResolveError::Ambiguous { to: text, candidates, others: several.len().saturating_sub(MAX_CANDIDATES) })
         }
     }
 }
 
 /// Decides whether a member may be sent to.
 fn check(member: &PinnedMember) -> Result<Resolved, ResolveError> {
-    let name = label(member);
+    let name = Candidate::of(member).to_string();
     if member.revoked {
         return Err(ResolveError::Revoked { name });
     }
@@ -215,22 +273,23 @@ fn by_name_or_prefix<'a>(text: &str, members: &'a [PinnedMember]) -> Vec<&'a Pin
 }
 
 fn unknown(to: String) -> ResolveError {
-    ResolveError::Unknown { to, candidates: Vec::new(), near: false }
+    ResolveError::Unknown { to, candidates: Vec::new(), examples: Vec::new() }
 }
 
-/// The members whose name or key is near to what was written, and true; or at
-/// most eight of all, and false.
-fn candidates(text: &str, members: &[PinnedMember]) -> (Vec<String>, bool) {
+/// The members whose name or key is near to what was written, the nearest first.
+fn near(text: &str, members: &[PinnedMember]) -> Vec<Candidate> {
     let live = || members.iter().filter(|member| !member.revoked);
     let by_key = live().filter(|member| is_short_prefix(text) && member.key.to_hex().starts_with(text));
-    let mut near: Vec<String> = by_key.map(label).collect();
+    let mut near: Vec<&PinnedMember> = by_key.collect();
     let names: Vec<&str> = live().map(|member| member.display_name.as_str()).collect();
     for name in nearest(text, names) {
-        let named = live().filter(|member| member.display_name == name).map(label);
-        near.extend(named.filter(|label| !near.contains(label)).collect::<Vec<_>>());
+        for member in live().filter(|member| member.display_name == name) {
+            if !near.iter().any(|one| one.member_id == member.member_id) {
+                near.push(member);
+            }
+        }
     }
-    near.dedup();
-    if near.is_empty() { (live().take(8).map(label).collect(), false) } else { (near, true) }
+    near.into_iter().take(MAX_CANDIDATES).map(Candidate::of).collect()
 }
 
 /// Digits of a key, but fewer than name a member.
@@ -245,20 +304,21 @@ fn short_prefix_hint(to: &str) -> String {
     format!(" (to name a member by its key, write {MIN_PREFIX_DIGITS} or more of its digits; these are {})", to.len())
 }
 
-fn offer(candidates: &[String], near: bool) -> String {
-    match candidates {
-        [] => "; no other member is known here yet".to_owned(),
-        _ if near => format!("; did you mean {}?", candidates.join(", ")),
-        _ => list("; its members are ", candidates),
+fn offer(candidates: &[Candidate], examples: &[Candidate]) -> String {
+    match (candidates, examples) {
+        ([], []) => "; no other member is known here yet".to_owned(),
+        ([], examples) => list("; its members are ", examples),
+        (candidates, _) => format!("{}?", list("; did you mean ", candidates)),
     }
 }
 
-fn label(member: &PinnedMember) -> String {
-    format!("{} ({})", member.display_name, hex::encode(&member.key.0[..8]))
+fn list(before: &str, items: &[Candidate]) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    if items.is_empty() { String::new() } else { format!("{before}{}", items.join(", ")) }
 }
 
-fn list(before: &str, items: &[String]) -> String {
-    if items.is_empty() { String::new() } else { format!("{before}{}", items.join(", ")) }
+fn and_more(others: usize) -> String {
+    if others == 0 { String::new() } else { format!(" and {others} more") }
 }
 
 #[cfg(test)]
@@ -307,6 +367,27 @@ mod tests {
         let members = [member("a", "Alice", 1), twin];
         let error = id(&members[0].key.to_hex()[..16], &members).unwrap_err();
         assert!(error.to_string().contains("Alice") && error.to_string().contains("Carol"), "{error}");
+    }
+
+    #[test]
+    fn candidates_are_members_and_at_most_ten() {
+        let members: Vec<PinnedMember> = (0..15)
+            .map(|n| {
+                let mut twin = member(&format!("m{n}"), &format!("bob{n:02}"), 1);
+                twin.key.0[31] = n;
+                twin
+            })
+            .collect();
+        let several = id(&members[0].key.to_hex()[..16], &members).unwrap_err();
+        assert_eq!(several.candidates().len(), MAX_CANDIDATES);
+        let first = &several.candidates()[0];
+        assert_eq!((first.member_id.as_str(), first.key, first.name.as_str()), ("m0", members[0].key, "bob00"));
+        assert!(several.to_string().contains("and 5 more"), "{several}");
+        let near = id("bob1", &members).unwrap_err();
+        assert!((1..=MAX_CANDIDATES).contains(&near.candidates().len()), "{near}");
+        // Who is not written alike is named in the text alone.
+        let far = id("zebra", &members).unwrap_err();
+        assert!(far.candidates().is_empty() && far.to_string().contains("bob00"), "{far}");
     }
 
     #[test]

@@ -165,6 +165,7 @@ mod tests {
             body: "hello".to_owned(),
             priority: Priority::Next,
             meta: None,
+            answered: Vec::new(),
             reply_to_id: None,
             mentions: Vec::new(),
             allow_unencrypted: false,

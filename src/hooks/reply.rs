@@ -40,6 +40,7 @@ pub(super) fn request(hook: &str, message_id: &str, trigger: &Trigger, text: &st
         body: text.to_owned(),
         priority: Priority::Next,
         meta: None,
+        answered: Vec::new(),
         reply_to_id: Some(trigger.client_message_id.clone()),
         mentions: Vec::new(),
         allow_unencrypted: false,

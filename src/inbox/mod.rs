@@ -40,7 +40,8 @@ use crate::config::inbox::Inbox as InboxConfig;
 use crate::db::connect::Sqlite;
 use crate::db::wal::WalKeeper;
 use crate::domain::event::StoredMessage;
-use crate::domain::ids::EventId;
+use crate::domain::ids::{EventId, MemberId};
+use crate::domain::reply;
 use crate::domain::time::UnixMillis;
 use crate::events::Hub;
 use crate::identity::Identity;
@@ -233,11 +234,23 @@ impl Handle {
         Ok(Page { messages, next_page_token })
     }
 
+    /// Whether a message of that topic is stored.
+    pub async fn has_topic(&self, name: &str) -> Result<bool, Error> {
+        let filter = repo::Filter { topic: Some(name.to_owned()), limit: 1, ..repo::Filter::default() };
+        Ok(!repo::page(self.db.readers(), &filter).await?.is_empty())
+    }
+
     /// The messages after a place, oldest first.
     pub async fn after(&self, seq: u64, limit: u64) -> Result<Vec<StoredMessage>, Error> {
         let filter = repo::Filter { after_seq: Some(seq), limit, ..repo::Filter::default() };
         let rows = repo::page(self.db.readers(), &filter).await?;
         Ok(rows.into_iter().map(|row| row::stored(row, &self.shared.generation)).collect())
+    }
+
+    /// What is stored under an id that a reply names, of these senders where the id
+    /// is their own.
+    pub async fn answered(&self, mesh: &str, id: &str, senders: &[MemberId]) -> Result<Vec<reply::Match>, Error> {
+        Ok(repo::answered(self.db.readers(), mesh, id, senders).await?)
     }
 
     /// Follows all events: stored ones from a place on, then live.

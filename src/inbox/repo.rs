@@ -13,6 +13,9 @@ use sea_orm::{
 
 pub(super) use self::all_new::insert_all_new;
 use super::entity::{ActiveModel, Column, Entity, Model};
+use crate::domain::ids::{MemberId, MemberKey};
+use crate::domain::reply;
+use crate::domain::roster::Candidate;
 use crate::domain::time::UnixMillis;
 use crate::runtime::time_guard::Span;
 
@@ -318,3 +321,43 @@ fn signed(seq: u64) -> i64 {
 
 #[cfg(test)]
 mod tests;
+
+/// The messages that an id names: by the row's own id, the broker's, or that of one
+/// of these senders. Each way is an index.
+pub(super) async fn answered(
+    db: &impl ConnectionTrait,
+    mesh: &str,
+    id: &str,
+    senders: &[MemberId],
+) -> Result<Vec<reply::Match>, DbErr> {
+    const COLUMNS: &str =
+        "client_message_id, broker_message_id, sender_member_id, sender_pubkey, sender_name, \
+         CASE kind WHEN 'topic' THEN COALESCE(topic_id, topic) ELSE sender_member_id END";
+    let sql = format!(
+        "SELECT 0, {COLUMNS} FROM inbox WHERE id = ?1 \
+         UNION ALL SELECT 0, {COLUMNS} FROM inbox WHERE broker_message_id = ?1 \
+         UNION ALL SELECT 1, {COLUMNS} FROM inbox WHERE mesh = ?2 AND client_message_id = ?1 \
+             AND sender_member_id IN (SELECT value FROM json_each(?3)) \
+         LIMIT {}",
+        2 * reply::MAX_MATCHES
+    );
+    let senders: Vec<&str> = senders.iter().map(MemberId::as_str).collect();
+    let senders = serde_json::to_string(&senders).unwrap_or_default();
+    let values = [Value::from(id), Value::from(mesh), Value::from(senders)];
+    let statement = Statement::from_sql_and_values(DbBackend::Sqlite, sql, values);
+    let rows = db.query_all_raw(statement).await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let (member, key): (String, String) = (row.try_get_by_index(3)?, row.try_get_by_index(4)?);
+        // A damaged row answers nothing.
+        let (Ok(member_id), Ok(key)) = (MemberId::parse(member.as_str()), MemberKey::parse(&key)) else { continue };
+        let by_sender = row.try_get_by_index::<i64>(0)? == 1;
+        found.push(reply::Match {
+            client_message_id: row.try_get_by_index(1)?,
+            broker_message_id: row.try_get_by_index::<Option<String>>(2)?.unwrap_or_default(),
+            sender: Candidate { member_id, key, name: row.try_get_by_index(5)? },
+            only_in: row.try_get_by_index::<Option<String>>(6)?.filter(|_| by_sender),
+        });
+    }
+    Ok(found)
+}

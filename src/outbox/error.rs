@@ -4,7 +4,7 @@ use crate::domain::error_code::ErrorCode;
 use crate::domain::ids::ClientMessageId;
 use crate::domain::message::MessageError;
 use crate::domain::pressure::Pressure;
-use crate::domain::roster::ResolveError;
+use crate::domain::roster::{Candidate, ResolveError};
 use crate::topics;
 
 /// A send was not accepted.
@@ -16,6 +16,18 @@ pub enum Error {
     /// The destination means nobody, or not one.
     #[error(transparent)]
     Destination(#[from] ResolveError),
+    /// The answered message is not one.
+    #[error(
+        "several messages match the reply_to_id `{written}`: of {}; name the message by its `id` in the inbox or by its \
+         broker_message_id",
+        candidates.iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join(", ")
+    )]
+    AmbiguousReply {
+        /// As the caller wrote it.
+        written: String,
+        /// Who sent those that match.
+        candidates: Vec<Candidate>,
+    },
     /// Nothing can be posted to the topic.
     #[error(transparent)]
     Topic(#[from] topics::Error),
@@ -143,10 +155,8 @@ impl Error {
         match self {
             Self::Request(MessageError::TooLarge { .. }) => ErrorCode::PayloadTooLarge,
             Self::Request(_) => ErrorCode::InvalidArgument,
-            Self::Destination(ResolveError::Unknown { .. }) => ErrorCode::UnknownPeer,
-            Self::Destination(ResolveError::Ambiguous { .. }) => ErrorCode::AmbiguousPeer,
-            Self::Destination(ResolveError::KeyChanged { .. }) => ErrorCode::MemberKeyChanged,
-            Self::Destination(ResolveError::Revoked { .. }) => ErrorCode::UnknownPeer,
+            Self::Destination(error) => error.code(),
+            Self::AmbiguousReply { .. } => ErrorCode::AmbiguousReply,
             Self::Topic(error) => error.code(),
             Self::NotServed { .. } => ErrorCode::NotServed,
             Self::Conflict { code, .. } => *code,

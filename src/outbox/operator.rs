@@ -249,6 +249,7 @@ impl Handle {
             body: text,
             priority: Priority::from_name(&row.priority).unwrap_or_default(),
             meta,
+            answered: Vec::new(),
             reply_to_id: row.reply_to_id.clone(),
             mentions,
             allow_unencrypted: row.allow_unencrypted,

@@ -12,7 +12,8 @@ use crate::domain::fingerprint::{self, LocalFingerprint};
 use crate::domain::ids::ClientMessageId;
 use crate::domain::message::{Destination, MAX_BODY_BYTES, MessageError, SendRequest};
 use crate::domain::outbox::OutboxState;
-use crate::domain::roster::{ResolveError, Resolved, find, resolve};
+use crate::domain::reply::{self, Match};
+use crate::domain::roster::{Candidate, ResolveError, Resolved, find, resolve};
 use crate::identity::Identity;
 use crate::peers;
 use crate::runtime::clock::Clock;
@@ -85,14 +86,20 @@ impl Prepare {
             Some(id) => id,
             None => ClientMessageId::parse(self.ids.ulid()).map_err(|error| Error::Read(error.to_string()))?,
         };
+        let own = match &request.reply_to_id {
+            Some(written) => self.own_matches(db.readers(), written).await?,
+            None => Vec::new(),
+        };
+        request.answered.extend(own);
         let admit = || {
             self.check_size(&request)?;
             let target = self.resolve(&destination, &request)?;
             let mentions = self.mentioned(&request)?;
+            let reply_to_id = answered(&request, &target)?;
             room(&id)?;
-            Ok((target, mentions))
+            Ok((target, mentions, reply_to_id))
         };
-        let (target, mentions) = match admit() {
+        let (target, mentions, reply_to_id) = match admit() {
             // Whether the id is taken shows when the row is inserted.
             Ok(admitted) => admitted,
             Err(error) => {
@@ -107,6 +114,7 @@ impl Prepare {
                 admit()?
             }
         };
+        request.reply_to_id = reply_to_id;
         Ok(Prepared::New(Box::new(self.row(id, request, &destination, &target, mentions, &fingerprint))))
     }
 
@@ -167,6 +175,24 @@ impl Prepare {
         let members = self.peers.members();
         let mentioned = |text: &String| Ok(find(&Destination::parse(text)?, &members)?.member_id.to_string());
         request.mentions.iter().map(mentioned).collect()
+    }
+
+    /// Own sends that a reply may mean.
+    async fn own_matches(&self, db: &impl ConnectionTrait, written: &str) -> Result<Vec<Match>, Error> {
+        let found = repo::operator::answered(db, written).await.map_err(|error| Error::Read(error.to_string()))?;
+        let own = self.peers.members().iter().find(|member| member.member_id == *self.identity.member_id()).cloned();
+        let sender = Candidate {
+            member_id: self.identity.member_id().clone(),
+            key: self.identity.key(),
+            name: own.map(|own| own.display_name).unwrap_or_default(),
+        };
+        let matches = found.into_iter().map(|send| Match {
+            client_message_id: send.client_message_id,
+            broker_message_id: send.broker_message_id.unwrap_or_default(),
+            sender: sender.clone(),
+            only_in: send.by_own_id.then_some(send.target_id),
+        });
+        Ok(matches.collect())
     }
 
     /// Whether another look can find whom nobody knows: who has just joined may be
@@ -255,6 +281,17 @@ impl Prepare {
         let lost: Vec<&str> = fields.into_iter().filter_map(|(field, given)| given.then_some(field)).collect();
         (!is_told).then(|| serde_json::to_string(&lost).unwrap_or_default())
     }
+}
+
+/// The message that a request answers, by the id that goes out.
+fn answered(request: &SendRequest, target: &Target) -> Result<Option<String>, Error> {
+    let Some(written) = &request.reply_to_id else { return Ok(None) };
+    let here = match target {
+        Target::Member(member) => member.member_id.as_str(),
+        Target::Topic { id, .. } => id,
+    };
+    let resolved = reply::resolve(written, &request.answered, here);
+    resolved.map(Some).map_err(|candidates| Error::AmbiguousReply { written: written.clone(), candidates })
 }
 
 /// The answer from the row that holds the id, if there is one.

@@ -208,6 +208,11 @@ impl Handle {
         self.read().by_name(name.strip_prefix('#').unwrap_or(name)).is_some()
     }
 
+    /// Whether this member is subscribed to the topic of that name.
+    pub fn subscribed_to(&self, name: &str) -> bool {
+        self.read().by_name(name).is_some_and(|topic| topic.subscribed)
+    }
+
     /// How a post to a topic is sealed at this moment.
     pub fn sealing(&self, topic_id: &str) -> Sealing {
         let table = self.read();

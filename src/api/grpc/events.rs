@@ -18,7 +18,8 @@ impl EventService for Grpc {
         request: Request<pb::StreamEventsRequest>,
     ) -> Result<Response<Self::StreamEventsStream>, Status> {
         let deadline = Self::deadline(&request);
-        let events = self.0.stream_events(request.into_inner(), deadline).map_err(|failure| failure.to_status())?;
+        let events = self.0.stream_events(request.into_inner(), deadline).await;
+        let events = events.map_err(|failure| failure.to_status())?;
         Ok(Response::new(Box::pin(events.map(|one| one.map_err(|failure| failure.to_status())))))
     }
 }

@@ -3,6 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use super::{Grpc, answer};
+use crate::api::page::Encoding;
 use crate::proto::admin;
 use crate::proto::admin::hooks_service_server::HooksService;
 
@@ -12,14 +13,14 @@ impl HooksService for Grpc {
         &self,
         request: Request<admin::ListHooksRequest>,
     ) -> Result<Response<admin::ListHooksResponse>, Status> {
-        answer(Ok(self.0.list_hooks(&request.into_inner())))
+        answer(self.0.list_hooks(request.into_inner(), Encoding::Protobuf))
     }
 
     async fn list_hook_runs(
         &self,
         request: Request<admin::ListHookRunsRequest>,
     ) -> Result<Response<admin::ListHookRunsResponse>, Status> {
-        answer(self.0.list_hook_runs(request.into_inner()).await)
+        answer(self.0.list_hook_runs(request.into_inner(), Encoding::Protobuf).await)
     }
 
     async fn reload_hooks(

@@ -3,6 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use super::{Grpc, answer};
+use crate::api::page::Encoding;
 use crate::api::status::Failure;
 use crate::proto::admin;
 use crate::proto::admin::keys_service_server::KeysService;
@@ -27,7 +28,7 @@ impl KeysService for Grpc {
         &self,
         request: Request<admin::ListPinnedMembersRequest>,
     ) -> Result<Response<admin::ListPinnedMembersResponse>, Status> {
-        answer(self.0.list_pinned_members(request.into_inner()))
+        answer(self.0.list_pinned_members(request.into_inner(), Encoding::Protobuf))
     }
 
     async fn accept_member_key(
@@ -62,7 +63,7 @@ impl KeysService for Grpc {
         &self,
         request: Request<admin::ListTopicAdmissionsRequest>,
     ) -> Result<Response<admin::ListTopicAdmissionsResponse>, Status> {
-        answer(self.0.list_topic_admissions(request.into_inner()).await)
+        answer(self.0.list_topic_admissions(request.into_inner(), Encoding::Protobuf).await)
     }
 
     async fn admit_topic_member(

@@ -3,6 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use super::{Grpc, answer};
+use crate::api::page::Encoding;
 use crate::proto::admin;
 use crate::proto::admin::outbox_service_server::OutboxService;
 
@@ -12,7 +13,7 @@ impl OutboxService for Grpc {
         &self,
         request: Request<admin::ListOutboxRequest>,
     ) -> Result<Response<admin::ListOutboxResponse>, Status> {
-        answer(self.0.list_outbox(request.into_inner()).await)
+        answer(self.0.list_outbox(request.into_inner(), Encoding::Protobuf).await)
     }
 
     async fn get_outbox_entry(

@@ -3,6 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use super::{Grpc, answer};
+use crate::api::page::Encoding;
 use crate::proto::pb;
 use crate::proto::pb::peer_service_server::PeerService;
 
@@ -12,7 +13,7 @@ impl PeerService for Grpc {
         &self,
         request: Request<pb::ListPeersRequest>,
     ) -> Result<Response<pb::ListPeersResponse>, Status> {
-        answer(self.0.list_peers(request.into_inner()))
+        answer(self.0.list_peers(request.into_inner(), Encoding::Protobuf))
     }
 
     async fn set_profile(

@@ -3,6 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use super::{Grpc, answer};
+use crate::api::page::Encoding;
 use crate::proto::pb;
 use crate::proto::pb::topic_service_server::TopicService;
 
@@ -33,6 +34,6 @@ impl TopicService for Grpc {
         &self,
         request: Request<pb::ListTopicsRequest>,
     ) -> Result<Response<pb::ListTopicsResponse>, Status> {
-        answer(self.0.list_topics(request.into_inner()).await)
+        answer(self.0.list_topics(request.into_inner(), Encoding::Protobuf).await)
     }
 }

@@ -31,7 +31,7 @@ pub async fn stream(
         request.after = id.to_str().map_err(|_| Failure::field("last-event-id", "it is not ASCII"))?.to_owned();
         request.from_start = false;
     }
-    let events = services.stream_events(request, None)?;
+    let events = services.stream_events(request, None).await?;
     // A failure can only end the stream; the reader connects again and is told.
     let events = events.filter_map(|one| std::future::ready(one.ok().as_ref().and_then(sse)));
     let first = futures_util::stream::once(std::future::ready(Event::default().retry(RETRY)));

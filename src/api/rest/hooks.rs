@@ -5,6 +5,7 @@ use axum::extract::State;
 use http::HeaderMap;
 
 use super::json::{Body, Parameters, page};
+use crate::api::page::Encoding;
 use crate::api::service::Services;
 use crate::api::status::Failure;
 use crate::proto::admin;
@@ -14,7 +15,7 @@ pub async fn list(
     State(services): State<Services>,
     parameters: Parameters,
 ) -> Result<(HeaderMap, Json<admin::ListHooksResponse>), Failure> {
-    let response = services.list_hooks(&parameters.into_request(&[], &[])?);
+    let response = services.list_hooks(parameters.into_request(&[], &[])?, Encoding::Json)?;
     let token = response.next_page_token.clone();
     Ok(page(&parameters, response, &token))
 }
@@ -24,7 +25,7 @@ pub async fn runs(
     State(services): State<Services>,
     parameters: Parameters,
 ) -> Result<(HeaderMap, Json<admin::ListHookRunsResponse>), Failure> {
-    let response = services.list_hook_runs(parameters.into_request(&["failed_only"], &[])?).await?;
+    let response = services.list_hook_runs(parameters.into_request(&["failed_only"], &[])?, Encoding::Json).await?;
     let token = response.next_page_token.clone();
     Ok(page(&parameters, response, &token))
 }

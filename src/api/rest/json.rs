@@ -8,34 +8,40 @@ use http::{HeaderMap, Uri, header};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::wrong;
 use crate::api::service::Services;
 use crate::api::status::Failure;
 use crate::domain::error_code::ErrorCode;
-use crate::domain::nearest::nearest;
 
 /// The header that names a send (R143).
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// A request from its JSON body. An empty body is an empty object.
+/// Other names of parameters, which query strings have and bodies have not.
+const ALIASES: [(&str, &str); 1] = [("from", "sender")];
+
+/// A request from its JSON body. An empty body is an empty object. Beside it there are
+/// no parameters.
 pub struct Body<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest<Services> for Body<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, services: &Services) -> Result<Self, Failure> {
+        no_parameters(request.uri())?;
+        not_compressed(request.headers())?;
         let kind = request.headers().get(header::CONTENT_TYPE).map(|value| is_json(value.as_bytes()));
         let limit = services.limits().body_bytes;
         let bytes = to_bytes(request.into_body(), limit).await.map_err(|error| unreadable(&error, limit))?;
         if bytes.is_empty() {
-            return from_value(Value::Object(Map::new())).map(Self);
+            return serde_json::from_value(Value::Object(Map::new())).map(Self).map_err(|_| Failure::internal());
         }
         if kind != Some(true) {
             let text = "the body must come with `Content-Type: application/json`";
             return Err(Failure::new(ErrorCode::UnsupportedMediaType, text));
         }
         let mut text = serde_json::Deserializer::from_slice(&bytes);
-        let request = serde_path_to_error::deserialize(&mut text).map_err(|error| wrong_json(&error))?;
-        let rest = text.end().map_err(|error| Failure::new(ErrorCode::InvalidJson, not_json(&error)));
+        let request = serde_path_to_error::deserialize(&mut text).map_err(|error| wrong::body(&error))?;
+        let rest = text.end().map_err(|error| wrong::not_json(&error));
         rest.map(|()| Self(request))
     }
 }
@@ -50,52 +56,67 @@ impl<S: Sync> FromRequestParts<S> for Parameters {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
-        let Query(pairs) = Query::try_from_uri(&parts.uri)
-            .map_err(|error| Failure::new(ErrorCode::InvalidArgument, format!("the query string: {error}")))?;
-        Ok(Self { pairs, path: path_of(&parts.uri) })
+        Self::of(&parts.uri)
     }
 }
 
-fn path_of(uri: &Uri) -> String {
-    uri.path().to_owned()
+/// There are no parameters.
+pub struct NoParameters;
+
+impl<S: Sync> FromRequestParts<S> for NoParameters {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        no_parameters(&parts.uri).map(|()| Self)
+    }
 }
 
 // === impl Parameters ===
 
 impl Parameters {
+    fn of(uri: &Uri) -> Result<Self, Failure> {
+        let Query(pairs) = Query::try_from_uri(uri)
+            .map_err(|_| Failure::new(ErrorCode::InvalidArgument, "the query string cannot be read"))?;
+        Ok(Self { pairs, path: uri.path().to_owned() })
+    }
+
     /// The request that the parameters mean. Numbers, times and enums are read
     /// from text by the message itself; `flags` name its booleans, and `lists`
     /// its lists, which take several values, by comma or by repeating them.
     pub fn into_request<T: DeserializeOwned>(&self, flags: &[&str], lists: &[&str]) -> Result<T, Failure> {
         let mut fields = Map::new();
-        for (name, text) in &self.pairs {
-            let name = if name == "from" { "sender" } else { name };
-            let value = if lists.contains(&name) {
+        for (written, text) in &self.pairs {
+            let name = field_of(written);
+            let value = if lists.contains(&name.as_str()) {
                 let words = text.split(',').filter(|word| !word.is_empty()).map(|word| Value::from(word.trim()));
-                match fields.remove(name) {
+                match fields.remove(&name) {
                     Some(Value::Array(before)) => before.into_iter().chain(words).collect(),
                     _ => words.collect(),
                 }
-            } else if flags.contains(&name) {
+            } else if flags.contains(&name.as_str()) {
                 match text.as_str() {
                     "true" | "1" | "" => Value::from(true),
                     "false" | "0" => Value::from(false),
-                    _ => return Err(Failure::field(name, "it must be true or false")),
+                    _ => return Err(Failure::field(&name, "it must be true or false")),
                 }
             } else {
                 Value::from(text.as_str())
             };
-            if fields.insert(name.to_owned(), value).is_some() {
-                return Err(Failure::field(name, "it is given more than once"));
+            if fields.insert(name.clone(), value).is_some() {
+                return Err(Failure::field(&name, "it is given more than once"));
             }
         }
-        from_value(Value::Object(fields))
+        serde_path_to_error::deserialize(Value::Object(fields)).map_err(|error| {
+            // An unknown one is named as it was written.
+            let written = |name: &str| self.pairs.iter().map(|(own, _)| own).find(|own| field_of(own) == name).cloned();
+            wrong::query(&error, written)
+        })
     }
 
     /// The `Link` header to the next page: the same request with its token.
     pub fn next_link(&self, token: &str) -> String {
         let mut link = format!("<{}?", self.path);
-        for (name, value) in self.pairs.iter().filter(|(name, _)| name != "page_token" && name != "pageToken") {
+        for (name, value) in self.pairs.iter().filter(|(name, _)| field_of(name) != "page_token") {
             link.push_str(&format!("{}={}&", escaped(name), escaped(value)));
         }
         link.push_str(&format!("page_token={}>; rel=\"next\"", escaped(token)));
@@ -147,8 +168,34 @@ pub fn idempotency_key(value: &[u8]) -> Result<String, Failure> {
     Ok(key)
 }
 
-fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, Failure> {
-    serde_path_to_error::deserialize(value).map_err(|error| wrong_json(&error))
+/// The field that a parameter means: the same name, in camelCase, or another one.
+fn field_of(parameter: &str) -> String {
+    let mut name = String::with_capacity(parameter.len() + 4);
+    for letter in parameter.chars() {
+        if letter.is_ascii_uppercase() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, field)| (*field).to_owned())
+}
+
+fn no_parameters(uri: &Uri) -> Result<(), Failure> {
+    let Parameters { pairs, path } = Parameters::of(uri)?;
+    let Some((name, _)) = pairs.first() else { return Ok(()) };
+    let name: String = name.chars().take(wrong::SHOWN).collect();
+    let text = format!("{path} takes no parameters, and `{name}` is one");
+    Err(Failure::new(ErrorCode::UnknownField, text).violation(&name, "it is not known"))
+}
+
+/// Compressed bodies are not read: a few bytes could become many.
+fn not_compressed(headers: &HeaderMap) -> Result<(), Failure> {
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    if codings.all(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity")) {
+        return Ok(());
+    }
+    let text = "the body is compressed (`Content-Encoding`), which this daemon does not read; send it as it is";
+    Err(Failure::new(ErrorCode::UnsupportedMediaType, text))
 }
 
 fn is_json(content_type: &[u8]) -> bool {
@@ -163,26 +210,6 @@ fn unreadable(error: &axum::Error, limit: usize) -> Failure {
         return Failure::new(ErrorCode::PayloadTooLarge, text).with("limit_bytes", limit.to_string());
     }
     Failure::new(ErrorCode::InvalidJson, format!("the body ended early: {error}"))
-}
-
-/// What is wrong with a body or a query string, and in which field.
-fn wrong_json(error: &serde_path_to_error::Error<serde_json::Error>) -> Failure {
-    let (inner, path) = (error.inner(), error.path().to_string());
-    if !inner.is_data() {
-        return Failure::new(ErrorCode::InvalidJson, not_json(inner));
-    }
-    let text = inner.to_string();
-    if let Some((field, rest)) = text.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {
-        let near = nearest(field, rest.split('`').skip(1).step_by(2));
-        let guess = near.first().map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
-        return Failure::new(ErrorCode::UnknownField, format!("{text}{guess}")).violation(field, "it is not known");
-    }
-    // At the top there is no field to name.
-    if path == "." { Failure::new(ErrorCode::InvalidArgument, text) } else { Failure::field(&path, text) }
-}
-
-fn not_json(error: &serde_json::Error) -> String {
-    format!("the body is not JSON: {error}; send one JSON object")
 }
 
 /// A part of a query string.
@@ -204,9 +231,7 @@ mod tests {
     use crate::proto::pb;
 
     fn parameters(query: &str) -> Parameters {
-        let uri: Uri = format!("/v1/x?{query}").parse().unwrap();
-        let Query(pairs) = Query::try_from_uri(&uri).unwrap();
-        Parameters { pairs, path: path_of(&uri) }
+        Parameters::of(&format!("/v1/x?{query}").parse().unwrap()).unwrap()
     }
 
     #[test]
@@ -220,6 +245,41 @@ mod tests {
                 .into_request(&["include_offline"], &["roles"])
                 .unwrap();
         assert_eq!((request.include_offline, request.roles), (true, vec![2, 3, 1]));
+    }
+
+    #[test]
+    fn names_of_parameters_are_read_in_camel_case_too() {
+        let read = |query: &str| {
+            parameters(query).into_request::<pb::ListPeersRequest>(&["include_offline"], &["roles"]).unwrap()
+        };
+        for query in ["page_token=t&include_offline=true", "pageToken=t&includeOffline", "pageToken=t&includeOffline=1"]
+        {
+            let request = read(query);
+            assert_eq!((request.page_token.as_str(), request.include_offline), ("t", true), "{query}");
+        }
+        let twice = parameters("page_token=a&pageToken=b").into_request::<pb::ListPeersRequest>(&[], &[]).unwrap_err();
+        assert_eq!(twice.code(), ErrorCode::InvalidArgument);
+        let unknown = parameters("includeOfline=1").into_request::<pb::ListPeersRequest>(&[], &[]).unwrap_err();
+        let detail = unknown.to_detail();
+        assert_eq!(
+            (detail.code.as_str(), detail.field_violations[0].field.as_str()),
+            ("unknown_field", "includeOfline")
+        );
+        assert!(detail.message.contains("did you mean `include_offline`"), "{}", detail.message);
+    }
+
+    #[test]
+    fn who_a_message_is_from_has_two_names_in_a_query() {
+        for query in ["from=bob", "sender=bob"] {
+            let request: pb::ListMessagesRequest = parameters(query).into_request(&[], &[]).unwrap();
+            assert_eq!(request.sender, "bob");
+        }
+        let both = parameters("from=bob&sender=eve").into_request::<pb::ListMessagesRequest>(&[], &[]).unwrap_err();
+        assert_eq!(both.code(), ErrorCode::InvalidArgument);
+        // Where there is no sender there is no other name for it.
+        let unknown = parameters("from=bob").into_request::<pb::ListPeersRequest>(&[], &[]).unwrap_err();
+        assert_eq!(unknown.to_detail().field_violations[0].field, "from");
+        assert!(serde_json::from_str::<pb::ListMessagesRequest>(r#"{"from": "bob"}"#).is_err());
     }
 
     #[test]
@@ -243,6 +303,9 @@ mod tests {
     fn idempotency_keys_are_quoted_or_bare() {
         for (value, key) in [("abc", "abc"), (" a-b ", "a-b"), (r#""abc""#, "abc"), (r#""a\"b\\c""#, r#"a"b\c"#)] {
             assert_eq!(idempotency_key(value.as_bytes()).unwrap(), key);
+        }
+        for empty in ["", " ", r#""""#] {
+            assert_eq!(idempotency_key(empty.as_bytes()).unwrap(), "", "the caller gave one, and it is refused later");
         }
         for bad in [r#""abc"#, r#""a"b""#, r#""a\b""#, r#"""#] {
             assert_eq!(idempotency_key(bad.as_bytes()).unwrap_err().code(), ErrorCode::IdempotencyKeyInvalid, "{bad}");

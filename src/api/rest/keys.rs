@@ -5,6 +5,7 @@ use axum::extract::State;
 use http::HeaderMap;
 
 use super::json::{Body, Parameters, page};
+use crate::api::page::Encoding;
 use crate::api::service::Services;
 use crate::api::status::Failure;
 use crate::proto::admin;
@@ -22,7 +23,7 @@ pub async fn list_pinned(
     State(services): State<Services>,
     parameters: Parameters,
 ) -> Result<(HeaderMap, Json<admin::ListPinnedMembersResponse>), Failure> {
-    let response = services.list_pinned_members(parameters.into_request(&["pending_only"], &[])?)?;
+    let response = services.list_pinned_members(parameters.into_request(&["pending_only"], &[])?, Encoding::Json)?;
     let token = response.next_page_token.clone();
     Ok(page(&parameters, response, &token))
 }
@@ -64,7 +65,7 @@ pub async fn list_topic_admissions(
     State(services): State<Services>,
     parameters: Parameters,
 ) -> Result<(HeaderMap, Json<admin::ListTopicAdmissionsResponse>), Failure> {
-    let response = services.list_topic_admissions(parameters.into_request(&[], &[])?).await?;
+    let response = services.list_topic_admissions(parameters.into_request(&[], &[])?, Encoding::Json).await?;
     let token = response.next_page_token.clone();
     Ok(page(&parameters, response, &token))
 }

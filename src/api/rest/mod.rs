@@ -18,6 +18,7 @@ pub mod messaging;
 pub mod outbox;
 pub mod peers;
 pub mod topics;
+mod wrong;
 
 use axum::Router;
 use axum::routing::{get, post};

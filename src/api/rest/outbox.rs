@@ -5,6 +5,7 @@ use axum::extract::State;
 use http::HeaderMap;
 
 use super::json::{Body, Parameters, page};
+use crate::api::page::Encoding;
 use crate::api::service::Services;
 use crate::api::status::Failure;
 use crate::proto::admin;
@@ -14,7 +15,7 @@ pub async fn list(
     State(services): State<Services>,
     parameters: Parameters,
 ) -> Result<(HeaderMap, Json<admin::ListOutboxResponse>), Failure> {
-    let response = services.list_outbox(parameters.into_request(&[], &["statuses"])?).await?;
+    let response = services.list_outbox(parameters.into_request(&[], &["statuses"])?, Encoding::Json).await?;
     let token = response.next_page_token.clone();
     Ok(page(&parameters, response, &token))
 }

@@ -5,6 +5,7 @@ use axum::extract::State;
 use http::HeaderMap;
 
 use super::json::{Body, Parameters, page};
+use crate::api::page::Encoding;
 use crate::api::service::Services;
 use crate::api::status::Failure;
 use crate::proto::pb;
@@ -14,7 +15,7 @@ pub async fn list(
     State(services): State<Services>,
     parameters: Parameters,
 ) -> Result<(HeaderMap, Json<pb::ListPeersResponse>), Failure> {
-    let response = services.list_peers(parameters.into_request(&["include_offline"], &["roles"])?)?;
+    let response = services.list_peers(parameters.into_request(&["include_offline"], &["roles"])?, Encoding::Json)?;
     let token = response.next_page_token.clone();
     Ok(page(&parameters, response, &token))
 }

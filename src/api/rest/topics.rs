@@ -5,6 +5,7 @@ use axum::extract::State;
 use http::HeaderMap;
 
 use super::json::{Body, Parameters, page};
+use crate::api::page::Encoding;
 use crate::api::service::Services;
 use crate::api::status::Failure;
 use crate::proto::pb;
@@ -38,7 +39,7 @@ pub async fn list(
     State(services): State<Services>,
     parameters: Parameters,
 ) -> Result<(HeaderMap, Json<pb::ListTopicsResponse>), Failure> {
-    let response = services.list_topics(parameters.into_request(&["subscribed_only"], &[])?).await?;
+    let response = services.list_topics(parameters.into_request(&["subscribed_only"], &[])?, Encoding::Json).await?;
     let token = response.next_page_token.clone();
     Ok(page(&parameters, response, &token))
 }

@@ -2,7 +2,7 @@
 
 use futures_util::Stream;
 
-use super::{Services, topic_name};
+use super::Services;
 use crate::api::convert;
 use crate::api::deadline::Deadline;
 use crate::api::limits::StreamPermit;
@@ -41,7 +41,7 @@ struct Filter {
 impl Services {
     /// Subscribes. The subscription is in force when this returns; it ends when
     /// the daemon stops, the deadline passes or the inbox cannot be read.
-    pub fn stream_events(
+    pub async fn stream_events(
         &self,
         request: pb::StreamEventsRequest,
         deadline: Option<Deadline>,
@@ -72,8 +72,8 @@ impl Services {
             "" => None,
             text => Some(self.sender("sender", text)?),
         };
-        let filter = Filter { types: request.types, topic: topic_name(&request.topic), from };
-        let place = self.0.limits.open_stream()?;
+        let filter = Filter { types: request.types, topic: self.topic_filter(&request.topic).await?, from };
+        let place = self.0.limits.open_event_stream()?;
         let stream = self.0.deps.inbox.follow(start);
         let flow = EventFlow { services: self.clone(), stream, filter, requested: request.after, _place: place };
         Ok(bounded(Box::pin(flow.into_stream()), self.streams_stop(), deadline))

@@ -2,6 +2,7 @@
 
 use super::Services;
 use crate::api::convert::{self, timestamp};
+use crate::api::page::{Encoding, Page};
 use crate::api::status::Failure;
 use crate::config::hooks_file::{FsPolicy, NetworkPolicy, Policy, Sandbox};
 use crate::domain::error_code::ErrorCode;
@@ -12,43 +13,44 @@ use crate::proto::admin;
 
 impl Services {
     /// A page of hooks, by name.
-    pub fn list_hooks(&self, request: &admin::ListHooksRequest) -> admin::ListHooksResponse {
-        let hooks = &self.0.deps.hooks;
-        let catalog = hooks.catalog();
-        let limit = usize::try_from(convert::limit(request.limit)).unwrap_or(usize::MAX);
-        let after = |hook: &&Hook| request.page_token.is_empty() || hook.name > request.page_token;
-        let mut page: Vec<&Hook> = catalog.hooks().filter(after).take(limit + 1).collect();
-        let more = page.len() > limit;
-        page.truncate(limit);
-        admin::ListHooksResponse {
-            next_page_token: page.last().filter(|_| more).map(|hook| hook.name.clone()).unwrap_or_default(),
-            hooks: page.into_iter().map(|hook| shown(hook, &hooks.counts(&hook.name))).collect(),
-            directory: hooks.directory().display().to_string(),
-            enabled: hooks.summary().enabled,
-        }
+    pub fn list_hooks(
+        &self,
+        mut request: admin::ListHooksRequest,
+        encoding: Encoding,
+    ) -> Result<admin::ListHooksResponse, Failure> {
+        let page = Page::of(&mut request, encoding)?;
+        let deps = &self.0.deps.hooks;
+        let catalog = deps.catalog();
+        let rest = catalog.hooks().filter(|hook| page.takes(&hook.name));
+        let items = rest.map(|hook| (hook.name.clone(), shown(hook, &deps.counts(&hook.name))));
+        let (hooks, next_page_token) = page.fill(items, false);
+        Ok(admin::ListHooksResponse {
+            hooks,
+            next_page_token,
+            directory: deps.directory().display().to_string(),
+            enabled: deps.summary().enabled,
+        })
     }
 
     /// A page of ended runs, the newest first.
     pub async fn list_hook_runs(
         &self,
-        request: admin::ListHookRunsRequest,
+        mut request: admin::ListHookRunsRequest,
+        encoding: Encoding,
     ) -> Result<admin::ListHookRunsResponse, Failure> {
-        let limit = convert::limit(request.limit);
+        let page = Page::of(&mut request, encoding)?;
         let filter = Filter {
             hook: request.hook,
             message_id: request.message_id,
             failed_only: request.failed_only,
-            before: request.page_token,
+            before: page.after.clone().unwrap_or_default(),
             // One more than asked tells whether there is a next page.
-            limit: limit + 1,
+            limit: page.limit + 1,
         };
-        let mut runs = self.0.deps.hooks.runs(&filter).await?;
-        let more = runs.len() > limit as usize;
-        runs.truncate(limit as usize);
-        Ok(admin::ListHookRunsResponse {
-            next_page_token: runs.last().filter(|_| more).map(|(id, _)| id.clone()).unwrap_or_default(),
-            runs: runs.iter().map(|(_, run)| convert::hook_run(run)).collect(),
-        })
+        let found = self.0.deps.hooks.runs(&filter).await?;
+        let items = found.into_iter().map(|(id, run)| (id, convert::hook_run(&run)));
+        let (runs, next_page_token) = page.fill(items, false);
+        Ok(admin::ListHookRunsResponse { runs, next_page_token })
     }
 
     /// Reads the hooks again. A file with errors changes nothing.

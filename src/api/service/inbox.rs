@@ -1,21 +1,12 @@
 //! `InboxService`: stored messages.
 
-use super::{Services, topic_name};
+use super::Services;
 use crate::api::convert;
+use crate::api::page::{Encoding, Page};
 use crate::api::status::Failure;
 use crate::domain::ids::{EventId, IdError};
 use crate::inbox::{self, Query};
 use crate::proto::pb;
-
-/// How large a page may get in the caller's encoding, so that no answer is
-/// larger than its transport carries (R132).
-#[derive(Clone, Copy)]
-pub struct Measure {
-    /// Greatest sum in bytes.
-    pub limit: usize,
-    /// Size of a message in bytes.
-    pub size: fn(&pb::InboxMessage) -> usize,
-}
 
 // === impl Services ===
 
@@ -23,9 +14,10 @@ impl Services {
     /// A page of stored messages.
     pub async fn list_messages(
         &self,
-        request: pb::ListMessagesRequest,
-        measure: Measure,
+        mut request: pb::ListMessagesRequest,
+        encoding: Encoding,
     ) -> Result<pb::ListMessagesResponse, Failure> {
+        let page = Page::of(&mut request, encoding)?;
         let order = pb::MessageOrder::try_from(request.order)
             .map_err(|_| Failure::field("order", "it is neither oldest_first (1) nor newest_first (2)"))?;
         let from = match request.sender.as_str() {
@@ -34,29 +26,17 @@ impl Services {
         };
         let query = Query {
             since: request.since.map(|time| convert::unix_millis("since", time)).transpose()?,
-            topic: topic_name(&request.topic),
+            topic: self.topic_filter(&request.topic).await?,
             from,
             after: self.place("after", &request.after)?,
-            limit: convert::limit(request.limit),
-            page_token: Some(request.page_token).filter(|token| !token.is_empty()),
+            limit: page.limit,
+            page_token: page.after.clone(),
             newest_first: order == pb::MessageOrder::NewestFirst,
         };
-        let page = self.0.deps.inbox.list(query).await?;
+        let found = self.0.deps.inbox.list(query).await?;
         let judge = self.0.deps.peers.judge();
-        let (mut messages, mut bytes) = (Vec::with_capacity(page.messages.len()), 0);
-        let mut next_page_token = page.next_page_token.unwrap_or_default();
-        for stored in &page.messages {
-            let message = convert::inbox_message(stored, &judge);
-            bytes += (measure.size)(&message);
-            if bytes > measure.limit
-                && let Some(last) = messages.last()
-            {
-                // A page token is the place of the last message before it.
-                next_page_token = event_id_of(last);
-                break;
-            }
-            messages.push(message);
-        }
+        let items = found.messages.iter().map(|stored| (stored.event_id.to_string(), convert::inbox_message(stored, &judge)));
+        let (messages, next_page_token) = page.fill(items, found.next_page_token.is_some());
         Ok(pb::ListMessagesResponse { messages, next_page_token })
     }
 
@@ -72,10 +52,6 @@ impl Services {
         }
         Ok(Some(id))
     }
-}
-
-fn event_id_of(message: &pb::InboxMessage) -> String {
-    message.event_id.clone()
 }
 
 impl From<inbox::Error> for Failure {

@@ -1,10 +1,9 @@
 //! `KeysService`: this member's keys, and whom this daemon trusts.
 
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-
 use super::Services;
-use crate::api::convert::{self, timestamp};
+use crate::api::convert::timestamp;
+use crate::api::page::{Encoding, Page};
+use crate::api::convert;
 use crate::api::status::Failure;
 use crate::domain::error_code::ErrorCode;
 use crate::domain::ids::{MemberId, MemberKey};
@@ -26,32 +25,23 @@ impl Services {
     /// A page of pinned members.
     pub fn list_pinned_members(
         &self,
-        request: admin::ListPinnedMembersRequest,
+        mut request: admin::ListPinnedMembersRequest,
+        encoding: Encoding,
     ) -> Result<admin::ListPinnedMembersResponse, Failure> {
-        let after = match request.page_token.as_str() {
-            "" => None,
-            token => Some(
-                read_token(token)
-                    .ok_or_else(|| Failure::field("page_token", "it is not the next_page_token of a page before"))?,
-            ),
-        };
+        let page = Page::of(&mut request, encoding)?;
         let members = self.0.deps.peers.members();
-        let mut page: Vec<admin::PinnedMember> = members
+        let mut pinned: Vec<admin::PinnedMember> = members
             .iter()
             .map(|member| self.pinned_member(member, &members))
             .filter(|member| {
                 !request.pending_only || !member.shown_pubkey.is_empty() || !member.name_bound_to.is_empty()
             })
-            .filter(|member| after.as_ref().is_none_or(|after| place(member) > *after))
+            .filter(|member| page.takes(&place(member)))
             .collect();
-        page.sort_by_cached_key(place);
-        let limit = convert::limit(request.limit) as usize;
-        let more = page.len() > limit;
-        page.truncate(limit);
-        let last = page.last().filter(|_| more).map(place);
-        let next_page_token =
-            last.map(|(name, id)| BASE64_URL_SAFE_NO_PAD.encode(format!("{id}\n{name}"))).unwrap_or_default();
-        Ok(admin::ListPinnedMembersResponse { members: page, next_page_token })
+        pinned.sort_by_cached_key(place);
+        let items = pinned.into_iter().map(|member| (place(&member), member));
+        let (members, next_page_token) = page.fill(items, false);
+        Ok(admin::ListPinnedMembersResponse { members, next_page_token })
     }
 
     /// Pins the key that the broker shows.
@@ -145,19 +135,11 @@ impl Services {
         {
             return Ok(member.clone());
         }
-        // The same words and candidates as a send's.
-        let found = roster::find(&destination, &members).map_err(crate::outbox::Error::from)?;
-        Ok(found.clone())
+        Ok(roster::find(&destination, &members)?.clone())
     }
 }
 
-fn place(member: &admin::PinnedMember) -> (String, String) {
-    (member.display_name.clone(), member.member_id.clone())
-}
-
-fn read_token(token: &str) -> Option<(String, String)> {
-    let text = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
-    // Ids are visible ASCII, so the first line break ends the id.
-    let (id, name) = text.split_once('\n')?;
-    Some((name.to_owned(), id.to_owned()))
+/// Where a member stands in the list: by name, then by id.
+fn place(member: &admin::PinnedMember) -> String {
+    format!("{}\0{}", member.display_name, member.member_id)
 }

@@ -12,11 +12,13 @@ use crate::api::deadline::Deadline;
 use crate::api::limits::{STREAM_WINDOW, StreamPermit};
 use crate::api::status::Failure;
 use crate::api::stream::bounded;
-use crate::domain::ids::MemberKey;
+use crate::domain::ids::{MemberId, MemberKey};
+use crate::api::trace;
 use crate::domain::message::{Destination, SendRequest};
 use crate::outbox::{Accepted, AcceptedState};
 use crate::proto::pb;
 use crate::proto::pb::send_stream_response::Result as Outcome;
+use crate::telemetry::names::target;
 
 type Answer = Pin<Box<dyn Future<Output = pb::SendStreamResponse> + Send>>;
 
@@ -72,7 +74,7 @@ impl Services {
             ended: false,
             open: HashSet::new(),
             answers: FuturesUnordered::new(),
-            _place: self.0.limits.open_stream()?,
+            _place: self.0.limits.open_send_stream()?,
         };
         let answers = futures_util::stream::unfold(Some(flow), |flow| async {
             let mut flow = flow?;
@@ -85,9 +87,22 @@ impl Services {
         Ok(bounded(Box::pin(answers), self.streams_stop(), deadline))
     }
 
+    /// Adds what the inbox has under the id that the request answers.
+    pub(super) async fn with_answered(&self, mut request: SendRequest) -> Result<SendRequest, Failure> {
+        let deps = &self.0.deps;
+        if let Some(id) = &request.reply_to_id {
+            let senders: Vec<MemberId> = deps.peers.members().iter().map(|one| one.member_id.clone()).collect();
+            request.answered = deps.inbox.answered(&deps.mesh, id, &senders).await?;
+        }
+        Ok(request)
+    }
+
     async fn queue(&self, request: Result<SendRequest, Failure>, kind: pb::MessageKind) -> Result<Accepted, Failure> {
         let answer = match request {
-            Ok(request) => self.accept(request).await,
+            Ok(request) => match self.with_answered(request).await {
+                Ok(request) => self.accept(request).await,
+                Err(failure) => Err(failure),
+            },
             Err(failure) => Err(failure),
         };
         let status = match &answer {
@@ -136,11 +151,13 @@ impl<S: Stream<Item = Result<pb::SendStreamRequest, Failure>> + Unpin> SendFlow<
         }
         let services = self.services.clone();
         self.answers.push(Box::pin(async move {
+            let trace_id = trace::of_context(&request.trace_context).map(str::to_owned);
             let given = request.send.as_ref().map(|send| send.client_message_id.clone()).unwrap_or_default();
             let result = match request.send {
                 Some(send) => services.send(send, None).await,
                 None => Err(Failure::field("send", "it is missing or empty")),
             };
+            log(&result, index, trace_id.as_deref());
             let outcome = result.map_or_else(
                 |failure| {
                     let mut detail = failure.to_detail();
@@ -165,6 +182,15 @@ fn kind_of(to: &str) -> pb::MessageKind {
         Ok(Destination::Group(_)) => pb::MessageKind::Group,
         Err(_) => pb::MessageKind::Unspecified,
     }
+}
+
+/// The access log's line for one send of a stream, whose call has one line for all.
+fn log(result: &Result<pb::SendResponse, Failure>, index: u32, trace_id: Option<&str>) {
+    let (status, code) = match result {
+        Ok(_) => ("ok", None),
+        Err(failure) => ("refused", Some(failure.code().name())),
+    };
+    tracing::debug!(target: target::ACCESS, index, status, code, trace_id, "Send {index} of a stream: {status}");
 }
 
 /// The kind in the metrics.

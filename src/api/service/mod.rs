@@ -24,14 +24,13 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-pub use self::inbox::Measure;
 use super::Deps;
 use super::limits::Limits;
 use super::link::LinkView;
 use super::status::Failure;
 use crate::domain::error_code::ErrorCode;
 use crate::domain::message::Destination;
-use crate::domain::roster::{self, ResolveError};
+use crate::domain::roster;
 use crate::runtime::task_kind::Phase;
 
 /// All services. Cheap to clone.
@@ -75,16 +74,32 @@ impl Services {
             return Err(Failure::field(field, "it must be a member's key, name or key prefix"));
         }
         // Also of someone to whom nothing may be sent.
-        roster::find(&destination, &self.0.deps.peers.members()).map(|member| member.member_id.to_string()).map_err(
-            |error| {
-                let code = match error {
-                    ResolveError::Ambiguous { .. } => ErrorCode::AmbiguousPeer,
-                    _ => ErrorCode::UnknownPeer,
-                };
-                Failure::new(code, error.to_string())
-            },
-        )
+        let members = self.0.deps.peers.members();
+        Ok(roster::find(&destination, &members)?.member_id.to_string())
     }
+
+    /// The name of the topic that a filter means; `None` without a filter. Known is
+    /// one that this member is subscribed to or has messages of.
+    async fn topic_filter(&self, text: &str) -> Result<Option<String>, Failure> {
+        let Some(name) = named_topic(text)? else { return Ok(None) };
+        if self.0.deps.topics.subscribed_to(&name) || self.0.deps.inbox.has_topic(&name).await? {
+            return Ok(Some(name));
+        }
+        let text = format!(
+            "this member is not subscribed to #{name} and has no message of it; see which topics there are: \
+             `claudemesh topic list`"
+        );
+        Err(Failure::new(ErrorCode::TopicNotFound, text))
+    }
+}
+
+/// The topic that a filter names; `None` without a filter.
+fn named_topic(text: &str) -> Result<Option<String>, Failure> {
+    let name = topic_name(text);
+    if name.is_none() && !text.is_empty() {
+        return Err(Failure::field("topic", "there is no name after the `#`"));
+    }
+    Ok(name)
 }
 
 /// A topic's name without its sign; `None` when no topic is named.

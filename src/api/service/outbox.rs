@@ -3,6 +3,7 @@
 use super::Services;
 use super::control::saturated;
 use crate::api::convert::{self, timestamp};
+use crate::api::page::{Encoding, Page};
 use crate::api::status::Failure;
 use crate::domain::error_code::ErrorCode;
 use crate::domain::fingerprint::LocalFingerprint;
@@ -22,17 +23,21 @@ const LISTED: [OutboxState; 3] = [OutboxState::Pending, OutboxState::Inflight, O
 
 impl Services {
     /// A page of entries (R167, R170).
-    pub async fn list_outbox(&self, request: admin::ListOutboxRequest) -> Result<admin::ListOutboxResponse, Failure> {
+    pub async fn list_outbox(
+        &self,
+        mut request: admin::ListOutboxRequest,
+        encoding: Encoding,
+    ) -> Result<admin::ListOutboxResponse, Failure> {
+        let page = Page::of(&mut request, encoding)?;
         let states = if request.statuses.is_empty() {
             LISTED.to_vec()
         } else {
             request.statuses.iter().map(|number| state(*number)).collect::<Result<Vec<_>, _>>()?
         };
-        let page = self.0.deps.outbox.entries(&states, &request.page_token, convert::limit(request.limit)).await?;
-        Ok(admin::ListOutboxResponse {
-            entries: page.entries.into_iter().map(entry).collect(),
-            next_page_token: page.next_page_token.unwrap_or_default(),
-        })
+        let found = self.0.deps.outbox.entries(&states, page.after.as_deref().unwrap_or_default(), page.limit).await?;
+        let items = found.entries.into_iter().map(|row| (row.id.clone(), entry(row)));
+        let (entries, next_page_token) = page.fill(items, found.next_page_token.is_some());
+        Ok(admin::ListOutboxResponse { entries, next_page_token })
     }
 
     /// One entry with its content.

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-
 use super::Services;
 use crate::api::convert;
+use crate::api::page::{Encoding, Page};
 use crate::api::status::Failure;
 use crate::domain::error_code::ErrorCode;
 use crate::domain::profile::{Change, Status};
@@ -15,9 +13,6 @@ use crate::domain::roster::PinnedMember;
 use crate::identity::ENVELOPE;
 use crate::peers::{self, Presence, Sightings};
 use crate::proto::pb;
-
-/// Where a peer stands in the list: by name, then by id.
-type Place = (String, String);
 
 /// What is known of all peers at one moment.
 struct Seen {
@@ -32,7 +27,12 @@ struct Seen {
 
 impl Services {
     /// A page of members.
-    pub fn list_peers(&self, request: pb::ListPeersRequest) -> Result<pb::ListPeersResponse, Failure> {
+    pub fn list_peers(
+        &self,
+        mut request: pb::ListPeersRequest,
+        encoding: Encoding,
+    ) -> Result<pb::ListPeersResponse, Failure> {
+        let page = Page::of(&mut request, encoding)?;
         let deps = &self.0.deps;
         if !request.mesh.is_empty() && request.mesh != deps.mesh {
             let text =
@@ -42,13 +42,6 @@ impl Services {
         if let Some(number) = request.roles.iter().find(|number| pb::PeerRole::try_from(**number).is_err()) {
             return Err(Failure::field("roles", format!("{number} is no role")));
         }
-        let after = match request.page_token.as_str() {
-            "" => None,
-            token => Some(
-                read_token(token)
-                    .ok_or_else(|| Failure::field("page_token", "it is not the next_page_token of a page before"))?,
-            ),
-        };
         let seen = Seen {
             is_known: deps.peers.is_presence_known(),
             presence: deps.peers.presence(),
@@ -63,18 +56,12 @@ impl Services {
         peers.retain(|peer| {
             (peer.online != Some(false) || request.include_offline)
                 && (request.roles.is_empty() || request.roles.contains(&peer.role))
-                && after.as_ref().is_none_or(|after| place(peer) > *after)
+                && page.takes(&place(peer))
         });
         peers.sort_by_cached_key(place);
-        let limit = convert::limit(request.limit) as usize;
-        let more = peers.len() > limit;
-        peers.truncate(limit);
-        let next_page_token = peers.last().filter(|_| more).map(|last| token(&place(last))).unwrap_or_default();
-        Ok(pb::ListPeersResponse {
-            peers,
-            next_page_token,
-            presence_as_of: seen.sightings.as_of.map(convert::timestamp),
-        })
+        let (peers, next_page_token) = page.fill(peers.into_iter().map(|peer| (place(&peer), peer)), false);
+        let presence_as_of = seen.sightings.as_of.map(convert::timestamp);
+        Ok(pb::ListPeersResponse { peers, next_page_token, presence_as_of })
     }
 
     /// Changes what others see of this member.
@@ -186,17 +173,7 @@ fn session(one: &Presence) -> pb::PeerSession {
     }
 }
 
-fn place(peer: &pb::Peer) -> Place {
-    (peer.display_name.clone(), peer.member_id.clone())
-}
-
-fn token((name, id): &Place) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(format!("{id}\n{name}"))
-}
-
-fn read_token(token: &str) -> Option<Place> {
-    let text = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
-    // Ids are visible ASCII, so the first line break ends the id.
-    let (id, name) = text.split_once('\n')?;
-    Some((name.to_owned(), id.to_owned()))
+/// Where a peer stands in the list: by name, then by id.
+fn place(peer: &pb::Peer) -> String {
+    format!("{}\0{}", peer.display_name, peer.member_id)
 }

@@ -91,7 +91,8 @@ impl Services {
         Ok(convert::post_response(accepted))
     }
 
-    async fn accept_of_hook(&self, mut request: SendRequest, allowed: Allowed) -> Result<Accepted, Failure> {
+    async fn accept_of_hook(&self, request: SendRequest, allowed: Allowed) -> Result<Accepted, Failure> {
+        let mut request = self.with_answered(request).await?;
         request.auto_hops = allowed.hops;
         let outbox = &self.0.deps.outbox;
         if request.client_message_id.is_some() {

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-
-use super::{Services, topic_name};
-use crate::api::convert::{self, timestamp};
+use super::{Services, named_topic, topic_name};
+use crate::api::convert::timestamp;
+use crate::api::page::{Encoding, Page};
 use crate::api::status::Failure;
 use crate::proto::{admin, pb};
 use crate::topics::{Error, View};
@@ -39,15 +37,16 @@ impl Services {
     }
 
     /// A page of topics by name (R80).
-    pub async fn list_topics(&self, request: pb::ListTopicsRequest) -> Result<pb::ListTopicsResponse, Failure> {
-        let after = read_token(&request.page_token)?;
-        let mut views = self.0.deps.topics.list(request.subscribed_only).await?;
-        views.retain(|view| after.as_ref().is_none_or(|after| view.name > *after));
-        let limit = convert::limit(request.limit) as usize;
-        let more = views.len() > limit;
-        views.truncate(limit);
-        let next_page_token = views.last().filter(|_| more).map(|last| token(&last.name)).unwrap_or_default();
-        Ok(pb::ListTopicsResponse { topics: views.into_iter().map(topic).collect(), next_page_token })
+    pub async fn list_topics(
+        &self,
+        mut request: pb::ListTopicsRequest,
+        encoding: Encoding,
+    ) -> Result<pb::ListTopicsResponse, Failure> {
+        let page = Page::of(&mut request, encoding)?;
+        let views = self.0.deps.topics.list(request.subscribed_only).await?;
+        let rest = views.into_iter().filter(|view| page.takes(&view.name));
+        let (topics, next_page_token) = page.fill(rest.map(|view| (view.name.clone(), topic(view))), false);
+        Ok(pb::ListTopicsResponse { topics, next_page_token })
     }
 
     /// A new key for a topic.
@@ -62,13 +61,14 @@ impl Services {
     /// A page of members who wait for a topic's key.
     pub async fn list_topic_admissions(
         &self,
-        request: admin::ListTopicAdmissionsRequest,
+        mut request: admin::ListTopicAdmissionsRequest,
+        encoding: Encoding,
     ) -> Result<admin::ListTopicAdmissionsResponse, Failure> {
-        let after = read_token(&request.page_token)?;
-        let name = topic_name(&request.topic);
+        let page = Page::of(&mut request, encoding)?;
+        let name = named_topic(&request.topic)?;
         let waiting = self.0.deps.topics.waiting(name.as_deref()).await?;
         let members = self.0.deps.peers.members();
-        let mut page: Vec<admin::TopicAdmission> = waiting
+        let mut admissions: Vec<admin::TopicAdmission> = waiting
             .into_iter()
             .filter_map(|one| {
                 let member = members.iter().find(|member| member.member_id == one.member_id)?;
@@ -78,14 +78,11 @@ impl Services {
                     waiting_since: Some(timestamp(one.since)),
                 })
             })
-            .filter(|one| after.as_ref().is_none_or(|after| place(one) > *after))
+            .filter(|one| page.takes(&place(one)))
             .collect();
-        page.sort_by_cached_key(place);
-        let limit = convert::limit(request.limit) as usize;
-        let more = page.len() > limit;
-        page.truncate(limit);
-        let next_page_token = page.last().filter(|_| more).map(|last| token(&place(last))).unwrap_or_default();
-        Ok(admin::ListTopicAdmissionsResponse { admissions: page, next_page_token })
+        admissions.sort_by_cached_key(place);
+        let (admissions, next_page_token) = page.fill(admissions.into_iter().map(|one| (place(&one), one)), false);
+        Ok(admin::ListTopicAdmissionsResponse { admissions, next_page_token })
     }
 
     /// Gives a topic's keys to a member who waits for them.
@@ -122,19 +119,6 @@ fn place(one: &admin::TopicAdmission) -> String {
     let since = one.waiting_since.and_then(|since| since.to_unix_ms()).unwrap_or(0);
     let member = one.member.as_ref().map(|member| member.member_id.as_str()).unwrap_or_default();
     format!("{since:020}\n{}\n{member}", one.topic)
-}
-
-fn token(place: &str) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(place)
-}
-
-fn read_token(token: &str) -> Result<Option<String>, Failure> {
-    if token.is_empty() {
-        return Ok(None);
-    }
-    let place = BASE64_URL_SAFE_NO_PAD.decode(token).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    let wrong = || Failure::field("page_token", "it is not the next_page_token of a page before");
-    place.map(Some).ok_or_else(wrong)
 }
 
 impl From<Error> for Failure {

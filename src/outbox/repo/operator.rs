@@ -8,6 +8,7 @@ use sea_orm::{
 
 use super::super::entity::{Column, Entity, Model};
 use crate::domain::outbox::OutboxState;
+use crate::domain::reply;
 use crate::domain::time::UnixMillis;
 
 /// Inserts a successor. False when its client id is taken.
@@ -88,6 +89,19 @@ pub struct Entry {
     pub superseded_by: Option<String>,
 }
 
+/// A send of this member that a reply may mean.
+#[derive(Clone, Debug, FromQueryResult)]
+pub struct OwnSend {
+    /// Its id.
+    pub client_message_id: String,
+    /// The broker's id.
+    pub broker_message_id: Option<String>,
+    /// The member or topic that it went to.
+    pub target_id: String,
+    /// It has the id that was looked for as its own.
+    pub by_own_id: bool,
+}
+
 const ENTRY: &str = "SELECT id, client_message_id, status, destination_kind, destination_ref, target_id, target_key, \
      target_name, priority, reply_to_id, mentions, auto_hops, allow_unencrypted, length(payload) AS size_bytes, degraded, \
      sender_key, request_fingerprint, attempts, last_error, broker_message_id, history_id, enqueued_at, next_attempt_at, \
@@ -137,6 +151,19 @@ pub async fn entry(db: &impl ConnectionTrait, id: &str) -> Result<Option<Entry>,
 pub async fn sent(db: &impl ConnectionTrait, client_message_id: &str) -> Result<Option<Entry>, DbErr> {
     let sql = format!("{ENTRY} WHERE client_message_id = ?1");
     Entry::find_by_statement(sqlite(sql, [Value::from(client_message_id)])).one(db).await
+}
+
+/// Own sends that an id names, by their own id or by the broker's: both ids, where
+/// they went (kind, member or topic id), and whether it is by their own.
+pub async fn answered(db: &impl ConnectionTrait, id: &str) -> Result<Vec<OwnSend>, DbErr> {
+    let sql = format!(
+        "SELECT client_message_id, broker_message_id, target_id, client_message_id = ?1 AS by_own_id FROM outbox \
+         WHERE client_message_id = ?1 \
+         UNION ALL SELECT client_message_id, broker_message_id, target_id, 0 FROM outbox WHERE broker_message_id = ?1 \
+         LIMIT {}",
+        reply::MAX_MATCHES
+    );
+    OwnSend::find_by_statement(sqlite(sql, [Value::from(id)])).all(db).await
 }
 
 /// The whole row.

@@ -2,6 +2,8 @@
 //! how much is taken at once.
 
 mod access;
+mod edges;
 mod grpc;
 mod limits;
+mod pages;
 mod routes;

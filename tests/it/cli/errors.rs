@@ -100,7 +100,7 @@ async fn a_wrong_line_is_answered_like_every_other_failure() {
 #[tokio::test]
 async fn with_json_a_failure_is_one_object() {
     let home = process::directory();
-    let fields = ["code", "exit_code", "message", "metadata", "next", "retryable"];
+    let fields = ["candidates", "code", "exit_code", "message", "metadata", "next", "retryable"];
     for line in [
         "send bob hi --mesh nowhere",
         "inbox --mesh nowhere",

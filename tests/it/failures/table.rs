@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
+use claudemesh::proto::pb::Candidates;
 use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
+use prost::Message as _;
 use regex::Regex;
 use serde_json::Value;
 use tonic::Status;
@@ -139,6 +141,13 @@ impl Heard {
         }
         for field in details.bad_request().map(|wrong| wrong.field_violations.as_slice()).unwrap_or_default() {
             text += &format!("\nBadRequest {}: {}", field.field, field.description);
+        }
+        let all = tonic_types::pb::Status::decode(status.details()).expect("details").details;
+        for any in all.iter().filter(|any| any.type_url.ends_with("/claudemesh.v1.Candidates")) {
+            let read = Candidates::decode(any.value.as_slice()).expect("candidates");
+            for one in read.candidates {
+                text += &format!("\nCandidate {} {} {}", one.name, one.pubkey, one.member_id);
+            }
         }
         Self { code: info.reason.clone(), end: End::Grpc(status.code()), text }
     }

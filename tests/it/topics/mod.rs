@@ -1,5 +1,6 @@
 //! Topics between real daemons: who gets what is posted, and who may read it.
 
+mod filters;
 mod keys;
 mod late;
 mod legacy;

@@ -227,6 +227,13 @@ def test_a_socket_of_another_user_is_refused(silent: Path) -> None:
         mesh.health()
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may open every socket")
+def test_a_socket_that_may_not_be_opened_is_refused(silent: Path) -> None:
+    silent.chmod(0)
+    with claudemesh.connect(socket=silent) as mesh, pytest.raises(errors.PermissionDenied):
+        mesh.health()
+
+
 def test_a_paused_daemon_ends_the_call_in_time_and_takes_it_once(mesh: DevMesh) -> None:
     alice, bob = mesh.clients()
     alice.wait_ready(connected=True)

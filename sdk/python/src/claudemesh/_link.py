@@ -248,7 +248,7 @@ def _read_token(path: str) -> str:
 def _check_owner(endpoint: Unix) -> None:
     """A socket of another user is not this user's daemon, even where it could be opened."""
     try:
-        ours = Path(endpoint.path).stat().st_uid == os.geteuid()
+        ours = Path(endpoint.path).stat().st_uid == os.geteuid() and os.access(endpoint.path, os.W_OK)
     except PermissionError:
         ours = False
     except OSError:

@@ -16,9 +16,6 @@ lowest=$(./environment.sh lowest)
 "$newest" -m mypy
 "$newest" -m pyright --pythonpath "$newest"
 
-# The code that is generated is that of the definitions, where the tools for it are.
-"$newest" generate.py --check
-
 # Both ends of what is declared: everything with the newest releases, and what
 # touches them with the lowest.
 "$newest" -m pytest -q

@@ -32,7 +32,7 @@ def run(dev: DevMesh, test: Callable[[AsyncMesh, AsyncMesh], Awaitable[None]]) -
     asyncio.run(asyncio.wait_for(main(), 60))
 
 
-def test_all_calls(shared: DevMesh) -> None:
+def test_all_calls(mesh: DevMesh) -> None:
     async def test(alice: AsyncMesh, bob: AsyncMesh) -> None:
         assert (await alice.wait_ready(connected=True)).mesh == "dev"
         assert (await alice.version()).ipc_api == "v1"
@@ -59,7 +59,7 @@ def test_all_calls(shared: DevMesh) -> None:
             await alice.send("nobody-at-all", "hi")
         assert raised.value.client_message_id
 
-    run(shared, test)
+    run(mesh, test)
 
 
 def test_tasks_share_a_client(shared: DevMesh) -> None:
@@ -104,7 +104,7 @@ def test_a_cancelled_task_harms_nobody_else(mesh: DevMesh) -> None:
     run(mesh, test)
 
 
-def test_a_cancelled_wait_for_an_event_loses_none(shared: DevMesh) -> None:
+def test_a_cancelled_wait_for_an_event_loses_none(mesh: DevMesh) -> None:
     async def test(alice: AsyncMesh, bob: AsyncMesh) -> None:
         async with bob.events(types=["message"]) as events:
             assert (await anext(events)).kind == "caught_up"
@@ -115,7 +115,7 @@ def test_a_cancelled_wait_for_an_event_loses_none(shared: DevMesh) -> None:
                 event = await anext(events)
                 assert (event.kind, event.value.body) == ("message", f"{n}")
 
-    run(shared, test)
+    run(mesh, test)
 
 
 def test_close_ends_what_waits(mesh: DevMesh) -> None:

@@ -41,8 +41,9 @@ def in_background(work: Callable[[], Any]) -> Future[Any]:
     return future
 
 
-def test_a_message_comes_by_event_and_into_the_inbox(alice: claudemesh.Mesh, bob: claudemesh.Mesh) -> None:
+def test_a_message_comes_by_event_and_into_the_inbox(mesh: DevMesh) -> None:
     """Covers: R327. A message that was sent is followed and listed on the other side."""
+    alice, bob = mesh.clients()
     text = ulid()
     with bob.events(types=["message"]) as events:
         assert next(events).kind == "caught_up"
@@ -59,7 +60,8 @@ def test_a_message_comes_by_event_and_into_the_inbox(alice: claudemesh.Mesh, bob
     assert list(again) == []
 
 
-def test_inbox_goes_over_its_pages(alice: claudemesh.Mesh, bob: claudemesh.Mesh) -> None:
+def test_inbox_goes_over_its_pages(mesh: DevMesh) -> None:
+    alice, bob = mesh.clients()
     mark = alice.send("bob", "first", wait="delivered").client_message_id
     start = next(m for m in bob.inbox(newest_first=True) if m.client_message_id == mark)
     results = alice.send_many([claudemesh.Message("bob", f"{n}") for n in range(250)], timeout=60)
@@ -109,7 +111,7 @@ def test_the_same_send_again_is_one_message(alice: claudemesh.Mesh, bob: claudem
     alice.send("bob", "once", id=message_id, wait="delivered")
     again = alice.send("bob", "once", id=message_id, wait="delivered")
     assert (again.duplicate, again.status) == (True, SendStatus.SEND_STATUS_DELIVERED)
-    assert sum(m.client_message_id == message_id for m in bob.inbox(newest_first=True, limit=50)) == 1
+    assert sum(m.client_message_id == message_id for m in bob.inbox(newest_first=True, limit=500)) == 1
     with pytest.raises(errors.OutboxDoneFingerprintMismatch):
         alice.send("bob", "another", id=message_id)
 
@@ -221,6 +223,13 @@ def test_a_peer_that_says_nothing_is_no_daemon(silent: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a socket of another user")
 def test_a_socket_of_another_user_is_refused(silent: Path) -> None:
     os.chown(silent, 12345, 12345)
+    with claudemesh.connect(socket=silent) as mesh, pytest.raises(errors.PermissionDenied):
+        mesh.health()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may open every socket")
+def test_a_socket_that_may_not_be_opened_is_refused(silent: Path) -> None:
+    silent.chmod(0)
     with claudemesh.connect(socket=silent) as mesh, pytest.raises(errors.PermissionDenied):
         mesh.health()
 

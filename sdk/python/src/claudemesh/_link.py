@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 
@@ -215,7 +213,7 @@ class Link:
         built, from_daemon = from_rpc(error)
         if from_daemon:
             self.answered()
-        elif built.grpc_code == UNAVAILABLE or _is_reset(built):
+        elif built.grpc_code == UNAVAILABLE:
             if not built.message.startswith(NOT_CONNECTED):
                 self.answered()
             return self._absent(built.message)
@@ -230,18 +228,10 @@ class Link:
         return DeadlineExceeded(f"the daemon at {self._endpoint} did not answer{seconds}{text and f' ({text})'}")
 
     def _absent(self, reason: str) -> ClaudemeshError:
-        endpoint = self._endpoint
-        if isinstance(endpoint, Unix) and _connect_errno(endpoint) == errno.EACCES:
-            return _not_ours(endpoint)
         return DaemonNotRunning(
-            f"no daemon answers at {endpoint}: {reason}; see `claudemesh daemon status`, "
+            f"no daemon answers at {self._endpoint}: {reason}; see `claudemesh daemon status`, "
             "start it with `claudemesh daemon up`"
         )
-
-
-def _is_reset(error: ClaudemeshError) -> bool:
-    """The stream was cut by the other side without a status, as a dying server does."""
-    return error.code in ("cancelled", "internal_error") and "RST_STREAM" in error.message
 
 
 def _read_token(path: str) -> str:
@@ -258,27 +248,13 @@ def _read_token(path: str) -> str:
 def _check_owner(endpoint: Unix) -> None:
     """A socket of another user is not this user's daemon, even where it could be opened."""
     try:
-        owner = Path(endpoint.path).stat().st_uid
+        ours = Path(endpoint.path).stat().st_uid == os.geteuid() and os.access(endpoint.path, os.W_OK)
     except PermissionError:
-        _refuse(endpoint)
+        ours = False
     except OSError:
         # The attempt to connect says it better.
         return
-    if owner != os.geteuid():
-        _refuse(endpoint)
-
-
-def _refuse(endpoint: Unix) -> NoReturn:
-    raise _not_ours(endpoint)
-
-
-def _not_ours(endpoint: Unix) -> PermissionDenied:
-    return PermissionDenied(
-        f"{endpoint.path} belongs to another user or is not open to this one; a daemon serves the user who runs it"
-    )
-
-
-def _connect_errno(endpoint: Unix) -> int:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        return probe.connect_ex(endpoint.path)
+    if not ours:
+        raise PermissionDenied(
+            f"{endpoint.path} belongs to another user or is not open to this one; a daemon serves the user who runs it"
+        )

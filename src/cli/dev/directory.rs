@@ -4,16 +4,16 @@
 //! which shows at a pipe, and removes the directory, however the end came.
 
 use std::fs::DirBuilder;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use super::MESH;
+use super::{Ends, MESH};
 use crate::cli::failure::Failure;
-use crate::cli::{Context, process};
+use crate::cli::{Context, one_thread, process};
 use crate::config::paths::Root;
 use crate::domain::error_code::ErrorCode;
 use crate::runtime::clock::Clock;
@@ -84,11 +84,13 @@ impl Directory {
 
 /// Waits until standard input ends, and removes the directory.
 pub(super) fn keep(dir: &Path) -> Result<(), Failure> {
-    let mut nothing = [0; 64];
-    let mut input = io::stdin();
-    while !matches!(input.read(&mut nothing), Ok(0) | Err(_)) {}
+    let runtime = one_thread()?;
+    // One that goes to all processes ends `dev` in order, and must not end this one
+    // before.
+    let _ignored = runtime.block_on(async { Ends::listen() })?;
+    // An error is an end, too.
+    let _ = io::copy(&mut io::stdin(), &mut io::sink());
     let clock = Clock::system();
-    let runtime = crate::cli::one_thread()?;
     loop {
         match std::fs::remove_dir_all(dir) {
             Ok(()) => return Ok(()),

@@ -45,6 +45,21 @@ async fn a_signal_ends_it() {
     }
 }
 
+/// As `pkill` or a service manager does it.
+#[tokio::test]
+async fn a_signal_to_all_of_its_processes_ends_it() {
+    for end in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let mut dev = Dev::ready(&[]).await;
+        let mut all = dev.processes();
+        all.push(dev.child.id().expect("it runs").to_string());
+        for pid in &all {
+            signal(pid, end);
+        }
+        assert_eq!(dev.ended().await, (String::new(), String::new(), Some(0)), "{end:?}");
+        assert!(dev.processes().is_empty() && !dev.dir().exists(), "{end:?}: {:?}", dev.processes());
+    }
+}
+
 #[tokio::test]
 async fn sigkill_ends_it() {
     let mut dev = disturbed().await;

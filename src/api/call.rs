@@ -144,7 +144,7 @@ impl Call {
             Protocol::Grpc => known_method(request.uri().path()).map(Cow::Borrowed),
             Protocol::Rest => match request.extensions().get::<MatchedPath>() {
                 // Routes of gRPC services, reached without gRPC.
-                Some(matched) if !matched.as_str().contains('{') => Some(Cow::Owned(matched.as_str().to_owned())),
+                Some(matched) if !matched.as_str().contains("{*") => Some(Cow::Owned(matched.as_str().to_owned())),
                 _ => None,
             },
         };

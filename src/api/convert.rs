@@ -1,6 +1,8 @@
 //! Between the API's types and the daemon's own.
 
-use crate::domain::event::{HookRun, MeshEvent, MessageKind, SendState, StoredMessage};
+use crate::domain::event::{
+    DeliveryStatus, HookRun, MeshEvent, MessageKind, PeerChange, SendFailure, SendState, SentTo, StoredMessage,
+};
 use crate::domain::ids::ClientMessageId;
 use crate::domain::message::{Meta, Priority, SendRequest};
 use crate::domain::pressure::{Level, Pressure};
@@ -76,6 +78,7 @@ pub fn post_request(request: pb::PostTopicRequest, key: Option<String>) -> Resul
 
 /// The answer to a post.
 pub fn post_response(accepted: Accepted) -> pb::PostTopicResponse {
+    let delivered_count = accepted.delivered_count;
     let response = send_response(accepted, pb::MessageKind::Topic, None);
     pb::PostTopicResponse {
         client_message_id: response.client_message_id,
@@ -86,7 +89,7 @@ pub fn post_response(accepted: Accepted) -> pb::PostTopicResponse {
         degraded: response.degraded,
         queued_at: response.queued_at,
         recipient: response.recipient,
-        delivered_count: None,
+        delivered_count,
     }
 }
 
@@ -259,6 +262,36 @@ pub fn hook_run(run: &HookRun) -> pb::HookRun {
     }
 }
 
+/// The member that came or left; empty when it is not known by its id.
+fn member_id(peer: &PeerChange) -> String {
+    peer.member_id.as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
+fn recipient(sent_to: &SentTo) -> pb::Recipient {
+    pb::Recipient {
+        kind: kind(sent_to.kind).into(),
+        member_id: sent_to.member_id.clone(),
+        pubkey: sent_to.key.clone(),
+        name: sent_to.name.clone(),
+        topic_id: sent_to.topic_id.clone(),
+    }
+}
+
+/// Why a send failed, with the facts that its caller may need.
+fn send_failure(status: &DeliveryStatus, failure: &SendFailure) -> Failure {
+    let told =
+        Failure::new(failure.code, failure.text.as_str()).with("client_message_id", status.client_message_id.as_str());
+    let facts = [
+        ("broker_message_id", &status.broker_message_id),
+        ("history_id", &status.history_id),
+        ("reason", &failure.reason),
+    ];
+    facts.into_iter().fold(told, |told, (name, value)| match value {
+        Some(value) => told.with(name, value.as_str()),
+        None => told,
+    })
+}
+
 /// An event of a stream.
 pub fn event(timed: &Timed, judge: &Judge) -> pb::StreamEventsResponse {
     let event = match &*timed.event {
@@ -267,17 +300,18 @@ pub fn event(timed: &Timed, judge: &Judge) -> pb::StreamEventsResponse {
         }
         MeshEvent::Message(message) => Event::Message(inbox_message(message, judge)),
         MeshEvent::PeerJoin(peer) => Event::PeerJoin(pb::PeerJoin {
-            member_id: String::new(),
+            member_id: member_id(peer),
             pubkey: peer.key.to_hex(),
             display_name: peer.display_name.clone(),
         }),
         MeshEvent::PeerLeave(peer) => Event::PeerLeave(pb::PeerLeave {
-            member_id: String::new(),
+            member_id: member_id(peer),
             pubkey: peer.key.to_hex(),
             display_name: peer.display_name.clone(),
         }),
-        MeshEvent::DaemonDisconnect { reason } => {
-            Event::DaemonDisconnect(pb::DaemonDisconnect { reason: reason.clone(), close_code: 0 })
+        MeshEvent::DaemonDisconnect { reason, close_code } => {
+            let close_code = u32::from(*close_code);
+            Event::DaemonDisconnect(pb::DaemonDisconnect { reason: reason.clone(), close_code })
         }
         MeshEvent::DaemonReconnect { away_ms } => {
             let away_ms = u32::try_from(*away_ms).unwrap_or(u32::MAX);
@@ -296,14 +330,15 @@ pub fn event(timed: &Timed, judge: &Judge) -> pb::StreamEventsResponse {
             status: match status.state {
                 SendState::Accepted => pb::SendStatus::Accepted,
                 SendState::Delivered => pb::SendStatus::Delivered,
+                SendState::Rejected => pb::SendStatus::Rejected,
                 SendState::Expired => pb::SendStatus::Expired,
                 SendState::Dead => pb::SendStatus::Dead,
             }
             .into(),
             broker_message_id: status.broker_message_id.clone().unwrap_or_default(),
-            history_id: String::new(),
-            recipient: None,
-            error: status.detail.clone().map(|message| pb::ErrorDetail { message, ..pb::ErrorDetail::default() }),
+            history_id: status.history_id.clone().unwrap_or_default(),
+            recipient: status.recipient.as_ref().map(recipient),
+            error: status.failure.as_ref().map(|failure| send_failure(status, failure).to_detail()),
         }),
         MeshEvent::OutboxPressureHigh(pressure) => Event::OutboxPressureHigh(outbox_pressure(pressure)),
         MeshEvent::OutboxPressureCleared(pressure) => Event::OutboxPressureCleared(outbox_pressure(pressure)),

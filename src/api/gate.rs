@@ -195,8 +195,12 @@ fn rendered(call: &Call, response: Response) -> (Response, Option<ErrorCode>) {
 fn unnamed_failure(call: &Call, response: &Response) -> Option<Failure> {
     let path = call.path();
     match call.protocol {
-        Protocol::Grpc => unread_message(call, response),
+        Protocol::Grpc => unhandled_call(call, response),
         Protocol::Rest => {
+            // A method that its service does not know; those that it knows were refused before.
+            if response.headers().contains_key("grpc-status") {
+                return Some(Failure::new(ErrorCode::RouteNotFound, format!("there is no {path}")));
+            }
             let is_problem = || response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == PROBLEM_JSON);
             let status = response.status();
             if !(status.is_client_error() || status.is_server_error()) || is_problem() {
@@ -222,9 +226,10 @@ fn unnamed_failure(call: &Call, response: &Response) -> Option<Failure> {
     }
 }
 
-/// The failure of a gRPC call whose message the library could not read. All statuses
+/// The failure of a gRPC call that the library has answered: it does not know the
+/// method, or could not read the message. All statuses
 /// of handlers have details; those of the standard services are their own.
-fn unread_message(call: &Call, response: &Response<Body>) -> Option<Failure> {
+fn unhandled_call(call: &Call, response: &Response<Body>) -> Option<Failure> {
     let has_details = response.headers().contains_key("grpc-status-details-bin");
     let path = call.path();
     if has_details || !path.starts_with("/claudemesh.") {
@@ -240,6 +245,7 @@ fn unread_message(call: &Call, response: &Response<Body>) -> Option<Failure> {
             let text = "the message is compressed (`grpc-encoding`), which this daemon does not read; send it as it is";
             Failure::new(ErrorCode::UnsupportedMediaType, text)
         }
+        Code::Unimplemented => Failure::new(ErrorCode::RouteNotFound, format!("there is no method {path}")),
         Code::Internal => {
             let text = format!("the message cannot be read as the one that {path} takes");
             Failure::new(ErrorCode::InvalidArgument, text)

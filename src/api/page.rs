@@ -220,7 +220,7 @@ mod tests {
         }
         refused(messages("", 1, &token));
         refused(messages("dev", 1, &token));
-        let mut topics = pb::ListTopicsRequest { page_token: token.clone(), ..Default::default() };
+        let mut topics = pb::ListTopicsRequest { page_token: token, ..Default::default() };
         refused(Page::of(&mut topics, Encoding::Protobuf));
         // Without filters the requests of all lists look alike.
         let plain = messages("", 1, "").unwrap().token("a");

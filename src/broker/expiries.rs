@@ -1,4 +1,4 @@
-//! Tells senders that a message was given up.
+//! Tells senders that a message was given up, or set aside by its receiver.
 //!
 //! Whoever is connected hears of it at once. The others hear of it when they
 //! connect again and negotiate `delivery_ack`; until then the row remembers that
@@ -30,21 +30,36 @@ pub async fn tell(shared: &Shared, ended: &[Ended]) {
     let at = shared.store.now().0;
     for copy in ended {
         if let Some(client_message_id) = copy.client_message_id.clone() {
-            let untold = Untold { id: copy.id.clone(), client_message_id, expired_at: at };
+            let untold = Untold {
+                id: copy.id.clone(),
+                client_message_id,
+                recipient_member_id: copy.recipient_member_id.clone(),
+                expired_at: at,
+                reject_reason: copy.reject_reason.clone(),
+            };
             by_sender.entry((&copy.mesh_id, &copy.sender_member_id)).or_default().push(untold);
         }
     }
     for ((mesh_id, member_id), untold) in by_sender {
-        let listeners = shared.registry.of_member(mesh_id, member_id);
-        if let Some(peer) = listeners.into_iter().find(|peer| peer.is_online() && peer.has(Feature::DeliveryAck)) {
+        if let Some(peer) = listener(shared, mesh_id, member_id) {
             deliver(shared, &peer, untold).await;
         }
     }
 }
 
+/// The connection of a member that understands most of it.
+fn listener(shared: &Shared, mesh_id: &str, member_id: &str) -> Option<Arc<Peer>> {
+    let listeners = shared.registry.of_member(mesh_id, member_id).into_iter();
+    let mut listeners: Vec<Arc<Peer>> =
+        listeners.filter(|peer| peer.is_online() && peer.has(Feature::DeliveryAck)).collect();
+    let best = listeners.iter().position(|peer| peer.has(Feature::DeliveryOutcome)).unwrap_or(0);
+    (best < listeners.len()).then(|| listeners.swap_remove(best))
+}
+
 /// Tells a sender what ended while it was away.
 pub async fn tell_returned(shared: &Shared, peer: &Arc<Peer>) {
-    match expiries::untold(shared.store.readers(), &peer.member_id, PAGE).await {
+    let knows_outcomes = peer.has(Feature::DeliveryOutcome);
+    match expiries::untold(shared.store.readers(), &peer.member_id, knows_outcomes, PAGE).await {
         Ok(untold) => deliver(shared, peer, untold).await,
         Err(error) => tracing::warn!(error = %error, "Cannot read which deliveries ended: {error}"),
     }
@@ -53,8 +68,7 @@ pub async fn tell_returned(shared: &Shared, peer: &Arc<Peer>) {
 /// Tells those who had more endings than one page holds, or no room.
 pub async fn tell_rest(shared: &Shared) -> Result<(), DbErr> {
     for (mesh_id, member_id) in expiries::untold_senders(shared.store.readers(), MAX_SENDERS).await? {
-        let listeners = shared.registry.of_member(&mesh_id, &member_id);
-        if let Some(peer) = listeners.into_iter().find(|peer| peer.is_online() && peer.has(Feature::DeliveryAck)) {
+        if let Some(peer) = listener(shared, &mesh_id, &member_id) {
             tell_returned(shared, &peer).await;
         }
     }
@@ -62,12 +76,17 @@ pub async fn tell_rest(shared: &Shared) -> Result<(), DbErr> {
 }
 
 async fn deliver(shared: &Shared, peer: &Arc<Peer>, untold: Vec<Untold>) {
+    let knows_outcomes = peer.has(Feature::DeliveryOutcome);
     let mut told = Vec::with_capacity(untold.len());
-    for ending in untold {
+    // Who does not know the word hears nothing: both others would be false.
+    for ending in untold.into_iter().filter(|ending| knows_outcomes || ending.reject_reason.is_none()) {
+        let is_rejected = ending.reject_reason.is_some();
         let status = DeliveryStatus {
             client_message_id: ending.client_message_id,
-            state: DeliveryState::Expired,
+            state: if is_rejected { DeliveryState::Rejected } else { DeliveryState::Expired },
             at: ending.expired_at,
+            reason: ending.reject_reason,
+            recipient_member_id: Some(ending.recipient_member_id).filter(|_| knows_outcomes),
         };
         match codec::encode(&ServerFrame::DeliveryStatus(status)) {
             Ok(text) => {

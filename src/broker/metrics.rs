@@ -59,6 +59,8 @@ pub struct Metrics {
     pub delivered: Counter<u64, AtomicU64>,
     /// Copies given up.
     pub expired: Counter<u64, AtomicU64>,
+    /// Copies that their receivers set aside.
+    pub rejected: Counter<u64, AtomicU64>,
     /// Messages purged whose ids stay known.
     pub history_pruned: Counter<u64, AtomicU64>,
     /// Events that found no room.
@@ -93,6 +95,7 @@ impl Default for Metrics {
         let pushes_again = counter("push_again", "Copies written to a socket again");
         let delivered = counter("delivered", "Copies acknowledged by their receiver");
         let expired = counter("delivery_expired", "Copies given up");
+        let rejected = counter("delivery_rejected", "Copies set aside by their receiver");
         let history_pruned = counter("dedupe_history_pruned", "Messages purged whose ids stay known");
         let events_dropped = counter("event_dropped", "Events that found no room at a connection");
         let unknown_keys = counter("unknown_frame_key", "Unknown top-level keys of frames");
@@ -132,6 +135,7 @@ impl Default for Metrics {
             pushes_again,
             delivered,
             expired,
+            rejected,
             history_pruned,
             events_dropped,
             unknown_keys,

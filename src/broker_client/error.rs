@@ -163,6 +163,17 @@ impl Error {
             | Self::LinkDown => ErrorCode::BrokerUnreachable,
         }
     }
+
+    /// The code of the WebSocket's close that ended the link; 0 when it broke
+    /// without one.
+    pub fn close_code(&self) -> u16 {
+        match self {
+            // Stands for no code at all.
+            Self::Closed { code: 1006, .. } => 0,
+            Self::Closed { code, .. } => *code,
+            _ => 0,
+        }
+    }
 }
 
 // === impl End ===

@@ -278,9 +278,10 @@ fn hostname() -> Option<String> {
 /// bits that this daemon makes use of. A broker applies a bit to a connection
 /// only when it was asked for.
 fn asked_for(require: &[String], optional: &[String]) -> Vec<String> {
-    const USED: [Feature; 6] = [
+    const USED: [Feature; 7] = [
         Feature::MaxPayload,
         Feature::DeliveryAck,
+        Feature::DeliveryOutcome,
         Feature::RateLimit,
         Feature::MemberKeypairRotatedEvent,
         Feature::KeyEpoch,

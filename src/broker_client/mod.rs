@@ -154,6 +154,8 @@ pub enum News {
     Down {
         /// Why, for people.
         reason: String,
+        /// The code of the WebSocket's close; 0 when there was none.
+        close_code: u16,
     },
     /// A system event.
     System(SystemEvent),

@@ -131,6 +131,7 @@ impl Negotiated {
             }
             Feature::MemberKeypairRotatedEvent
             | Feature::DeliveryAck
+            | Feature::DeliveryOutcome
             | Feature::TopicE2e
             | Feature::History
             | Feature::FilesV3 => drop(response.params_of::<VersionOnly>(feature).map_err(unusable)?),
@@ -162,6 +163,7 @@ mod tests {
             "key_epoch": {"version": 1, "max_concurrent_epochs": 2},
             "max_payload": {"version": 1, "inline_bytes": 100_000, "blob_bytes": 0},
             "delivery_ack": {"version": 1},
+            "delivery_outcome": {"version": 1},
             "topic_e2e": {"version": 1},
             "history": {"version": 1},
             "files_v3": {"version": 1},

@@ -291,7 +291,8 @@ impl Task {
         tracing::warn!(code = code.name(), attempt, pause_ms, "No link to the broker: {reason}");
         self.state.send_replace(LinkState::Waiting { code, reason: reason.clone(), attempt, pause });
         if was_up {
-            self.news.send(News::Down { reason }).await.map_err(|_| ())?;
+            let close_code = error.close_code();
+            self.news.send(News::Down { reason, close_code }).await.map_err(|_| ())?;
         }
         let until = tokio::time::sleep(pause);
         tokio::pin!(until);

@@ -128,6 +128,7 @@ pub(super) async fn parts(
     let prepare = outbox::Prepare {
         mesh: options.mesh.clone(),
         identity: identity.clone(),
+        name: options.display_name.clone().or_else(|| entry.display_name.clone()).unwrap_or_default(),
         peers: peers.handle(),
         topics: topics.handle(),
         link: link.handle(),
@@ -285,6 +286,11 @@ impl Parts {
         self.peers.spawn(streams.news, supervisor);
         let topics_handle = self.topics.handle();
         self.topics.spawn(streams.topics, supervisor);
+        let inbox = self.inbox.handle();
+        let keep = move |messages| -> outbox::Kept {
+            let inbox = inbox.clone();
+            Box::pin(async move { inbox.keep(messages).await.map_err(|error| error.to_string()) })
+        };
         let sender = outbox::SenderDeps {
             link: link.clone(),
             statuses: streams.statuses,
@@ -295,6 +301,7 @@ impl Parts {
             hub: self.hub,
             backoff: self.backoff,
             metrics: self.metrics,
+            keep: outbox::Keep(Arc::new(keep)),
         };
         self.rotation.spawn(supervisor);
         self.outbox.spawn(supervisor, sender);

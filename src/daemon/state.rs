@@ -77,7 +77,11 @@ pub(super) fn lay_out(state: &StateDir) -> Result<DaemonConfig, Error> {
 pub(super) fn joined(root: &Root, mesh: &str) -> Result<MeshEntry, Error> {
     let config = ConfigJson::load(root)?;
     match config.mesh(mesh)? {
-        Some(entry) => Ok(entry),
+        Some(mut entry) => {
+            let of_user = || config.display_name().map(str::to_owned);
+            entry.display_name = entry.display_name.or_else(of_user);
+            Ok(entry)
+        }
         None => {
             let joined = config.meshes()?.into_iter().map(|entry| entry.slug).collect();
             Err(Error::NotJoined { mesh: mesh.to_owned(), joined })

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::error_code::ErrorCode;
 use super::ids::{EventId, MemberId, MemberKey};
 use super::message::Priority;
 use super::pressure::Pressure;
@@ -86,6 +87,8 @@ pub enum MeshEvent {
     DaemonDisconnect {
         /// Why, for people.
         reason: String,
+        /// The code of the WebSocket's close; 0 when there was none.
+        close_code: u16,
     },
     /// The link to the broker is back.
     DaemonReconnect {
@@ -176,6 +179,8 @@ pub enum MeshEvent {
 /// Who came or left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerChange {
+    /// The member, when it is pinned here.
+    pub member_id: Option<MemberId>,
     /// The key that it is reached by.
     pub key: MemberKey,
     /// Its name.
@@ -222,10 +227,41 @@ pub struct DeliveryStatus {
     pub state: SendState,
     /// The broker's id, once it has one.
     pub broker_message_id: Option<String>,
+    /// The broker's id in its history, once it has one.
+    pub history_id: Option<String>,
+    /// Where it was sent to; of a post that a receiver has stored or not, that
+    /// receiver. `None` for a send that is not in the outbox.
+    pub recipient: Option<SentTo>,
     /// When it happened.
     pub at: UnixMillis,
-    /// Why it failed, for people.
-    pub detail: Option<String>,
+    /// Why it failed.
+    pub failure: Option<SendFailure>,
+}
+
+/// Where an own send goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentTo {
+    /// How it is addressed.
+    pub kind: MessageKind,
+    /// The member, where it is one.
+    pub member_id: String,
+    /// Its key: 64 hex digits, where it is known.
+    pub key: String,
+    /// The topic, where it is one.
+    pub topic_id: String,
+    /// The name of the member, topic or group.
+    pub name: String,
+}
+
+/// Why an own send failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SendFailure {
+    /// The code that callers decide by.
+    pub code: ErrorCode,
+    /// For people.
+    pub text: String,
+    /// Why its receiver set it aside, by name.
+    pub reason: Option<String>,
 }
 
 /// How far an own send has come.
@@ -235,6 +271,8 @@ pub enum SendState {
     Accepted,
     /// The receiver's daemon has stored it. The broker's word.
     Delivered,
+    /// The receiver's daemon could not use it. The broker's word.
+    Rejected,
     /// Nobody took it in time. The broker's word.
     Expired,
     /// The daemon has given up.
@@ -317,6 +355,7 @@ impl SendState {
         match self {
             Self::Accepted => "accepted",
             Self::Delivered => "delivered",
+            Self::Rejected => "rejected",
             Self::Expired => "expired",
             Self::Dead => "dead",
         }

@@ -5,8 +5,9 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use super::reply;
 use super::ids::{ClientMessageId, MemberKey};
+use super::reply;
+use super::time::UnixMillis;
 
 /// Greatest length of a message's text in bytes of UTF-8: 1 MiB.
 pub const MAX_BODY_BYTES: usize = 1_048_576;
@@ -37,6 +38,30 @@ pub enum Priority {
 /// that two writings of the same object are the same bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meta(String);
+
+/// A message of this member to itself: it goes from the outbox to the inbox of one
+/// daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnMessage {
+    /// Its id.
+    pub client_message_id: String,
+    /// The member's name.
+    pub sender_name: String,
+    /// The text.
+    pub body: String,
+    /// Canonical JSON.
+    pub meta: Option<String>,
+    /// The message that it answers.
+    pub reply_to_id: Option<String>,
+    /// Ids of mentioned members.
+    pub mentions: Vec<String>,
+    /// How urgent.
+    pub priority: Priority,
+    /// When it was accepted.
+    pub sent_at: UnixMillis,
+    /// How many automatic sends led to it.
+    pub auto_hops: u32,
+}
 
 /// A send as the caller wrote it, with every limit checked. The destination is
 /// not resolved yet.

@@ -315,7 +315,7 @@ impl Dispatcher {
             MeshEvent::Message(message) => {
                 self.fresh |= self.cursor.is_some_and(|cursor| message.event_id.seq > cursor);
             }
-            MeshEvent::DaemonDisconnect { reason } => {
+            MeshEvent::DaemonDisconnect { reason, .. } => {
                 self.own_event(&HookKind::Disconnect, "daemon_disconnect", json!({"reason": reason}));
             }
             MeshEvent::DaemonReconnect { away_ms } => {

@@ -55,7 +55,7 @@ pub(super) async fn clear_cursor(db: &impl ConnectionTrait) -> Result<(), DbErr>
 
 /// Adds a run that waits. One that is there already is left alone.
 pub(super) async fn add(db: &impl ConnectionTrait, run: &Queued, now: UnixMillis) -> Result<bool, DbErr> {
-    let sql = "INSERT INTO hook_run (id, seq, hook, event_id, state, queued_at) VALUES (?, ?, ?, ?, 'queued', ?) \
+    let sql = "INSERT INTO hook_run (id, seq, hook, message_id, state, queued_at) VALUES (?, ?, ?, ?, 'queued', ?) \
          ON CONFLICT (seq, hook) DO NOTHING";
     let values = [
         run.id.clone().into(),
@@ -69,7 +69,7 @@ pub(super) async fn add(db: &impl ConnectionTrait, run: &Queued, now: UnixMillis
 
 /// The runs that wait, in the order of their messages, but for those of some hooks.
 pub(super) async fn queued(db: &impl ConnectionTrait, limit: usize, but: &[&str]) -> Result<Vec<Queued>, DbErr> {
-    let sql = "SELECT id, seq, hook, event_id FROM hook_run WHERE state = 'queued' \
+    let sql = "SELECT id, seq, hook, message_id FROM hook_run WHERE state = 'queued' \
          AND hook NOT IN (SELECT value FROM json_each(?)) ORDER BY seq, hook LIMIT ?";
     let but = serde_json::to_string(but).unwrap_or_else(|_| "[]".to_owned());
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -99,7 +99,7 @@ pub(super) async fn forget(db: &impl ConnectionTrait, id: &str) -> Result<(), Db
 
 /// Writes how a run ended: over the row that waited, or as a new one.
 pub(super) async fn end(db: &impl ConnectionTrait, id: &str, run: &HookRun) -> Result<(), DbErr> {
-    let sql = "INSERT INTO hook_run (id, hook, event_id, state, queued_at, started_at, duration_ms, exit_code, signal, \
+    let sql = "INSERT INTO hook_run (id, hook, message_id, state, queued_at, started_at, duration_ms, exit_code, signal, \
          timed_out, stdout_bytes, stderr_bytes, replied, capability_calls, unenforced, start_error) \
          VALUES (?1, ?2, ?3, 'ended', ?4, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) \
          ON CONFLICT (id) DO UPDATE SET state = 'ended', started_at = excluded.started_at, \
@@ -136,12 +136,12 @@ pub(super) async fn trim(db: &impl ConnectionTrait) -> Result<(), DbErr> {
 
 /// Ended runs, the newest first, each with its id.
 pub(super) async fn ended(db: &impl ConnectionTrait, filter: &Filter) -> Result<Vec<(String, HookRun)>, DbErr> {
-    let mut sql = "SELECT id, hook, event_id, started_at, duration_ms, exit_code, signal, timed_out, stdout_bytes, \
+    let mut sql = "SELECT id, hook, message_id, started_at, duration_ms, exit_code, signal, timed_out, stdout_bytes, \
          stderr_bytes, replied, capability_calls, unenforced, start_error FROM hook_run WHERE state = 'ended'"
         .to_owned();
     let mut values: Vec<Value> = Vec::new();
     for (condition, value) in
-        [(" AND hook = ?", &filter.hook), (" AND event_id = ?", &filter.message_id), (" AND id < ?", &filter.before)]
+        [(" AND hook = ?", &filter.hook), (" AND message_id = ?", &filter.message_id), (" AND id < ?", &filter.before)]
     {
         if !value.is_empty() {
             sql += condition;

@@ -8,6 +8,9 @@ pub enum Error {
     /// The database failed.
     #[error("the inbox could not be read or written: {0}")]
     Storage(#[from] sea_orm::DbErr),
+    /// A message of this member to itself was not stored; the log says why.
+    #[error("the inbox did not store it")]
+    NotStored,
     /// A page token or position is not one that this daemon gave.
     #[error("`{field}`: {reason}")]
     Position {
@@ -24,7 +27,7 @@ impl Error {
     /// The stable code of this failure.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Storage(_) => ErrorCode::StorageFailed,
+            Self::Storage(_) | Self::NotStored => ErrorCode::StorageFailed,
             Self::Position { .. } => ErrorCode::InvalidArgument,
         }
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use super::Error;
 use super::entity::Model;
-use super::pipeline::{Pipeline, Stored, Work, hash, pages_of_commit};
+use super::pipeline::{Origin, Pipeline, Stored, Work, hash, pages_of_commit};
 use super::repo::{self, SeenHash};
 use crate::db::script::MAX_ROWS;
 use crate::db::tx;
@@ -52,7 +52,10 @@ fn all_opened(work: &[Work]) -> Option<Vec<SeenHash>> {
     let mut once = HashSet::with_capacity(work.len());
     let mut hashes = Vec::with_capacity(work.len());
     for one in work {
-        let (Ok(opened), None) = (&one.result, &one.waited) else { return None };
+        let Ok(opened) = &one.result else { return None };
+        if matches!(one.origin, Origin::Waited(_)) {
+            return None;
+        }
         let short = hash(&opened.unique);
         if !once.insert(short) {
             return None;

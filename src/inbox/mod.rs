@@ -3,7 +3,9 @@
 //! What it is for: what a peer sent is opened, checked, stored once and told.
 //! What runs here: the pipeline (`pipeline.rs`), the only writer of the
 //! database, with a short way for the usual batch (`fast_store.rs`); it also
-//! removes what is too old (`upkeep.rs`).
+//! removes what is too old (`upkeep.rs`), tells the broker what has become of
+//! messages that waited for a key (`receipts.rs`), and stores what this member sends
+//! to itself (`to_self.rs`).
 //! What it guarantees: a delivery is acknowledged after the commit of its row,
 //! duplicates too; a message is stored once per sender and id, also after its
 //! row was pruned; an event follows its commit. Places in the inbox grow and
@@ -18,10 +20,12 @@ mod fast_store;
 mod open;
 mod open_post;
 mod pipeline;
+mod receipts;
 mod repo;
 mod row;
 pub mod salvage;
 mod stream;
+mod to_self;
 mod upkeep;
 mod waiting;
 
@@ -119,6 +123,8 @@ pub struct Page {
 pub struct Handle {
     db: Sqlite,
     hub: Hub,
+    /// Messages of this member to itself.
+    own: mpsc::Sender<to_self::Kept>,
     shared: Arc<Shared>,
 }
 
@@ -179,11 +185,12 @@ pub async fn prepare(config: &InboxConfig, db: Sqlite, deps: Deps, supervisor: &
         waiting_failed: AtomicBool::new(false),
         recovered_at: repo::meta(writer, RECOVERED_AT).await?.and_then(|text| text.parse().ok()).map(UnixMillis),
     });
-    let handle = Handle { db: db.clone(), hub: deps.hub.clone(), shared: Arc::clone(&shared) };
+    let (own, own_messages) = mpsc::channel(OWN_MESSAGES);
+    let handle = Handle { db: db.clone(), hub: deps.hub.clone(), own, shared: Arc::clone(&shared) };
     let wal = Mutex::new(WalKeeper::new(db.clone()));
     let stop = supervisor.token(Phase::Workers);
     let own = Mutex::new(db.own_writer());
-    let pipeline = Pipeline { db, own, wal, deps, shared, retention: config.retention(), stop };
+    let pipeline = Pipeline { db, own, wal, deps, shared, retention: config.retention(), own_messages, stop };
     Ok(Parts { pipeline, handle })
 }
 
@@ -305,6 +312,8 @@ impl Handle {
     }
 }
 
+/// Batches of messages to oneself that may wait.
+const OWN_MESSAGES: usize = 4;
 /// Key of the time at which the inbox was made anew.
 const RECOVERED_AT: &str = "recovered_at";
 /// How long ids of senders are remembered at least.

@@ -18,7 +18,7 @@ use crate::domain::time::UnixMillis;
 use crate::identity::{Identity, OpeningKey};
 use crate::peers::{self, Known};
 use crate::topics;
-use crate::wire::delivery::Push;
+use crate::wire::delivery::{Push, RejectReason};
 
 /// Greatest ciphertext that is opened, in bytes after base64: the largest
 /// envelope and its box.
@@ -63,6 +63,20 @@ pub(super) enum Refused {
 
 /// The reason of a message for a key that is erased.
 pub(super) const STALE_KEY: &str = "sealed_for_erased_key";
+
+/// What a sender may know of the reason why its message was set aside.
+pub(super) fn told_reason(reason: &str) -> RejectReason {
+    match reason {
+        "not_subscribed" => RejectReason::NotSubscribed,
+        STALE_KEY
+        | "not_opened"
+        | "sender_key_rotated_out"
+        | "sender_key_unusable"
+        | "sender_never_known"
+        | "topic_key_never_came" => RejectReason::Unreadable,
+        _ => RejectReason::Invalid,
+    }
+}
 
 /// What opening needs.
 #[derive(Debug)]

@@ -21,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::entity::Model;
 use super::open::{Opened, Opener, Refused, STALE_KEY};
+use super::receipts::{Receipts, receipt};
 use super::repo::{self, Quarantined, SeenHash};
+use super::to_self::Kept;
 use super::upkeep::{Upkeep, is_full};
 use super::{Deps, Error, Shared, row};
 use crate::broker_client::Delivery;
@@ -31,7 +33,7 @@ use crate::db::tx;
 use crate::db::wal::WalKeeper;
 use crate::domain::event::{MeshEvent, MessageKind, StoredMessage};
 use crate::domain::time::UnixMillis;
-use crate::wire::delivery::{ClientAck, Priority, Push, ReceiptState};
+use crate::wire::delivery::{Priority, Push};
 
 /// Deliveries that one commit covers at most.
 const MAX_BATCH: usize = 256;
@@ -56,6 +58,8 @@ pub(super) struct Pipeline {
     pub(super) deps: Deps,
     pub(super) shared: Arc<Shared>,
     pub(super) retention: Duration,
+    /// Messages of this member to itself.
+    pub(super) own_messages: mpsc::Receiver<Kept>,
     pub(super) stop: CancellationToken,
 }
 
@@ -63,8 +67,19 @@ pub(super) struct Pipeline {
 pub(super) struct Work {
     pub(super) push: Box<Push>,
     pub(super) result: Result<Opened, Refused>,
-    /// The row of `inbox_waiting` that it came from.
-    pub(super) waited: Option<String>,
+    /// Where it came from.
+    pub(super) origin: Origin,
+}
+
+/// Where a message on its way into the inbox came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The broker pushed it and waits for an acknowledgement.
+    Broker,
+    /// It waited for a key, in the row of `inbox_waiting` with this id.
+    Waited(String),
+    /// This member sent it to itself.
+    OwnMember,
 }
 
 /// What has become of a batch; it is committed.
@@ -82,9 +97,14 @@ pub(super) struct Stored {
 // === impl Pipeline ===
 
 impl Pipeline {
-    pub(super) async fn run(self, mut deliveries: mpsc::Receiver<Delivery>) {
+    pub(super) async fn run(mut self, mut deliveries: mpsc::Receiver<Delivery>) {
         let mut roster = self.deps.peers.changes();
         let mut topics = self.deps.topics.key_changes();
+        let mut link = self.deps.link.state();
+        // Taken out, so that what waits for it does not hold the rest.
+        let (_, nothing) = mpsc::channel(1);
+        let mut own_messages = std::mem::replace(&mut self.own_messages, nothing);
+        let mut receipts = Receipts::default();
         let mut batch = Vec::with_capacity(MAX_BATCH);
         let mut look = tokio::time::interval(KEEP_UP_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -93,36 +113,54 @@ impl Pipeline {
         self.try_waiting().await;
         loop {
             batch.clear();
+            self.send_receipts(&mut receipts).await;
             tokio::select! {
                 () = self.stop.cancelled() => break,
+                answered = receipts.answered() => self.note_answered(&mut receipts, answered).await,
+                changed = link.changed() => {
+                    if changed.is_err() { break }
+                    link.mark_unchanged();
+                    receipts.look_again();
+                }
+                Some(messages) = own_messages.recv() => {
+                    upkeep.active = self.deps.clock.monotonic();
+                    self.keep(messages).await;
+                }
                 _ = look.tick() => {
                     self.keep_up(&mut upkeep).await;
                     if self.shared.waiting_failed.load(Ordering::Relaxed) {
                         self.try_waiting().await;
+                        receipts.look_again();
                     }
                 }
                 changed = roster.changed() => {
                     if changed.is_err() { break }
                     roster.mark_unchanged();
                     self.try_waiting().await;
+                    receipts.look_again();
                 }
                 changed = topics.changed() => {
                     if changed.is_err() { break }
                     self.try_waiting().await;
+                    receipts.look_again();
                 }
                 count = deliveries.recv_many(&mut batch, MAX_BATCH) => {
                     if count == 0 { break }
                     upkeep.active = self.deps.clock.monotonic();
-                    self.receive(std::mem::take(&mut batch), &topics).await;
+                    if self.receive(std::mem::take(&mut batch), &topics).await {
+                        receipts.look_again();
+                    }
                 }
             }
         }
         self.own.into_inner().close().await;
     }
 
-    async fn receive(&self, batch: Vec<Delivery>, keys: &watch::Receiver<u64>) {
+    /// True when something that waited may have been opened before.
+    async fn receive(&self, batch: Vec<Delivery>, keys: &watch::Receiver<u64>) -> bool {
         let mut work = self.open(batch);
-        if keys.has_changed().unwrap_or(false) {
+        let looked = keys.has_changed().unwrap_or(false);
+        if looked {
             // What waited for the key came first.
             self.try_waiting().await;
         }
@@ -139,16 +177,17 @@ impl Pipeline {
             self.note_failure(&error);
             self.reopen().await;
             tokio::select! {
-                () = self.stop.cancelled() => return,
+                () = self.stop.cancelled() => return looked,
                 () = tokio::time::sleep(PAUSE) => {}
             }
         }
         if self.shared.disk_full.swap(false, Ordering::Relaxed) {
             tracing::info!("Messages are stored again");
         }
+        looked
     }
 
-    fn note_failure(&self, error: &Error) {
+    pub(super) fn note_failure(&self, error: &Error) {
         let full = is_full(error);
         let known = self.shared.disk_full.swap(full, Ordering::Relaxed);
         if full && !known {
@@ -164,7 +203,7 @@ impl Pipeline {
 
     fn open(&self, batch: Vec<Delivery>) -> Vec<Work> {
         let opener = self.opener();
-        let work = |Delivery { push, .. }| Work { result: opener.open(&push), push, waited: None };
+        let work = |Delivery { push, .. }| Work { result: opener.open(&push), push, origin: Origin::Broker };
         batch.into_iter().map(work).collect()
     }
 
@@ -180,9 +219,10 @@ impl Pipeline {
             self.shared.latest.fetch_max(now.0, Ordering::AcqRel);
         }
         self.count(work, &stored.rows);
-        for (index, one) in work.iter().enumerate().filter(|(_, one)| one.waited.is_none()) {
+        let tells_outcomes = self.tells_outcomes();
+        for (index, one) in work.iter().enumerate().filter(|(_, one)| one.origin == Origin::Broker) {
             if !stored.unacknowledged.contains(&index) {
-                self.deps.link.acknowledge(receipt(one)).await;
+                self.deps.link.acknowledge(receipt(one, tells_outcomes)).await;
             }
         }
         for row in stored.rows {
@@ -211,7 +251,7 @@ impl Pipeline {
                     rows.push(self.row(&one.push, opened, seq, now));
                 }
                 Ok(_) => {}
-                Err(refused) if refused.waits() && one.waited.is_some() => {}
+                Err(refused) if refused.waits() && one.origin != Origin::Broker => {}
                 Err(refused) if refused.waits() && room == 0 => {
                     unacknowledged.insert(index);
                 }
@@ -223,8 +263,9 @@ impl Pipeline {
                     self.set_aside(&transaction, &one.push, reason, now).await?;
                 }
             }
-            if let (Some(id), false) = (&one.waited, one.result.as_ref().is_err_and(Refused::waits)) {
+            if let (Origin::Waited(id), false) = (&one.origin, one.result.as_ref().is_err_and(Refused::waits)) {
                 repo::stop_waiting(&transaction, id).await?;
+                self.owe_receipt(&transaction, one, now).await?;
             }
         }
         let pages = pages_of_commit(&rows);
@@ -239,7 +280,8 @@ impl Pipeline {
         let metrics = &self.deps.metrics;
         for row in rows {
             let kind = MessageKind::from_name(&row.kind).unwrap_or(MessageKind::Direct);
-            metrics.received(kind.name(), "peer");
+            let from = if row.broker_message_id.is_some() { "peer" } else { "self" };
+            metrics.received(kind.name(), from);
         }
         let opened = work.iter().filter(|one| one.result.is_ok()).count();
         (rows.len()..opened).for_each(|_| metrics.duplicate_received());
@@ -258,7 +300,8 @@ impl Pipeline {
             id: self.deps.ids.ulid(),
             seq: i64::try_from(seq).unwrap_or(i64::MAX),
             client_message_id: opened.client_message_id.clone(),
-            broker_message_id: Some(push.message_id.clone()),
+            // What this member sent to itself has none.
+            broker_message_id: Some(push.message_id.clone()).filter(|id| !id.is_empty()),
             mesh: self.deps.mesh.clone(),
             kind: opened.kind.name().to_owned(),
             topic: opened.topic.as_ref().map(|(_, name)| name.clone()),
@@ -301,22 +344,6 @@ impl Pipeline {
             sealed: (sealed.len() <= MAX_SEALED).then(|| sealed.to_vec()),
         };
         Ok(repo::quarantine(db, &row, now).await?)
-    }
-}
-
-/// What the broker is told of a delivery.
-fn receipt(work: &Work) -> ClientAck {
-    let push = &work.push;
-    let state = if matches!(work.result, Err(Refused::Quarantine(_))) {
-        ReceiptState::Quarantined
-    } else {
-        ReceiptState::Stored
-    };
-    ClientAck {
-        delivery_id: push.delivery_id.clone(),
-        client_message_id: Some(push.client_message_id.clone().unwrap_or_else(|| push.message_id.clone())),
-        broker_message_id: Some(push.message_id.clone()),
-        state: push.delivery_id.is_some().then_some(state),
     }
 }
 

@@ -7,8 +7,9 @@ use std::collections::HashSet;
 
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{
-    ColumnTrait as _, Condition, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, IntoActiveModel as _, Order,
-    PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select, Statement, Value,
+    ColumnTrait as _, Condition, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, FromQueryResult,
+    IntoActiveModel as _, Order, PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select,
+    Statement, Value,
 };
 
 pub(super) use self::all_new::insert_all_new;
@@ -44,6 +45,16 @@ pub(super) struct Waiting {
     /// The push as it came, as JSON.
     pub(super) frame: String,
     pub(super) grace_until: UnixMillis,
+}
+
+/// What the broker is to be told of a message that waited for a key.
+#[derive(Clone, Debug, FromQueryResult)]
+pub(super) struct Receipt {
+    pub(super) delivery_id: String,
+    pub(super) broker_message_id: String,
+    pub(super) client_message_id: Option<String>,
+    /// Why it was set aside; `None` when it was stored.
+    pub(super) reason: Option<String>,
 }
 
 /// A message that is kept aside.
@@ -164,6 +175,48 @@ pub(super) async fn stop_waiting(db: &impl ConnectionTrait, id: &str) -> Result<
     db.execute_raw(statement).await.map(drop)
 }
 
+/// Keeps what the broker is to be told.
+pub(super) async fn owe_receipt(db: &impl ConnectionTrait, receipt: &Receipt, now: UnixMillis) -> Result<(), DbErr> {
+    let values: [Value; 5] = [
+        receipt.delivery_id.clone().into(),
+        receipt.broker_message_id.clone().into(),
+        receipt.client_message_id.clone().into(),
+        receipt.reason.clone().into(),
+        now.0.into(),
+    ];
+    let statement = Statement::from_sql_and_values(
+        DbBackend::Sqlite,
+        "INSERT INTO inbox_receipt (delivery_id, broker_message_id, client_message_id, reason, noted_at) \
+         VALUES (?, ?, ?, ?, ?) ON CONFLICT (delivery_id) DO NOTHING",
+        values,
+    );
+    db.execute_raw(statement).await.map(drop)
+}
+
+/// What the broker is to be told, at most so much.
+pub(super) async fn receipts(db: &impl ConnectionTrait, limit: usize) -> Result<Vec<Receipt>, DbErr> {
+    let statement = Statement::from_sql_and_values(
+        DbBackend::Sqlite,
+        "SELECT delivery_id, broker_message_id, client_message_id, reason FROM inbox_receipt \
+         ORDER BY delivery_id LIMIT ?",
+        [Value::from(i64::try_from(limit).unwrap_or(i64::MAX))],
+    );
+    Receipt::find_by_statement(statement).all(db).await
+}
+
+/// The broker knows these.
+pub(super) async fn forget_receipts(db: &impl ConnectionTrait, delivery_ids: &[String]) -> Result<(), DbErr> {
+    let ids = serde_json::to_string(delivery_ids).unwrap_or_else(|_| "[]".to_owned());
+    let sql = "DELETE FROM inbox_receipt WHERE delivery_id IN (SELECT value FROM json_each(?))";
+    db.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, [Value::from(ids)])).await.map(drop)
+}
+
+/// Forgets what no broker needs to know any more.
+pub(super) async fn forget_old_receipts(db: &impl ConnectionTrait, before: UnixMillis) -> Result<(), DbErr> {
+    let sql = "DELETE FROM inbox_receipt WHERE noted_at < ?";
+    db.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, [Value::from(before.0)])).await.map(drop)
+}
+
 /// Sets a message aside with its reason.
 pub(super) async fn quarantine(db: &impl ConnectionTrait, row: &Quarantined, now: UnixMillis) -> Result<(), DbErr> {
     let values: [Value; 7] = [
@@ -279,6 +332,7 @@ pub(super) async fn rebase(db: &impl ConnectionTrait, wrong: Span, now: UnixMill
         "inbox SET received_at = ?3, clock_back = 0 WHERE received_at",
         "inbox_seen SET seen_at = ?3 WHERE seen_at",
         "inbox_quarantine SET received_at = ?3 WHERE received_at",
+        "inbox_receipt SET noted_at = ?3 WHERE noted_at",
         "inbox_waiting SET grace_until = grace_until + ?3 - received_at, received_at = ?3 WHERE received_at",
     ] {
         let values = [Value::from(wrong.from.0), Value::from(wrong.to.0), Value::from(now.0)];
@@ -330,8 +384,7 @@ pub(super) async fn answered(
     id: &str,
     senders: &[MemberId],
 ) -> Result<Vec<reply::Match>, DbErr> {
-    const COLUMNS: &str =
-        "client_message_id, broker_message_id, sender_member_id, sender_pubkey, sender_name, \
+    const COLUMNS: &str = "client_message_id, broker_message_id, sender_member_id, sender_pubkey, sender_name, \
          CASE kind WHEN 'topic' THEN COALESCE(topic_id, topic) ELSE sender_member_id END";
     let sql = format!(
         "SELECT 0, {COLUMNS} FROM inbox WHERE id = ?1 \

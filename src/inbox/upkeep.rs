@@ -7,7 +7,7 @@ use std::time::Duration;
 use sea_orm::ConnectionTrait as _;
 
 use super::pipeline::Pipeline;
-use super::{Error, MIN_MEMORY, repo};
+use super::{Error, MIN_MEMORY, receipts, repo};
 use crate::db::tx;
 use crate::domain::time::UnixMillis;
 use crate::runtime::time_guard::Database;
@@ -74,6 +74,7 @@ impl Pipeline {
             repo::set_meta(&transaction, "pruned_to", &seq.to_string()).await?;
         }
         repo::forget_seen(&transaction, now.minus(self.memory())).await?;
+        repo::forget_old_receipts(&transaction, now.minus(receipts::KEPT)).await?;
         transaction.commit().await?;
         if let (Some(_), Some(seq)) = (removed, pruned_to) {
             self.shared.pruned_to.store(seq, Ordering::Release);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Error;
 use super::open::Refused;
-use super::pipeline::{Pipeline, Work};
+use super::pipeline::{Origin, Pipeline, Work};
 use super::repo::{self, Waiting};
 use crate::domain::time::UnixMillis;
 use crate::wire::delivery::Push;
@@ -81,7 +81,7 @@ impl Pipeline {
                 };
                 result = Err(Refused::Quarantine(reason));
             }
-            work.push(Work { push: Box::new(push), result, waited: Some(row.id) });
+            work.push(Work { push: Box::new(push), result, origin: Origin::Waited(row.id) });
         }
         if work.is_empty() { Ok(()) } else { self.store(&work).await }
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::entity::Model;
-use super::repo::Existing;
+use super::repo::{self, Existing};
 use super::{Accepted, AcceptedState, Error};
 use crate::domain::accept::{AcceptDecision, ExistingRow, decide_accept};
 use crate::domain::error_code::ErrorCode;
@@ -25,6 +25,7 @@ pub(super) fn queued(row: &Model) -> Accepted {
         target_name: row.target_name.clone(),
         degraded: degraded(row.degraded.as_deref()),
         delivered_at: None,
+        delivered_count: None,
     }
 }
 
@@ -52,6 +53,7 @@ pub(super) fn from_existing(row: &Existing, new: &LocalFingerprint) -> Result<Ac
         target_name: row.target_name.clone(),
         degraded: degraded(row.degraded.as_deref()),
         delivered_at: row.receiver_stored_at.map(UnixMillis),
+        delivered_count: repo::operator::posted_to(&row.destination_kind, row.delivered_count),
     })
 }
 

@@ -81,6 +81,16 @@ pub struct Model {
     pub aborted_by: Option<String>,
     /// The row that took its place.
     pub superseded_by: Option<String>,
+    /// Unix ms at which the receiver's daemon set it aside, by the broker's word.
+    pub rejected_at: Option<i64>,
+    /// Why it did.
+    pub reject_reason: Option<String>,
+    /// Unix ms at which the broker gave it up, since its receiver did not take it.
+    pub expired_at: Option<i64>,
+    /// Receivers whose daemons have stored it, by the broker's word.
+    pub delivered_count: i32,
+    /// It goes to this member itself, and never to the broker.
+    pub to_self: bool,
 }
 
 /// No relations: the outbox stands alone.

@@ -15,12 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::operator::Task;
 use super::upkeep::Upkeep;
-use super::{Handle, LAST_TICK, repo};
+use super::{Handle, LAST_TICK, news, repo};
 use crate::broker_client::LinkState;
 use crate::config::disk::Disk;
 use crate::db::connect::Sqlite;
 use crate::domain::age_limit::{AgeLimit, DedupeWindow, age_limit};
 use crate::domain::clock_trust::Doubt;
+use crate::domain::event::{MeshEvent, SendState};
 use crate::domain::pressure::Level;
 use crate::domain::time::UnixMillis;
 use crate::events::Hub;
@@ -35,6 +36,8 @@ const BUSY_PERIOD: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_secs(60);
 /// The longest pause of a row, for stored times of a clock that was wrong.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Rows that are looked up together to be told of.
+const TOLD_AT_ONCE: usize = 256;
 
 /// The task's belongings.
 #[derive(Debug)]
@@ -171,25 +174,25 @@ impl Keeper {
         match self.handle.expire(before).await {
             Some(Ok(ids)) if !ids.is_empty() => {
                 tracing::warn!(sends = ids.len(), "{} sends were not accepted in time and are dead", ids.len());
-                self.tell_dead(ids);
+                self.tell_dead(ids).await;
             }
             Some(Err(error)) => tracing::warn!(error = %error, "The age of sends could not be checked: {error}"),
             _ => {}
         }
     }
 
-    fn tell_dead(&self, ids: Vec<String>) {
-        use crate::domain::event::{DeliveryStatus, MeshEvent, SendState};
+    async fn tell_dead(&self, ids: Vec<String>) {
         let at: UnixMillis = self.clock.now();
-        for client_message_id in ids {
-            let event = DeliveryStatus {
-                client_message_id,
-                state: SendState::Dead,
-                broker_message_id: None,
-                at,
-                detail: Some("it was not accepted within the age limit".to_owned()),
-            };
-            self.hub.publish(at, MeshEvent::DeliveryStatus(event));
+        for ids in ids.chunks(TOLD_AT_ONCE) {
+            let known = self.handle.rows_of(ids).await;
+            for id in ids {
+                let mut event = match known.get(id) {
+                    Some(row) => news::of_existing(row, SendState::Dead, at),
+                    None => news::of_unknown(id.clone(), SendState::Dead, at),
+                };
+                event.failure = Some(news::dead("it was not accepted within the age limit".to_owned()));
+                self.hub.publish(at, MeshEvent::DeliveryStatus(event));
+            }
         }
     }
 }

@@ -5,7 +5,8 @@
 //! What runs here: the writer (`writer.rs`), the only one to change the table;
 //! the sender (`sender.rs`), which transmits due rows in the order of accept, new
 //! ones without a claim (`handover.rs`), and has their outcomes written
-//! (`reporter.rs`); the keeper (`keeper.rs`), which gives up what is too old,
+//! (`reporter.rs`); the way of sends to oneself, which never leave (`to_self.rs`); the
+//! keeper (`keeper.rs`), which gives up what is too old,
 //! measures how full it is and tidies up.
 //! What it guarantees: one row per client message id; an answer only after the
 //! commit is synced (R136); at most one transmit of a row at a time (R140). The
@@ -19,6 +20,7 @@ mod flow;
 mod handover;
 mod keeper;
 mod measure;
+mod news;
 pub mod operator;
 mod prepare;
 pub mod repo;
@@ -27,20 +29,24 @@ mod seal;
 mod seal_topic;
 mod sender;
 mod shared;
+mod to_self;
 mod unsent;
 mod upkeep;
 mod verdict;
 mod writer;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::error::Error;
+pub use self::news::{expired, rejected};
 pub use self::prepare::Prepare;
 pub use self::sender::SenderDeps;
 use self::shared::Shared;
+pub use self::to_self::{Keep, Kept};
 use self::writer::{Command, Writer};
 use crate::config::disk::Disk;
 use crate::config::outbox::Outbox as OutboxConfig;
@@ -98,6 +104,8 @@ pub struct Accepted {
     pub degraded: Vec<String>,
     /// When the receiver's daemon stored it, by the broker's word.
     pub delivered_at: Option<UnixMillis>,
+    /// Subscribers of the topic whose daemons have stored it, by the broker's word.
+    pub delivered_count: Option<u32>,
 }
 
 /// The outbox for the rest of the daemon. Cheap to clone.
@@ -237,15 +245,24 @@ impl Parts {
             ids: deps.ids.clone(),
             hub: deps.hub.clone(),
             metrics: deps.metrics.clone(),
+            peers: deps.peers.clone(),
             backoff: deps.backoff,
             clock: self.clock.clone(),
             stop: stop.clone(),
         };
+        let to_self = to_self::ToSelf {
+            reporter: reporter.clone(),
+            keep: deps.keep.clone(),
+            member_id: deps.identity.member_id().clone(),
+            stop: stop.clone(),
+        };
+        supervisor.spawn(TaskKind::OutboxSender, "sends to oneself", to_self.clone().run());
         let sender = sender::Sender {
             handle: self.handle,
             deps,
             arriving: self.arriving,
             reporter,
+            to_self,
             clock: self.clock,
             window: self.window,
             flow: flow::Flow::new(),
@@ -314,12 +331,12 @@ impl Handle {
         self.shared.duplicates.load(Ordering::Relaxed)
     }
 
-    /// Notes that receivers have stored messages, by the broker's word. Returns
+    /// Notes what receivers have made of sends, by the broker's word. Returns
     /// when that is written or could not be.
-    async fn note_delivered(&self, stored: Vec<(Vec<String>, UnixMillis)>) {
+    async fn note_reported(&self, reported: Vec<repo::Reported>) {
         let (reply, written) = oneshot::channel();
         // Only information: when the writer is gone the daemon is stopping.
-        if self.commands.send(Command::Delivered { stored, reply }).await.is_ok() {
+        if self.commands.send(Command::Reported { reported, reply }).await.is_ok() {
             let _ = written.await;
         }
     }
@@ -329,6 +346,14 @@ impl Handle {
             self.shared.duplicates.fetch_add(1, Ordering::Relaxed);
         }
         Ok(accepted)
+    }
+
+    /// The rows that hold these client ids. What cannot be read is left out: it is
+    /// wanted to tell more of an event.
+    async fn rows_of(&self, ids: &[String]) -> HashMap<String, repo::Existing> {
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let found = repo::find(self.db.readers(), &ids).await.unwrap_or_default();
+        found.into_iter().map(|row| (row.client_message_id.clone(), row)).collect()
     }
 
     /// What the broker remembers, the age limit in force, and now.

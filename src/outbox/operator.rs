@@ -270,6 +270,7 @@ impl Handle {
     fn queued_again(&self) {
         self.row_added();
         self.shared.wake.notify_one();
+        self.shared.wake_to_self.notify_one();
         self.shared.recount.notify_one();
     }
 }

@@ -11,9 +11,10 @@ use crate::db::Sqlite;
 use crate::domain::fingerprint::{self, LocalFingerprint};
 use crate::domain::ids::ClientMessageId;
 use crate::domain::message::{Destination, MAX_BODY_BYTES, MessageError, SendRequest};
+use crate::domain::names;
 use crate::domain::outbox::OutboxState;
 use crate::domain::reply::{self, Match};
-use crate::domain::roster::{Candidate, ResolveError, Resolved, find, resolve};
+use crate::domain::roster::{Candidate, PinnedMember, ResolveError, Resolved, find, resolve};
 use crate::identity::Identity;
 use crate::peers;
 use crate::runtime::clock::Clock;
@@ -36,6 +37,8 @@ pub struct Prepare {
     pub mesh: String,
     /// Who sends.
     pub identity: Identity,
+    /// Its name, until the broker has told it.
+    pub name: String,
     /// Who may be sent to.
     pub peers: peers::Handle,
     /// Where may be posted.
@@ -52,6 +55,8 @@ pub struct Prepare {
 enum Target {
     /// To a member.
     Member(Resolved),
+    /// To this member itself.
+    Own(Resolved),
     /// To whoever is in a topic.
     Topic { id: String, name: String, encrypted: bool },
 }
@@ -92,8 +97,14 @@ impl Prepare {
         };
         request.answered.extend(own);
         let admit = || {
-            self.check_size(&request)?;
-            let target = self.resolve(&destination, &request)?;
+            let target = match self.own(&destination) {
+                // No frame has to hold it.
+                Some(own) => Target::Own(own),
+                None => {
+                    self.check_size(&request)?;
+                    self.resolve(&destination, &request)?
+                }
+            };
             let mentions = self.mentioned(&request)?;
             let reply_to_id = answered(&request, &target)?;
             room(&id)?;
@@ -109,6 +120,7 @@ impl Prepare {
                     return Ok(Prepared::Known(Box::new(answer)));
                 }
                 if !Box::pin(self.may_have_joined(&error)).await {
+                    let error = Box::pin(self.unless_listed(error, &destination)).await;
                     return Err(self.unless_full(error, &id, db.path()));
                 }
                 admit()?
@@ -151,6 +163,41 @@ impl Prepare {
                 Error::DiskFull { client_message_id: id.clone(), path: path.display().to_string() }
             }
             error => error,
+        }
+    }
+
+    /// This member, when the destination means it: by its key of now, else as the
+    /// pinned list says. Before the first roster it is not on that list.
+    fn own(&self, destination: &Destination) -> Option<Resolved> {
+        if !matches!(destination, Destination::Key(_) | Destination::NameOrPrefix(_)) {
+            return None;
+        }
+        let (member_id, key) = (self.identity.member_id(), self.identity.key());
+        let members = self.peers.members();
+        let pinned = members.iter().find(|member| member.member_id == *member_id);
+        let is_own = match find(destination, &members) {
+            Ok(member) => member.member_id == *member_id,
+            Err(ResolveError::Unknown { .. }) => {
+                let bound_name = pinned.is_none().then(|| names::key(&self.name)).filter(|name| !name.is_empty());
+                let own = PinnedMember { bound_name, ..PinnedMember::new(member_id.clone(), key, &self.name) };
+                find(destination, std::slice::from_ref(&own)).is_ok()
+            }
+            Err(_) => false,
+        };
+        let display_name = pinned.map_or_else(|| self.name.clone(), |own| own.display_name.clone());
+        is_own.then(|| Resolved { member_id: member_id.clone(), key, display_name })
+    }
+
+    /// The failure, or that this member is not subscribed when the mesh has the topic
+    /// that nothing is known of here.
+    async fn unless_listed(&self, error: Error, destination: &Destination) -> Error {
+        match (error, destination) {
+            (Error::Topic(topics::Error::NotFound(topic)), Destination::Topic(name))
+                if self.topics.exists(name).await =>
+            {
+                topics::Error::NotSubscribed(topic).into()
+            }
+            (error, _) => error,
         }
     }
 
@@ -215,7 +262,7 @@ impl Prepare {
         let now = self.clock.now();
         let degraded = self.degraded(&request, target);
         let (target_id, target_key, target_name) = match target {
-            Target::Member(member) => {
+            Target::Member(member) | Target::Own(member) => {
                 (member.member_id.to_string(), Some(member.key.to_hex()), member.display_name.clone())
             }
             Target::Topic { id, name, .. } => (id.clone(), None, name.clone()),
@@ -258,6 +305,11 @@ impl Prepare {
             aborted_at: None,
             aborted_by: None,
             superseded_by: None,
+            rejected_at: None,
+            reject_reason: None,
+            expired_at: None,
+            delivered_count: 0,
+            to_self: matches!(target, Target::Own(_)),
         }
     }
 
@@ -277,6 +329,7 @@ impl Prepare {
                 self.peers.by_key(member.key).is_some_and(|member| reads_envelopes(&member.capabilities))
             }
             Target::Topic { encrypted, .. } => *encrypted,
+            Target::Own(_) => true,
         };
         let lost: Vec<&str> = fields.into_iter().filter_map(|(field, given)| given.then_some(field)).collect();
         (!is_told).then(|| serde_json::to_string(&lost).unwrap_or_default())
@@ -287,7 +340,7 @@ impl Prepare {
 fn answered(request: &SendRequest, target: &Target) -> Result<Option<String>, Error> {
     let Some(written) = &request.reply_to_id else { return Ok(None) };
     let here = match target {
-        Target::Member(member) => member.member_id.as_str(),
+        Target::Member(member) | Target::Own(member) => member.member_id.as_str(),
         Target::Topic { id, .. } => id,
     };
     let resolved = reply::resolve(written, &request.answered, here);

@@ -14,6 +14,7 @@ use sea_orm::{
 
 #[cfg(test)]
 pub(super) use self::batch::tests::{database, row};
+pub use self::batch::{AtReceiver, Reported};
 pub(super) use self::batch::{Batch, write};
 use super::entity::{Column, Entity, Model};
 use crate::domain::outbox::OutboxState;
@@ -31,6 +32,8 @@ pub enum Outcome {
         /// What the receiver could not be told, as a JSON array.
         degraded: Option<String>,
     },
+    /// It was for this member, and is in the inbox here.
+    Kept,
     /// Try again at that time.
     Retry {
         /// Not before.
@@ -72,6 +75,8 @@ pub struct Existing {
     pub history_id: Option<String>,
     /// Why it was given up.
     pub dead_reason: Option<String>,
+    /// How it is addressed.
+    pub destination_kind: String,
     /// Whom it goes to.
     pub target_id: String,
     /// With which key.
@@ -82,6 +87,8 @@ pub struct Existing {
     pub degraded: Option<String>,
     /// When the receiver stored it, Unix ms.
     pub receiver_stored_at: Option<i64>,
+    /// Receivers that have stored it.
+    pub delivered_count: i32,
 }
 
 /// Rows per state.
@@ -110,11 +117,13 @@ pub async fn find(db: &impl ConnectionTrait, client_message_ids: &[&str]) -> Res
             Column::BrokerMessageId,
             Column::HistoryId,
             Column::DeadReason,
+            Column::DestinationKind,
             Column::TargetId,
             Column::TargetKey,
             Column::TargetName,
             Column::Degraded,
             Column::ReceiverStoredAt,
+            Column::DeliveredCount,
         ])
         .filter(Column::ClientMessageId.is_in(client_message_ids.iter().copied()))
         .into_model::<Existing>()
@@ -132,7 +141,15 @@ pub enum Only {
     Without(Vec<String>),
     /// This one.
     Target(String),
+    /// This member itself; all others are without it.
+    OwnMember,
 }
+
+const CLAIM_TO_SELF: &str = "UPDATE outbox SET status = 'inflight', attempts = attempts + 1, \
+     first_transmit_at = COALESCE(first_transmit_at, ?1) \
+     WHERE id IN (SELECT id FROM outbox INDEXED BY outbox_to_self \
+     WHERE status = 'pending' AND to_self = 1 AND next_attempt_at <= ?1 ORDER BY next_attempt_at, id LIMIT ?2) \
+     RETURNING *";
 
 fn claim_sql(targets: &str) -> String {
     format!(
@@ -140,10 +157,10 @@ fn claim_sql(targets: &str) -> String {
          first_transmit_at = COALESCE(first_transmit_at, ?1) \
          WHERE id IN (SELECT id FROM ( \
          SELECT * FROM (SELECT id, 0 AS place FROM outbox INDEXED BY outbox_moved \
-         WHERE status = 'pending' AND next_attempt_at <> enqueued_at AND next_attempt_at <= ?1 {targets}\
+         WHERE status = 'pending' AND next_attempt_at <> enqueued_at AND next_attempt_at <= ?1 AND to_self = 0 {targets}\
          ORDER BY enqueued_at LIMIT ?2) \
          UNION ALL SELECT * FROM (SELECT id, 1 FROM outbox INDEXED BY outbox_pending \
-         WHERE status = 'pending' AND next_attempt_at = enqueued_at AND next_attempt_at <= ?1 {targets}\
+         WHERE status = 'pending' AND next_attempt_at = enqueued_at AND next_attempt_at <= ?1 AND to_self = 0 {targets}\
          ORDER BY next_attempt_at LIMIT ?2)) ORDER BY place LIMIT ?2) \
          RETURNING *"
     )
@@ -167,7 +184,7 @@ pub async fn claim_due(
 ) -> Result<Vec<Model>, DbErr> {
     let mut values = vec![Value::from(now.0), Value::from(i64::from(limit))];
     let targets = match only {
-        Only::All => String::new(),
+        Only::All | Only::OwnMember => String::new(),
         Only::Target(target) => {
             values.push(target.clone().into());
             "AND target_id = ?3 ".to_owned()
@@ -178,7 +195,7 @@ pub async fn claim_due(
             format!("AND target_id NOT IN ({}) ", places.join(", "))
         }
     };
-    let sql = claim_sql(&targets);
+    let sql = if *only == Only::OwnMember { CLAIM_TO_SELF.to_owned() } else { claim_sql(&targets) };
     let statement = Statement::from_sql_and_values(DbBackend::Sqlite, sql, values);
     let mut rows = Entity::find().from_raw_sql(statement).all(db).await?;
     // RETURNING promises no order.
@@ -251,13 +268,22 @@ pub async fn next_due(
     without: &BTreeMap<String, String>,
 ) -> Result<Option<UnixMillis>, DbErr> {
     let mut sql =
-        "SELECT MIN(next_attempt_at) FROM outbox INDEXED BY outbox_pending WHERE status = 'pending'".to_owned();
+        "SELECT MIN(next_attempt_at) FROM outbox INDEXED BY outbox_pending WHERE status = 'pending' AND to_self = 0"
+            .to_owned();
     if !without.is_empty() {
         let places = vec!["?"; without.len()].join(", ");
         let _ = write!(sql, " AND target_id NOT IN ({places})");
     }
     let values = without.keys().map(|target| Value::from(target.as_str()));
     let row = db.query_one_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, values)).await?;
+    row.map_or(Ok(None), |row| row.try_get_by_index::<Option<i64>>(0)).map(|at| at.map(UnixMillis))
+}
+
+/// When the next waiting row to this member itself becomes due.
+pub async fn next_due_to_self(db: &impl ConnectionTrait) -> Result<Option<UnixMillis>, DbErr> {
+    let sql =
+        "SELECT MIN(next_attempt_at) FROM outbox INDEXED BY outbox_to_self WHERE status = 'pending' AND to_self = 1";
+    let row = db.query_one_raw(Statement::from_string(DbBackend::Sqlite, sql)).await?;
     row.map_or(Ok(None), |row| row.try_get_by_index::<Option<i64>>(0)).map(|at| at.map(UnixMillis))
 }
 

@@ -3,23 +3,23 @@
 //! Each report runs beside the sender, so that what is new leaves while outcomes
 //! are synced; its place in the window is free when it has ended.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::entity::Model;
-use super::repo::Outcome;
+use super::repo::{AtReceiver, Outcome, Reported};
 use super::verdict::Verdict;
-use super::{Handle, Report};
-use crate::domain::event::{DeliveryStatus, MeshEvent, SendState};
+use super::{Handle, Report, news};
+use crate::domain::event::{DeliveryStatus, MeshEvent, MessageKind, SendState, SentTo};
 use crate::domain::retry::Backoff;
 use crate::domain::time::UnixMillis;
 use crate::events::Hub;
+use crate::peers;
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
 use crate::telemetry::metrics::Metrics;
-use crate::wire::delivery::{Ack, DeliveryState, DeliveryStatus as StatusFrame};
+use crate::wire::delivery::{Ack, DeliveryState, DeliveryStatus as StatusFrame, RejectReason};
 
 /// Pause after a limiter that names none.
 pub(super) const LIMITER_PAUSE: Duration = Duration::from_secs(1);
@@ -33,6 +33,7 @@ pub(super) struct Reporter {
     pub(super) ids: IdSource,
     pub(super) hub: Hub,
     pub(super) metrics: Metrics,
+    pub(super) peers: peers::Handle,
     pub(super) backoff: Backoff,
     pub(super) clock: Clock,
     pub(super) stop: CancellationToken,
@@ -64,12 +65,27 @@ impl Reporter {
     }
 
     async fn accepted(&self, row: &Model, ack: Ack, degraded: Option<String>) -> Option<UnixMillis> {
+        let history_id = ack.history_id;
         let outcome =
-            Outcome::Accepted { broker_message_id: ack.message_id.clone(), history_id: ack.history_id, degraded };
+            Outcome::Accepted { broker_message_id: ack.message_id.clone(), history_id: history_id.clone(), degraded };
         if self.report(row, outcome).await {
-            self.tell(row, SendState::Accepted, Some(ack.message_id), None);
+            let event = DeliveryStatus {
+                broker_message_id: Some(ack.message_id),
+                history_id,
+                ..news::of_row(row, SendState::Accepted, self.clock.now())
+            };
+            self.tell(row, event);
         }
         None
+    }
+
+    /// Notes that a row for this member itself is in the inbox, and tells it.
+    pub(super) async fn kept(&self, row: &Model) {
+        if self.report(row, Outcome::Kept).await {
+            for state in [SendState::Accepted, SendState::Delivered] {
+                self.tell(row, news::of_row(row, state, self.clock.now()));
+            }
+        }
     }
 
     /// Tries a row again after a pause.
@@ -93,7 +109,8 @@ impl Reporter {
     pub(super) async fn give_up(&self, row: &Model, error: String) -> Option<UnixMillis> {
         tracing::warn!(id = row.client_message_id, error, "A send is dead: {error}");
         if self.report(row, Outcome::Dead { error: error.clone() }).await {
-            self.tell(row, SendState::Dead, None, Some(error));
+            let failure = Some(news::dead(error));
+            self.tell(row, DeliveryStatus { failure, ..news::of_row(row, SendState::Dead, self.clock.now()) });
         }
         None
     }
@@ -118,38 +135,59 @@ impl Reporter {
     /// Notes and tells what the broker reports of receivers. What could not be
     /// noted is told all the same: it is for information.
     pub(super) async fn statuses(self, statuses: Vec<StatusFrame>) {
-        let mut delivered: BTreeMap<UnixMillis, Vec<String>> = BTreeMap::new();
-        for status in statuses.iter().filter(|status| status.state == DeliveryState::Delivered) {
-            delivered.entry(UnixMillis(status.at)).or_default().push(status.client_message_id.clone());
-        }
-        if !delivered.is_empty() {
-            self.handle.note_delivered(delivered.into_iter().map(|(at, ids)| (ids, at)).collect()).await;
-        }
+        let reported = statuses.iter().map(|status| Reported {
+            client_message_id: status.client_message_id.clone(),
+            at: UnixMillis(status.at),
+            outcome: match status.state {
+                DeliveryState::Delivered => AtReceiver::Stored,
+                DeliveryState::Rejected => AtReceiver::Rejected(reason(status)),
+                DeliveryState::Expired => AtReceiver::Expired,
+            },
+        });
+        self.handle.note_reported(reported.collect()).await;
+        let ids: Vec<String> = statuses.iter().map(|status| status.client_message_id.clone()).collect();
+        let known = self.handle.rows_of(&ids).await;
         for status in statuses {
             let at = UnixMillis(status.at);
-            let state = match status.state {
-                DeliveryState::Delivered => SendState::Delivered,
-                DeliveryState::Expired => SendState::Expired,
+            let (state, failure) = match status.state {
+                DeliveryState::Delivered => (SendState::Delivered, None),
+                DeliveryState::Rejected => (SendState::Rejected, Some(news::rejected(reason(&status)))),
+                DeliveryState::Expired => (SendState::Expired, Some(news::expired())),
             };
-            let event = DeliveryStatus {
-                client_message_id: status.client_message_id,
-                state,
-                broker_message_id: None,
-                at,
-                detail: None,
+            let mut event = match known.get(&status.client_message_id) {
+                Some(row) => news::of_existing(row, state, at),
+                None => news::of_unknown(status.client_message_id, state, at),
             };
-            self.hub.publish(self.clock.now(), MeshEvent::DeliveryStatus(event));
+            if let (Some(recipient), Some(member_id)) = (&mut event.recipient, status.recipient_member_id)
+                && recipient.kind != MessageKind::Direct
+            {
+                self.name_receiver(recipient, &member_id);
+            }
+            self.hub.publish(self.clock.now(), MeshEvent::DeliveryStatus(DeliveryStatus { failure, ..event }));
+        }
+    }
+
+    /// Of a message with several receivers, names the one that is meant, if it is
+    /// known here.
+    fn name_receiver(&self, recipient: &mut SentTo, member_id: &str) {
+        let members = self.peers.members();
+        if let Some(member) = members.iter().find(|member| member.member_id.as_str() == member_id) {
+            recipient.member_id = member_id.to_owned();
+            recipient.key = member.key.to_hex();
+            recipient.name.clone_from(&member.display_name);
         }
     }
 
     /// Tells how far a row has come.
-    fn tell(&self, row: &Model, state: SendState, broker_message_id: Option<String>, detail: Option<String>) {
-        self.metrics.sent(kind(&row.destination_kind), state.name());
-        let at = self.clock.now();
-        let client_message_id = row.client_message_id.clone();
-        let event = DeliveryStatus { client_message_id, state, broker_message_id, at, detail };
-        self.hub.publish(at, MeshEvent::DeliveryStatus(event));
+    fn tell(&self, row: &Model, event: DeliveryStatus) {
+        self.metrics.sent(kind(&row.destination_kind), event.state.name());
+        self.hub.publish(event.at, MeshEvent::DeliveryStatus(event));
     }
+}
+
+/// Why a receiver set a message aside, by the names that this version knows.
+fn reason(status: &StatusFrame) -> &'static str {
+    RejectReason::from_name(status.reason.as_deref()).name()
 }
 
 /// The kind of a row as a metric's label.

@@ -25,6 +25,7 @@ use super::repo::Only;
 use super::reporter::{Reporter, place_of};
 use super::seal::{SealError, seal};
 use super::seal_topic;
+use super::to_self::{Keep, ToSelf};
 use super::verdict::Verdict;
 use super::{Handle, repo};
 use crate::broker_client::{self, LinkState, Transmit};
@@ -75,6 +76,8 @@ pub struct SenderDeps {
     pub metrics: Metrics,
     /// `[reconnect]`, used for rows as well.
     pub backoff: Backoff,
+    /// Stores what this member sends to itself.
+    pub keep: Keep,
 }
 
 /// The task's belongings.
@@ -85,6 +88,7 @@ pub(super) struct Sender {
     /// New rows that leave without being claimed.
     pub(super) arriving: mpsc::Receiver<Model>,
     pub(super) reporter: Reporter,
+    pub(super) to_self: ToSelf,
     pub(super) clock: Clock,
     pub(super) window: u32,
     pub(super) flow: Flow,
@@ -303,6 +307,12 @@ impl Sender {
     }
 
     async fn transmit(&mut self, row: Model, members: &[PinnedMember], awaited: &mut Awaited) {
+        if self.to_self.is_own(&row) {
+            // Queued by a version that sent it to the broker.
+            self.flow.holds.probe_again(&row.target_id, self.clock.monotonic());
+            awaited.reports.push(Box::pin(self.to_self.clone().bring_one(row)));
+            return;
+        }
         if self.is_too_old(&row) {
             // The keeper gives up what waits; this one has waited for a link.
             self.flow.holds.probe_again(&row.target_id, self.clock.monotonic());

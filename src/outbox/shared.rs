@@ -18,6 +18,8 @@ use crate::domain::pressure::Pressure;
 pub(super) struct Shared {
     /// Rows were added or became due.
     pub(super) wake: Notify,
+    /// The same of rows that go to this member itself.
+    pub(super) wake_to_self: Notify,
     pub(super) handover: Handover,
     /// Waiting rows, for the limit; corrected by the keeper.
     pub(super) pending: AtomicU64,
@@ -49,6 +51,7 @@ impl Shared {
         let (handover, arriving) = Handover::new(config.window);
         let shared = Arc::new(Self {
             wake: Notify::new(),
+            wake_to_self: Notify::new(),
             handover,
             pending: AtomicU64::new(depth.pending + depth.inflight),
             max_queue_size: config.max_queue_size,

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::entity::Model;
 use super::operator::{self, Done, Task, Terms};
-use super::repo::{self, Batch, Existing, Only, Outcome};
+use super::repo::{self, Batch, Existing, Only, Outcome, Reported};
 use super::{Accepted, Shared, answer};
 use crate::config::outbox::FsyncMode;
 use crate::db::OwnWriter;
@@ -45,8 +45,8 @@ pub(super) enum Command {
     Claim { limit: u32, only: Only, reply: oneshot::Sender<Result<Vec<Model>, DbErr>> },
     /// Write what became of a transmit.
     Outcome { id: String, outcome: Outcome, reply: oneshot::Sender<()> },
-    /// Note that receivers have stored messages.
-    Delivered { stored: Vec<(Vec<String>, UnixMillis)>, reply: oneshot::Sender<()> },
+    /// Note what receivers have made of sends.
+    Reported { reported: Vec<Reported>, reply: oneshot::Sender<()> },
     /// Give up what is too old.
     Expire { accepted_before: UnixMillis, reply: oneshot::Sender<Result<Vec<String>, DbErr>> },
     /// Do what an operator or the keeper asks.
@@ -79,8 +79,8 @@ struct Together {
     rows: Vec<Model>,
     callers: Vec<Waiting>,
     outcomes: Vec<(String, Outcome)>,
-    stored: Vec<(Vec<String>, UnixMillis)>,
-    /// Who waits for outcomes and for what receivers have stored.
+    reported: Vec<Reported>,
+    /// Who waits for outcomes and for what receivers have made of sends.
     replies: Vec<oneshot::Sender<()>>,
 }
 
@@ -151,8 +151,8 @@ impl Writer {
                     together.outcomes.push((id, outcome));
                     together.replies.push(reply);
                 }
-                Command::Delivered { stored, reply } => {
-                    together.stored.extend(stored);
+                Command::Reported { reported, reply } => {
+                    together.reported.extend(reported);
                     together.replies.push(reply);
                 }
                 Command::Claim { limit, only, reply } => claims.push((limit, only, reply)),
@@ -163,8 +163,7 @@ impl Writer {
         self.put_back_orphans().await;
         let pages = together.rows.iter().map(pages_of).sum::<u64>();
         // Each row that is changed is written again, with its page.
-        let stored = together.stored.iter().map(|(ids, _)| ids.len()).sum::<usize>();
-        let mut again = (together.outcomes.len() + stored) as u64;
+        let mut again = (together.outcomes.len() + together.reported.len()) as u64;
         self.write_together(together).await;
         for (limit, only, reply) in claims {
             let claimed = repo::claim_due(self.writer(), self.clock.now(), limit, &only).await;
@@ -189,21 +188,23 @@ impl Writer {
     }
 
     async fn write_together(&mut self, together: Together) {
-        let Together { mut rows, callers, outcomes, stored, replies } = together;
+        let Together { mut rows, callers, outcomes, reported, replies } = together;
         if callers.is_empty() && replies.is_empty() {
             return;
         }
         let now = self.clock.now();
-        let at_once = !rows.is_empty() && self.shared.handover.take(rows.len());
+        // What goes to this member itself has a way of its own.
+        let leaving = rows.iter().filter(|row| !row.to_self).count();
+        let at_once = leaving > 0 && self.shared.handover.take(leaving);
         if at_once {
-            for row in &mut rows {
+            for row in rows.iter_mut().filter(|row| !row.to_self) {
                 row.status = OutboxState::Inflight.name().to_owned();
                 row.attempts = 1;
                 row.first_transmit_at = Some(now.0);
             }
         }
         let written =
-            repo::write(&mut self.own, Batch { rows: &rows, outcomes: &outcomes, stored: &stored }, now).await;
+            repo::write(&mut self.own, Batch { rows: &rows, outcomes: &outcomes, reported: &reported }, now).await;
         self.after(written.as_ref().err()).await;
         match &written {
             Ok(_) => {
@@ -244,7 +245,9 @@ impl Writer {
                 Ok(None) if is_full => Err(answer::disk_full(&row, self.db.path())),
                 Ok(None) => Err(answer::storage(&row, failure.as_deref().unwrap_or("the row is not there"))),
             };
-            if at_once {
+            if row.to_self {
+                self.shared.wake_to_self.notify_one();
+            } else if at_once {
                 self.hand_over(row, is_there, existing.is_err());
             }
             // The caller may have gone; its row stays and a retry finds it.

@@ -44,6 +44,9 @@ const PERIOD: Duration = Duration::from_secs(60);
 /// Members that are pinned at most: what a broker may make this host keep.
 const MAX_MEMBERS: usize = 50_000;
 
+/// Newcomers that wait for the next list at most.
+const MAX_NEWCOMERS: usize = 1000;
+
 /// The task's belongings.
 #[derive(Debug)]
 pub(super) struct Follower {
@@ -59,6 +62,8 @@ pub(super) struct Follower {
     pub(super) requests: mpsc::Receiver<Request>,
     /// Whether the last roster could not be kept for want of room.
     pub(super) disk_full: Arc<AtomicBool>,
+    /// Who came and is in no list that was read yet; told after the next one.
+    pub(super) newcomers: Vec<PeerEvent>,
     pub(super) stop: CancellationToken,
 }
 
@@ -90,7 +95,11 @@ impl Follower {
                 },
                 () = tokio::time::sleep(pause) => {
                     due = None;
-                    if self.read_lists().await {
+                    let is_read = self.read_lists().await;
+                    for peer in std::mem::take(&mut self.newcomers) {
+                        self.publish_join(&peer);
+                    }
+                    if is_read {
                         for reply in waiting.drain(..) {
                             let reply: oneshot::Sender<()> = reply;
                             // Whoever asked may have gone.
@@ -116,11 +125,11 @@ impl Follower {
                 }
                 true
             }
-            News::Down { reason } => {
+            News::Down { reason, close_code } => {
                 *down_since = Some(now);
                 // Tried again with the next link; until then nobody knows.
                 self.disk_full.store(false, Ordering::Relaxed);
-                self.hub.publish(now, MeshEvent::DaemonDisconnect { reason });
+                self.hub.publish(now, MeshEvent::DaemonDisconnect { reason, close_code });
                 false
             }
             News::NegotiationFailed { feature, detail, missing } => {
@@ -135,21 +144,38 @@ impl Follower {
         }
     }
 
-    fn hear_system(&self, event: SystemEvent, now: UnixMillis) -> bool {
+    /// Another member's coming or going, with its id when a list has it.
+    fn seen(&self, peer: &PeerEvent) -> Option<PeerChange> {
+        let key = MemberKey::parse(&peer.pubkey).ok().filter(|key| *key != self.identity.key())?;
+        let members = self.members.borrow();
+        // A session goes by a key of its own; whose it is stands in the list, once
+        // that has been read.
+        let session = self.presence.borrow().iter().find(|one| one.key == key).map(|one| one.member_key);
+        let member = members.iter().find(|member| member.key == session.unwrap_or(key));
+        let member_id = member.map(|member| member.member_id.clone());
+        Some(PeerChange { member_id, key, display_name: peer.name.clone() })
+    }
+
+    fn publish_join(&self, peer: &PeerEvent) {
+        if let Some(change) = self.seen(peer) {
+            self.hub.publish(self.clock.now(), MeshEvent::PeerJoin(change));
+        }
+    }
+
+    fn hear_system(&mut self, event: SystemEvent, now: UnixMillis) -> bool {
         let own = self.identity.key();
-        let change = |peer: &PeerEvent| {
-            let key = MemberKey::parse(&peer.pubkey).ok().filter(|key| *key != own)?;
-            Some(PeerChange { key, display_name: peer.name.clone() })
-        };
         match event {
             SystemEvent::PeerJoined(peer) | SystemEvent::PeerReturned(peer) => {
-                if let Some(change) = change(&peer) {
-                    self.hub.publish(now, MeshEvent::PeerJoin(change));
+                let is_known = self.seen(&peer).is_none_or(|change| change.member_id.is_some());
+                if is_known || self.newcomers.len() >= MAX_NEWCOMERS {
+                    self.publish_join(&peer);
+                } else {
+                    self.newcomers.push(peer);
                 }
                 true
             }
             SystemEvent::PeerLeft(peer) => {
-                if let Some(change) = change(&peer) {
+                if let Some(change) = self.seen(&peer) {
                     self.hub.publish(now, MeshEvent::PeerLeave(change));
                 }
                 true

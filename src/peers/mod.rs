@@ -199,6 +199,7 @@ pub async fn prepare(setup: Setup, supervisor: &Supervisor) -> Result<Parts, Err
         certificates,
         requests,
         disk_full: Arc::clone(&disk_full),
+        newcomers: Vec::new(),
         stop: supervisor.token(Phase::Workers),
     };
     let (requests, judge) = (requests_tx, Arc::default());

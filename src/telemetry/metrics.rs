@@ -129,7 +129,7 @@ impl Metrics {
         self.0.send.get_or_create(&[(label::KIND, kind.into()), (label::STATUS, status.into())]).inc();
     }
 
-    /// A message was stored. `from_type` is `peer`, `apikey` or `webhook`.
+    /// A message was stored. `from_type` is `peer`, `self`, `apikey` or `webhook`.
     pub fn received(&self, kind: &'static str, from_type: &'static str) {
         self.0.recv.get_or_create(&[(label::KIND, kind.into()), (label::FROM_TYPE, from_type.into())]).inc();
     }

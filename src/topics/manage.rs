@@ -58,6 +58,11 @@ impl Handle {
         self.view_with_key(&id, &name).await
     }
 
+    /// Whether the mesh has a topic of that name, by the broker's word of now.
+    pub async fn exists(&self, name: &str) -> bool {
+        self.row_of(name).await.is_ok_and(|row| row.is_some())
+    }
+
     async fn row_of(&self, name: &str) -> Result<Option<TopicRow>, Error> {
         Ok(self.rows().await?.into_iter().find(|row| row.name == name))
     }

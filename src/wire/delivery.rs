@@ -187,10 +187,27 @@ pub struct Push {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReceiptState {
-    /// It is in the inbox.
+    /// It was opened and is in the inbox.
     Stored,
+    /// It is kept sealed until its key comes; another acknowledgement follows. Only
+    /// on connections that negotiated `delivery_outcome`.
+    Waiting,
     /// It could not be opened or checked; kept aside.
     Quarantined,
+}
+
+/// Why a receiver's daemon could not use a message. It says nothing of the
+/// receiver's keys beyond that none of them opened it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RejectReason {
+    /// No key that the receiver has opens it, or nobody that it knows sealed it.
+    /// Stands also for a reason that was not given or is not known.
+    #[default]
+    Unreadable,
+    /// It is malformed, or what is inside does not fit what is outside.
+    Invalid,
+    /// It is of a topic that the receiver is not subscribed to any more.
+    NotSubscribed,
 }
 
 /// `client_ack`: the receiver has the message on disk.
@@ -209,14 +226,25 @@ pub struct ClientAck {
     /// Absent means stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<ReceiptState>,
+    /// Why it was quarantined: a [`RejectReason`], or one of a newer client. Only on
+    /// connections that negotiated `delivery_outcome`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Asks for an `ack` once the acknowledgement is noted. Only on connections that
+    /// negotiated `delivery_outcome`.
+    #[serde(rename = "_reqId", default, skip_serializing_if = "Option::is_none")]
+    pub req_id: Option<String>,
 }
 
 /// How a message ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeliveryState {
-    /// A receiver's daemon stored it.
+    /// A receiver's daemon opened and stored it.
     Delivered,
+    /// A receiver's daemon could not use it and set it aside. Only on connections
+    /// that negotiated `delivery_outcome`.
+    Rejected,
     /// Nobody fetched it in time.
     Expired,
 }
@@ -231,6 +259,13 @@ pub struct DeliveryStatus {
     pub state: DeliveryState,
     /// When, Unix ms.
     pub at: i64,
+    /// Why it was rejected: a [`RejectReason`], or one of a newer broker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// At whose daemon, by member id. Only on connections that negotiated
+    /// `delivery_outcome`.
+    #[serde(rename = "recipientMemberId", default, skip_serializing_if = "Option::is_none")]
+    pub recipient_member_id: Option<String>,
 }
 
 /// `message_status`: asks what became of an own message.
@@ -287,6 +322,25 @@ pub struct AckFailure<'a> {
     pub retryable: bool,
     /// Milliseconds until a retry makes sense.
     pub retry_after_ms: Option<u64>,
+}
+
+// === impl RejectReason ===
+
+impl RejectReason {
+    /// The name in frames, in databases and in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unreadable => "unreadable",
+            Self::Invalid => "invalid",
+            Self::NotSubscribed => "not_subscribed",
+        }
+    }
+
+    /// The reason that another program names.
+    pub fn from_name(name: Option<&str>) -> Self {
+        let all = [Self::Unreadable, Self::Invalid, Self::NotSubscribed];
+        all.into_iter().find(|reason| name == Some(reason.name())).unwrap_or_default()
+    }
 }
 
 // === impl Ack ===

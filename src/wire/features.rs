@@ -49,6 +49,9 @@ features! {
     MaxPayload = "max_payload",
     /// The broker waits for the receiver's acknowledgement and pushes again.
     DeliveryAck = "delivery_ack",
+    /// The broker tells apart what waits for a key, what was set aside and what was
+    /// delivered, and names the receiver.
+    DeliveryOutcome = "delivery_outcome",
     /// Topics are encrypted end to end.
     TopicE2e = "topic_e2e",
     /// The broker keeps sealed history.

@@ -7,7 +7,8 @@ mod m20261125_000002_nodes_and_keys;
 mod m20261125_000003_indexes;
 mod m20261127_000004_certificates;
 mod m20261127_000005_topics;
-mod m20261130_000006_shown;
+mod m20261130_000006_outcomes;
+mod m20261130_000007_shown;
 
 /// The broker database's migrations.
 #[derive(Debug)]
@@ -22,7 +23,8 @@ impl MigratorTrait for BrokerMigrator {
             Box::new(m20261125_000003_indexes::Migration),
             Box::new(m20261127_000004_certificates::Migration),
             Box::new(m20261127_000005_topics::Migration),
-            Box::new(m20261130_000006_shown::Migration),
+            Box::new(m20261130_000006_outcomes::Migration),
+            Box::new(m20261130_000007_shown::Migration),
         ]
     }
 }

@@ -6,6 +6,7 @@ mod m20261123_000001_initial;
 mod m20261125_000001_before_recovery;
 mod m20261127_000001_pages;
 mod m20261127_000002_hook_runs;
+mod m20261130_000001_receipts;
 mod m20261130_000002_answered;
 
 /// The inbox database's migrations.
@@ -20,6 +21,7 @@ impl MigratorTrait for InboxMigrator {
             Box::new(m20261125_000001_before_recovery::Migration),
             Box::new(m20261127_000001_pages::Migration),
             Box::new(m20261127_000002_hook_runs::Migration),
+            Box::new(m20261130_000001_receipts::Migration),
             Box::new(m20261130_000002_answered::Migration),
         ]
     }

@@ -5,6 +5,7 @@ use sea_orm_migration::prelude::*;
 mod m20261123_000001_initial;
 mod m20261125_000001_key_chain;
 mod m20261127_000001_order;
+mod m20261130_000001_outcomes;
 mod m20261130_000002_answered;
 
 /// The outbox database's migrations.
@@ -18,6 +19,7 @@ impl MigratorTrait for OutboxMigrator {
             Box::new(m20261123_000001_initial::Migration),
             Box::new(m20261125_000001_key_chain::Migration),
             Box::new(m20261127_000001_order::Migration),
+            Box::new(m20261130_000001_outcomes::Migration),
             Box::new(m20261130_000002_answered::Migration),
         ]
     }

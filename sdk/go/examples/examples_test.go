@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,19 +27,37 @@ func build(t *testing.T, name string) string {
 	return path
 }
 
+// output is what a program wrote; it may still be writing.
+type output struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (o *output) Write(text []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buffer.Write(text)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buffer.String()
+}
+
 // start runs an example at a member until the test ends.
-func start(t *testing.T, of *meshtest.Member, name string, args ...string) (*exec.Cmd, *bytes.Buffer) {
+func start(t *testing.T, of *meshtest.Member, name string, args ...string) (*exec.Cmd, *output) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	command := exec.CommandContext(ctx, build(t, name), args...)
 	command.Env = append(os.Environ(), "CLAUDEMESH_DAEMON_SOCK="+of.Socket)
-	output := &bytes.Buffer{}
-	command.Stdout, command.Stderr = output, output
+	said := &output{}
+	command.Stdout, command.Stderr = said, said
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
 	}
-	return command, output
+	return command, said
 }
 
 // expect follows the messages of a member until one is as wanted.
@@ -63,7 +82,7 @@ func says(text string) func(*pb.InboxMessage) bool {
 
 func TestTheWorkerReportsAndRetries(t *testing.T) {
 	alice, bob := meshtest.Pair(t)
-	_, output := start(t, alice, "worker", "bob")
+	_, said := start(t, alice, "worker", "bob")
 	done := expect(t, bob, "", says("100 % done"))
 	if done.GetMeta().AsMap()["percent"] != 100.0 {
 		t.Errorf("meta is %v", done.GetMeta())
@@ -72,8 +91,8 @@ func TestTheWorkerReportsAndRetries(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect(t, bob, done.GetEventId(), says("100 % done"))
-	if output.Len() > 0 {
-		t.Errorf("it said %s", output)
+	if text := said.String(); text != "" {
+		t.Errorf("it said %s", text)
 	}
 }
 
@@ -102,7 +121,7 @@ func TestTheBotAnswersMentions(t *testing.T) {
 
 func TestTheAlertWaitsForAnAnswer(t *testing.T) {
 	alice, bob := meshtest.Pair(t)
-	program, output := start(t, alice, "alert", "bob", "Grow it?")
+	program, said := start(t, alice, "alert", "bob", "Grow it?")
 	question := expect(t, bob, "", says("Grow it?"))
 	if question.GetPriority() != claudemesh.PriorityNow {
 		t.Errorf("its priority is %s", question.GetPriority())
@@ -115,7 +134,7 @@ func TestTheAlertWaitsForAnAnswer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := program.Wait(); err != nil || strings.TrimSpace(output.String()) != "yes" {
-		t.Errorf("%v: it said %q", err, output)
+	if err := program.Wait(); err != nil || strings.TrimSpace(said.String()) != "yes" {
+		t.Errorf("%v: it said %q", err, said)
 	}
 }

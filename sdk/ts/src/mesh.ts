@@ -276,6 +276,15 @@ export class Mesh implements AsyncDisposable {
 }
 
 /** Checks what would break the stream that all sends share, or be changed silently on its way. */
+/** Whether a value goes into JSON without becoming another one, as an object of a class would. */
+function isJson(value: unknown): boolean {
+  if (Array.isArray(value)) return value.every(isJson);
+  if (typeof value !== "object" || value === null)
+    return value === null || ["string", "number", "boolean"].includes(typeof value);
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return (prototype === Object.prototype || prototype === null) && Object.values(value).every(isJson);
+}
+
 function sendRequest({
   to,
   text,
@@ -292,6 +301,7 @@ function sendRequest({
   }
   if (mentions?.some((mention) => typeof mention !== "string")) throw invalid("mentions", "holds something else than strings");
   if (meta !== undefined) {
+    if (!isJson(meta)) throw invalid("meta", "holds something else than JSON values, such as a Date");
     try {
       toBinary(SendRequestSchema, create(SendRequestSchema, { meta }));
     } catch (error) {

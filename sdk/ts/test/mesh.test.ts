@@ -134,19 +134,19 @@ test("what is wrong is a typed error with the id of the send", async () => {
   for (const size of [1024 * 1024 + 1, 6_000_000]) {
     assert.ok((await failure(alice.send("bob", "x".repeat(size)))) instanceof PayloadTooLargeError);
   }
-  const wrong: [string, Promise<unknown>][] = [
-    ["message", alice.send("bob", "half \ud83c")],
-    ["message", alice.send("bob", 7 as never)],
-    ["meta", alice.send("bob", "x", { meta: { when: new Date() as never } })],
-    ["priority", alice.send("bob", "x", { priority: "urgent" as never })],
-    ["wait", alice.send("bob", "x", { wait: "read" as never })],
-    ["wait", alice.post("ops", "x", { wait: "delivered" as never })],
-    ["status", alice.profile({ status: "busy" as never })],
-    ["roles", alice.peers({ roles: ["king" as never] })],
-    ["types", alice.events({ types: ["nonsense" as never] }).next()],
+  const wrong: [string, () => Promise<unknown>][] = [
+    ["message", () => alice.send("bob", "half \ud83c")],
+    ["message", () => alice.send("bob", 7 as never)],
+    ["meta", () => alice.send("bob", "x", { meta: { when: new Date() as never } })],
+    ["priority", () => alice.send("bob", "x", { priority: "urgent" as never })],
+    ["wait", () => alice.send("bob", "x", { wait: "read" as never })],
+    ["wait", () => alice.post("ops", "x", { wait: "delivered" as never })],
+    ["status", () => alice.profile({ status: "busy" as never })],
+    ["roles", () => alice.peers({ roles: ["king" as never] })],
+    ["types", () => alice.events({ types: ["nonsense" as never] }).next()],
   ];
   for (const [field, call] of wrong) {
-    const error = await failure(call);
+    const error = await failure(call());
     assert.ok(error instanceof InvalidArgumentError);
     assert.equal(error.fieldViolations[0]?.field, field);
   }

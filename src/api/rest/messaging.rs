@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, StatusCode};
 
-use super::json::{Body, key_of};
+use super::json::{Body, NoParameters, key_of};
 use crate::api::service::Services;
 use crate::api::status::Failure;
 use crate::proto::pb;
@@ -26,6 +26,7 @@ pub async fn send(
 pub async fn get_send(
     State(services): State<Services>,
     Path(client_message_id): Path<String>,
+    _: NoParameters,
 ) -> Result<Json<pb::GetSendResponse>, Failure> {
     services.get_send(pb::GetSendRequest { client_message_id }).await.map(Json)
 }

@@ -35,7 +35,8 @@ impl Services {
         };
         let found = self.0.deps.inbox.list(query).await?;
         let judge = self.0.deps.peers.judge();
-        let items = found.messages.iter().map(|stored| (stored.event_id.to_string(), convert::inbox_message(stored, &judge)));
+        let items =
+            found.messages.iter().map(|stored| (stored.event_id.to_string(), convert::inbox_message(stored, &judge)));
         let (messages, next_page_token) = page.fill(items, found.next_page_token.is_some());
         Ok(pb::ListMessagesResponse { messages, next_page_token })
     }
@@ -58,7 +59,7 @@ impl From<inbox::Error> for Failure {
     fn from(error: inbox::Error) -> Self {
         match &error {
             inbox::Error::Position { field, reason } => Self::field(field, reason.as_str()),
-            inbox::Error::Storage(_) => Self::new(error.code(), error.to_string()),
+            inbox::Error::Storage(_) | inbox::Error::NotStored => Self::new(error.code(), error.to_string()),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! `KeysService`: this member's keys, and whom this daemon trusts.
 
 use super::Services;
+use crate::api::convert;
 use crate::api::convert::timestamp;
 use crate::api::page::{Encoding, Page};
-use crate::api::convert;
 use crate::api::status::Failure;
 use crate::domain::error_code::ErrorCode;
 use crate::domain::ids::{MemberId, MemberKey};

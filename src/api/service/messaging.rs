@@ -12,8 +12,8 @@ use crate::api::deadline::Deadline;
 use crate::api::limits::{STREAM_WINDOW, StreamPermit};
 use crate::api::status::Failure;
 use crate::api::stream::bounded;
-use crate::domain::ids::{MemberId, MemberKey};
 use crate::api::trace;
+use crate::domain::ids::{MemberId, MemberKey};
 use crate::domain::message::{Destination, SendRequest};
 use crate::outbox::{Accepted, AcceptedState};
 use crate::proto::pb;
@@ -42,8 +42,11 @@ impl Services {
         let kind = kind_of(&request.to);
         let answer = self.queue(convert::send_request(request, key), kind).await;
         answer.map(|accepted| {
+            let deps = &self.0.deps;
             let key = accepted.target_key.as_deref().and_then(|key| MemberKey::parse(key).ok());
-            let online = key.and_then(|key| self.0.deps.peers.is_online(key));
+            let online = key.and_then(|key| deps.peers.is_online(key));
+            // Who sends to itself is there.
+            let online = online.or((accepted.target_id == deps.identity.member_id().as_str()).then_some(true));
             convert::send_response(accepted, kind, online)
         })
     }

@@ -10,8 +10,8 @@ use crate::domain::fingerprint::LocalFingerprint;
 use crate::domain::ids::ClientMessageId;
 use crate::domain::outbox::OutboxState;
 use crate::domain::time::UnixMillis;
-use crate::outbox::operator::Requeue;
 use crate::outbox::repo::operator::Entry;
+use crate::outbox::{self, operator::Requeue};
 use crate::proto::admin::requeue_entry_request::Successor;
 use crate::proto::wkt::Timestamp;
 use crate::proto::{admin, pb};
@@ -76,8 +76,7 @@ impl Services {
     /// How far a send has come, without its text.
     pub async fn get_send(&self, request: pb::GetSendRequest) -> Result<pb::GetSendResponse, Failure> {
         let id = convert::client_message_id("client_message_id", request.client_message_id)?;
-        let found = self.0.deps.outbox.sent(&id).await?.map(entry).map(sent);
-        found.ok_or_else(|| {
+        self.0.deps.outbox.sent(&id).await?.map(sent).ok_or_else(|| {
             let text =
                 format!("no send was made under the id {id} here; `claudemesh outbox list` shows those that were");
             Failure::new(ErrorCode::SendNotFound, text).with("client_message_id", id.as_str())
@@ -105,13 +104,24 @@ impl Services {
 }
 
 /// How far a send has come, by its entry.
-fn sent(entry: admin::OutboxEntry) -> pb::GetSendResponse {
+fn sent(row: Entry) -> pb::GetSendResponse {
+    let (delivered_count, has_expired) = (row.delivered_count(), row.expired_at.is_some());
+    let entry = entry(row);
     let failed =
         |code: ErrorCode, text: String| Failure::new(code, text).with("client_message_id", &entry.client_message_id);
     let (status, failure) = match entry.status() {
         admin::OutboxStatus::Pending | admin::OutboxStatus::Unspecified => (pb::SendStatus::Queued, None),
         admin::OutboxStatus::Inflight => (pb::SendStatus::Inflight, None),
         admin::OutboxStatus::Done if entry.delivered_at.is_some() => (pb::SendStatus::Delivered, None),
+        admin::OutboxStatus::Done if entry.rejected_at.is_some() => {
+            let failure = outbox::rejected(&entry.reject_reason);
+            let failure = failed(failure.code, failure.text).with("reason", &entry.reject_reason);
+            (pb::SendStatus::Rejected, Some(failure))
+        }
+        admin::OutboxStatus::Done if has_expired => {
+            let failure = outbox::expired();
+            (pb::SendStatus::Expired, Some(failed(failure.code, failure.text)))
+        }
         admin::OutboxStatus::Done => (pb::SendStatus::Accepted, None),
         admin::OutboxStatus::Dead => {
             let text = format!("this daemon gave the message up ({}): {}", entry.dead_reason, entry.last_error);
@@ -135,7 +145,7 @@ fn sent(entry: admin::OutboxEntry) -> pb::GetSendResponse {
         queued_at: entry.enqueued_at,
         accepted_at: entry.accepted_at,
         delivered_at: entry.delivered_at,
-        delivered_count: None,
+        delivered_count,
         attempts: entry.attempts,
         last_error: entry.last_error,
     }
@@ -224,8 +234,8 @@ fn entry(row: Entry) -> admin::OutboxEntry {
         next_attempt_at: at(Some(row.next_attempt_at).filter(|_| is_pending)),
         first_transmit_at: at(row.first_transmit_at),
         accepted_at: at(row.accepted_at),
-        rejected_at: None,
-        reject_reason: String::new(),
+        rejected_at: at(row.rejected_at),
+        reject_reason: row.reject_reason.unwrap_or_default(),
         delivered_at: at(row.receiver_stored_at),
         requeued_at: at(row.requeued_at),
         dead_at: at(row.dead_at),

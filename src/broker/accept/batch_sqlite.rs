@@ -13,7 +13,7 @@
 
 use sea_orm::DbErr;
 
-use super::commit::{Batch, Committed, Context};
+use super::commit::{Batch, Committed, Context, Receipt};
 use super::rows::{Rows, accepted, concerned, history_row, refusals};
 use crate::broker::store::sqlite_batch::{BatchWriter, MOST_ROWS, Writes};
 use crate::domain::time::UnixMillis;
@@ -73,7 +73,7 @@ impl Context<'_> {
         };
         let ended = writer.finish(&writes).await?;
         let outcomes = rows.iter().map(|rows| accepted(rows, rows.copies.iter())).collect();
-        Ok(Some(Committed { outcomes, ended, replaced: Vec::new() }))
+        Ok(Some(Committed { outcomes, ended, ..Committed::default() }))
     }
 }
 
@@ -84,6 +84,6 @@ fn fits(batch: &Batch<'_>, rows: &[Rows]) -> bool {
         && rows.iter().all(|rows| rows.refusal.is_none())
         // Posts have a table of their own.
         && rows.iter().all(|rows| !rows.message.is_post())
-        // Names have to be looked up.
-        && batch.settles.iter().all(|settle| settle.named.is_empty())
+        // Names have to be looked up, and the other receipts are rare.
+        && batch.settles.iter().all(|settle| settle.named.is_empty() && settle.receipt == Receipt::Stored)
 }

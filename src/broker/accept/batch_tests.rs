@@ -7,7 +7,7 @@ use std::time::Duration;
 use sea_orm::EntityTrait as _;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::commit::{self, Batch, Claim, Committed, Context, Outcome, Settle, Writing};
+use super::commit::{self, Batch, Claim, Committed, Context, Outcome, Receipt, Settle, Writing};
 use super::queue::QueueSizes;
 use super::{Accept, Answer};
 use crate::broker::fanout::{Audience, Fanout, Outbound, Route};
@@ -21,6 +21,7 @@ use crate::broker::store::{Store, members};
 use crate::config::broker::BrokerConfig;
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
+use crate::wire::delivery::RejectReason;
 use crate::wire::refusal::Refusal;
 
 /// Nobody is connected.
@@ -192,6 +193,9 @@ async fn only_what_is_plain_goes_the_short_way() {
     assert!(!base.is_plain(&revoked, &[]).await, "a member who is gone");
     let named = Settle { named: vec![Claimed::Message("x".to_owned())], ..settle(&[]) };
     assert!(!base.is_plain(&[], &[named]).await, "a name to look up");
+    for receipt in [Receipt::Waiting, Receipt::Rejected(RejectReason::Invalid)] {
+        assert!(!base.is_plain(&[], &[Settle { receipt, ..settle(&["x"]) }]).await, "{receipt:?}");
+    }
     assert_eq!(base.counts().await, [2, 2, 1, 2], "nothing of these is left");
     assert!(base.writing.batches.as_ref().is_some_and(BatchWriter::is_open), "taken back, not closed");
     assert!(base.is_plain(&[], &[settle(&["x"])]).await, "no sends");

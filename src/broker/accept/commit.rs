@@ -9,7 +9,7 @@
 //! On SQLite a batch in which nothing of that is in question is written by
 //! `batch_sqlite` instead; what is left over comes here.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use sea_orm::{DatabaseTransaction, DbErr};
@@ -19,6 +19,7 @@ use super::queue::QueueSizes;
 use super::rows::{Rows, accepted, concerned, history_row, key, refusals};
 use super::{Accept, Refused};
 use crate::broker::fanout::Fanout;
+use crate::broker::session::peer::Peer;
 use crate::broker::session::terms::Holder;
 use crate::broker::store::deliveries::{Claimed, Ended};
 use crate::broker::store::entity::{delivery, message};
@@ -29,6 +30,7 @@ use crate::db::tx;
 use crate::domain::dedupe::{Decision, Seen, decide};
 use crate::domain::time::UnixMillis;
 use crate::runtime::ids::IdSource;
+use crate::wire::delivery::RejectReason;
 use crate::wire::refusal::Refusal;
 
 /// How often a transaction is tried that the engine asks to repeat.
@@ -56,6 +58,19 @@ pub struct Accepted {
     pub copies: Vec<(String, String)>,
 }
 
+/// What a receiver did with copies. In the order in which those of one batch are
+/// written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Receipt {
+    /// Kept sealed until a key comes.
+    Waiting,
+    /// Opened and stored.
+    #[default]
+    Stored,
+    /// Set aside.
+    Rejected(RejectReason),
+}
+
 /// Copies that a receiver acknowledged.
 #[derive(Clone, Debug, Default)]
 pub struct Settle {
@@ -65,8 +80,12 @@ pub struct Settle {
     pub ids: Vec<String>,
     /// What else the acknowledgement names.
     pub named: Vec<Claimed>,
+    /// What it did with them.
+    pub receipt: Receipt,
     /// The connection it came on.
     pub holder: Option<Arc<Holder>>,
+    /// Who asked to be told when it is written, under which correlation id.
+    pub answer: Option<(Arc<Peer>, String)>,
 }
 
 /// Copies that were pushed from the database.
@@ -109,8 +128,12 @@ pub struct Context<'a> {
 pub struct Committed {
     /// One for each send.
     pub outcomes: Vec<Outcome>,
-    /// Copies that were acknowledged for the first time.
+    /// Copies that were acknowledged as stored for the first time.
     pub ended: Vec<Ended>,
+    /// Copies that were set aside by their receivers.
+    pub rejected: Vec<Ended>,
+    /// Copies that their receivers keep until a key comes.
+    pub parked: Vec<Ended>,
     /// Connections that were replaced at another broker.
     pub replaced: Vec<Arc<Holder>>,
 }
@@ -151,7 +174,7 @@ pub async fn run(context: Context<'_>, batch: &Batch<'_>, writing: &mut Writing)
         }
     }
     if let Ok(done) = &result {
-        sizes.ended(&done.ended);
+        [&done.ended, &done.rejected, &done.parked].into_iter().for_each(|copies| sizes.ended(copies));
     }
     result
 }
@@ -195,22 +218,31 @@ impl Context<'_> {
     ) -> Result<Committed, DbErr> {
         let outcomes = if rows.is_empty() { Vec::new() } else { self.accept(db, batch.accepts, rows, now).await? };
         let fence = Fence::read(db, self.store, batch).await?;
-        let mut settled = Vec::new();
-        for settle in batch.settles.iter().filter(|settle| fence.admits(settle.holder.as_ref())) {
-            settled.extend_from_slice(&settle.ids);
-            if !settle.named.is_empty() {
-                settled.extend(deliveries::own(db, &settle.member_id, &settle.named).await?);
-            }
-        }
         // Two brokers that lock the same rows in the same order do not wait for
         // each other in a circle.
-        settled.sort_unstable();
-        settled.dedup();
-        let ended = deliveries::settle(db, &settled, now.0).await?;
+        let mut settled: BTreeMap<Receipt, BTreeSet<String>> = BTreeMap::new();
+        for settle in batch.settles.iter().filter(|settle| fence.admits(settle.holder.as_ref())) {
+            let ids = settled.entry(settle.receipt).or_default();
+            ids.extend(settle.ids.iter().cloned());
+            if !settle.named.is_empty() {
+                ids.extend(deliveries::own(db, &settle.member_id, &settle.named).await?);
+            }
+        }
+        let (mut ended, mut rejected, mut parked) = (Vec::new(), Vec::new(), Vec::new());
+        for (receipt, ids) in settled {
+            let ids: Vec<String> = ids.into_iter().collect();
+            match receipt {
+                Receipt::Waiting => parked = deliveries::park(db, &ids, now.0).await?,
+                Receipt::Stored => ended = deliveries::settle(db, &ids, now.0).await?,
+                Receipt::Rejected(reason) => {
+                    rejected.extend(deliveries::reject(db, &ids, reason.name(), now.0).await?);
+                }
+            }
+        }
         for claim in batch.claims.iter().filter(|claim| fence.admits(claim.holder.as_ref())) {
             deliveries::claim(db, &claim.ids, &claim.presence_id, now.0, self.lease_end(now)).await?;
         }
-        Ok(Committed { outcomes, ended, replaced: fence.replaced() })
+        Ok(Committed { outcomes, ended, rejected, parked, replaced: fence.replaced() })
     }
 
     async fn accept(

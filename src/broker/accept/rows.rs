@@ -80,6 +80,8 @@ impl Context<'_> {
                 delivered_at: None,
                 expired_at,
                 expiry_told_at: None,
+                waiting_at: None,
+                reject_reason: None,
             });
         }
         Rows { message: Arc::new(message), copies, refusal }

@@ -21,14 +21,14 @@ use super::commit::{self, Batch, Claim, Committed, Context, Outcome, Settle, Wri
 use super::queue::QueueSizes;
 use super::{Accept, Refused};
 use crate::broker::fanout::{Audience, Outbound};
-use crate::broker::session::terms::Copy;
+use crate::broker::session::terms::{Copy, Reply};
 use crate::broker::shared::Shared;
 use crate::broker::store::deliveries::{self, Ended};
 use crate::broker::{expiries, nodes};
 use crate::db::tx::{self, Work};
 use crate::domain::time::UnixMillis;
 use crate::wire::codec;
-use crate::wire::delivery::{DeliveryState, DeliveryStatus};
+use crate::wire::delivery::{Ack, DeliveryState, DeliveryStatus};
 use crate::wire::frame::ServerFrame;
 use crate::wire::refusal::Refusal;
 
@@ -171,7 +171,7 @@ impl Shared {
                     self.metrics.batches.inc();
                     self.metrics.batch_size.observe(count as f64);
                     self.metrics.batch_seconds.observe(self.clock.monotonic().saturating_sub(started).as_secs_f64());
-                    self.tell(&accepts, done);
+                    self.tell(&accepts, &settles, done).await;
                 }
                 Err(error) if tx::is_unreachable(&error) => {
                     // Each command alone would wait for the server as long.
@@ -219,7 +219,7 @@ impl Shared {
             .chain(claims.chunks(1).map(|claims| Batch { accepts: no_accepts, settles: no_settles, claims }));
         for batch in singles {
             match commit::run(context, &batch, writing).await {
-                Ok(done) => self.tell(batch.accepts, done),
+                Ok(done) => self.tell(batch.accepts, batch.settles, done).await,
                 Err(error) => {
                     writing.sizes.forget();
                     let later = tx::is_retryable(&error) || tx::is_full(&error) || tx::is_unreachable(&error);
@@ -235,8 +235,8 @@ impl Shared {
     }
 
     /// Answers the senders first, then brings the copies out, then tells whose
-    /// messages arrived.
-    fn tell(&self, accepts: &[Accept], done: Committed) {
+    /// messages arrived, and whose were set aside.
+    async fn tell(&self, accepts: &[Accept], settles: &[Settle], done: Committed) {
         let mut outbound: HashMap<&str, Vec<Outbound>> = HashMap::new();
         for (accept, outcome) in accepts.iter().zip(&done.outcomes) {
             accept.answer.outcome(outcome);
@@ -268,8 +268,16 @@ impl Shared {
         for (mesh_id, copies) in outbound {
             self.fanout.copies(mesh_id, copies);
         }
+        // Of a connection that was replaced nothing was written.
+        let written = |settle: &&Settle| settle.holder.as_ref().is_none_or(|holder| !done.replaced.contains(holder));
+        for (peer, req_id) in settles.iter().filter(written).filter_map(|settle| settle.answer.clone()) {
+            let ack = Ack { queued: false, req_id: Some(req_id), ..Ack::default() };
+            peer.reply(Reply::frame(ServerFrame::Ack(Box::new(ack))));
+        }
         self.metrics.delivered.inc_by(done.ended.len() as u64);
         self.tell_delivered(&done.ended);
+        self.metrics.rejected.inc_by(done.rejected.len() as u64);
+        expiries::tell(self, &done.rejected).await;
         for holder in &done.replaced {
             for peer in self.registry.of_member(&holder.mesh_id, &holder.member_id) {
                 if peer.holder.as_ref() == Some(holder) {
@@ -314,14 +322,20 @@ impl Shared {
         let at = self.store.now().0;
         for copy in ended {
             let Some(client_message_id) = copy.client_message_id.clone() else { continue };
-            let status = DeliveryStatus { client_message_id, state: DeliveryState::Delivered, at };
-            match codec::encode(&ServerFrame::DeliveryStatus(status)) {
-                Ok(text) => {
-                    let audience = Audience::DeliveryAware(copy.sender_member_id.clone());
-                    let dropped = self.fanout.event(&copy.mesh_id, &audience, &Utf8Bytes::from(text));
-                    self.metrics.events_dropped.inc_by(dropped as u64);
+            for names_receiver in [true, false] {
+                let recipient_member_id = names_receiver.then(|| copy.recipient_member_id.clone());
+                let state = DeliveryState::Delivered;
+                let client_message_id = client_message_id.clone();
+                let status = DeliveryStatus { client_message_id, state, at, reason: None, recipient_member_id };
+                match codec::encode(&ServerFrame::DeliveryStatus(status)) {
+                    Ok(text) => {
+                        let member_id = copy.sender_member_id.clone();
+                        let audience = Audience::DeliveryAware { member_id, names_receiver };
+                        let dropped = self.fanout.event(&copy.mesh_id, &audience, &Utf8Bytes::from(text));
+                        self.metrics.events_dropped.inc_by(dropped as u64);
+                    }
+                    Err(error) => tracing::warn!(error = %error, "Cannot write a delivery_status: {error}"),
                 }
-                Err(error) => tracing::warn!(error = %error, "Cannot write a delivery_status: {error}"),
             }
         }
     }

@@ -10,6 +10,7 @@ use super::peer::Peer;
 use super::push::Pusher;
 use super::terms::Reply;
 use super::{negotiate, presence, rotation, shown};
+use crate::broker::accept::commit::Settle;
 use crate::broker::accept::writer::Command;
 use crate::broker::fanout::Audience;
 use crate::broker::roster::Member;
@@ -39,9 +40,15 @@ pub async fn handle(shared: &Arc<Shared>, peer: &Arc<Peer>, pusher: &mut Pusher,
     match frame {
         ClientFrame::Send(send) => accept::submit(shared, peer, *send).await,
         ClientFrame::ClientAck(ack) => {
-            if let Some(settle) = pusher.acknowledged(peer, ack) {
-                // Refused only while the broker stops; the copy comes again.
-                let _ = shared.writer.submit(Command::Settle(settle)).await;
+            let req_id = ack.req_id.clone().filter(|_| peer.has(Feature::DeliveryOutcome));
+            match pusher.acknowledged(peer, ack) {
+                Some(settle) => {
+                    let answer = req_id.map(|req_id| (Arc::clone(peer), req_id));
+                    // Refused only while the broker stops; the copy comes again.
+                    let _ = shared.writer.submit(Command::Settle(Settle { answer, ..settle })).await;
+                }
+                None if req_id.is_some() => done(peer, req_id, None),
+                None => {}
             }
         }
         ClientFrame::NegotiationRequest(request) => negotiation(shared, peer, pusher, &request).await,

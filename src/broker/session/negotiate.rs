@@ -31,6 +31,7 @@ pub const OWN_FEATURES: &[Feature] = &[
     Feature::KeyEpoch,
     Feature::TopicE2e,
     Feature::DeliveryAck,
+    Feature::DeliveryOutcome,
     Feature::History,
     Feature::RateLimit,
 ];

@@ -123,7 +123,7 @@ impl Peer {
 
     /// Whether others see it: neither it nor its member hides itself.
     pub fn is_visible(&self) -> bool {
-        self.profile().visible && !self.mesh.member(&self.member_id).is_some_and(|member| !member.shown.visible)
+        self.profile().visible && self.mesh.member(&self.member_id).is_none_or(|member| member.shown.visible)
     }
 
     /// Its name: its own, else the member's.
@@ -289,6 +289,7 @@ fn bit(feature: Feature) -> u8 {
         Feature::ClientMessageIdDedupe => 8,
         Feature::MemberKeypairRotatedEvent => 16,
         Feature::TopicE2e => 32,
+        Feature::DeliveryOutcome => 64,
         _ => 0,
     }
 }

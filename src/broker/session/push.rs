@@ -20,7 +20,7 @@ use sea_orm::DbErr;
 
 use super::peer::Peer;
 use super::terms::{Copy, End, Kind};
-use crate::broker::accept::commit::{Claim, Settle};
+use crate::broker::accept::commit::{Claim, Receipt, Settle};
 use crate::broker::accept::writer::Command;
 use crate::broker::shared::Shared;
 use crate::broker::store::deliveries::{self, Claimed, Mine};
@@ -29,7 +29,7 @@ use crate::broker::store::messages;
 use crate::broker::topics::Names;
 use crate::domain::time::UnixMillis;
 use crate::runtime::ids;
-use crate::wire::delivery::{ClientAck, Priority, Push};
+use crate::wire::delivery::{ClientAck, Priority, Push, ReceiptState, RejectReason};
 use crate::wire::frame::ServerFrame;
 use crate::wire::text;
 
@@ -215,7 +215,12 @@ impl Pusher {
     /// known to be the member's own; anything else is looked up with its owner.
     pub fn acknowledged(&mut self, peer: &Peer, ack: ClientAck) -> Option<Settle> {
         peer.set_acknowledges();
-        let mut settle = Settle { member_id: peer.member_id.clone(), holder: peer.holder.clone(), ..Settle::default() };
+        let mut settle = Settle {
+            member_id: peer.member_id.clone(),
+            receipt: receipt(&ack),
+            holder: peer.holder.clone(),
+            ..Settle::default()
+        };
         if let Some(id) = ack.delivery_id {
             if self.pushed.contains_key(&id) {
                 settle.ids.push(id);
@@ -346,6 +351,15 @@ impl Pusher {
         }
         self.pushed.insert(delivery_id, pushed);
         self.check_at.get_or_insert(now + self.lease);
+    }
+}
+
+/// What an acknowledgement says that the receiver did.
+fn receipt(ack: &ClientAck) -> Receipt {
+    match ack.state {
+        None | Some(ReceiptState::Stored) => Receipt::Stored,
+        Some(ReceiptState::Waiting) => Receipt::Waiting,
+        Some(ReceiptState::Quarantined) => Receipt::Rejected(RejectReason::from_name(ack.reason.as_deref())),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sea_orm::sea_query::{Expr, Query, SelectStatement};
+use sea_orm::sea_query::{Expr, Query, SelectStatement, SimpleExpr};
 use sea_orm::{
     ColumnTrait as _, Condition, ConnectionTrait, DbErr, EntityTrait as _, IntoActiveModel as _, QueryFilter as _,
     QueryOrder as _, QuerySelect as _,
@@ -27,6 +27,10 @@ pub struct Ended {
     pub client_message_id: Option<String>,
     /// What it held in the queue.
     pub bytes: i64,
+    /// It had left the queue before: its receiver kept it until a key came.
+    pub was_waiting: bool,
+    /// Why its receiver set it aside.
+    pub reject_reason: Option<String>,
 }
 
 /// What waits for one member.
@@ -46,8 +50,14 @@ pub enum Claimed {
     Message(String),
 }
 
+/// Not at its end yet.
 fn open() -> Condition {
     Condition::all().add(Column::DeliveredAt.is_null()).add(Column::ExpiredAt.is_null())
+}
+
+/// Not at its receiver yet, so that it is to be pushed and takes room.
+fn queued() -> Condition {
+    open().add(Column::WaitingAt.is_null())
 }
 
 /// Stores copies.
@@ -85,7 +95,7 @@ pub async fn page(
     }
     Entity::find()
         .filter(Column::RecipientMemberId.eq(member_id))
-        .filter(open())
+        .filter(queued())
         .filter(Column::Id.gt(after))
         .filter(which)
         .order_by_asc(Column::Id)
@@ -100,7 +110,7 @@ pub async fn still_open(db: &impl ConnectionTrait, ids: &[String]) -> Result<Vec
     for chunk in ids.chunks(ROWS_PER_STATEMENT) {
         let found = Entity::find()
             .filter(Column::Id.is_in(chunk.iter().map(String::as_str)))
-            .filter(open())
+            .filter(queued())
             .order_by_asc(Column::Id)
             .all(db)
             .await?;
@@ -131,7 +141,23 @@ pub async fn own(db: &impl ConnectionTrait, member_id: &str, named: &[Claimed]) 
 
 /// Marks copies as acknowledged; returns those that were not yet.
 pub async fn settle(db: &impl ConnectionTrait, ids: &[String], now: i64) -> Result<Vec<Ended>, DbErr> {
-    end(db, ids, Column::DeliveredAt, now).await
+    end(db, ids, &[(Column::DeliveredAt, now.into())]).await
+}
+
+/// Marks copies as set aside by their receiver; returns those that were open.
+pub async fn reject(db: &impl ConnectionTrait, ids: &[String], reason: &str, now: i64) -> Result<Vec<Ended>, DbErr> {
+    let mut ended = end(db, ids, &[(Column::ExpiredAt, now.into()), (Column::RejectReason, reason.into())]).await?;
+    ended.iter_mut().for_each(|copy| copy.reject_reason = Some(reason.to_owned()));
+    Ok(ended)
+}
+
+/// Marks copies as kept by their receiver until a key comes; returns those that have
+/// left the queue by that.
+pub async fn park(db: &impl ConnectionTrait, ids: &[String], now: i64) -> Result<Vec<Ended>, DbErr> {
+    let mut parked = change(db, ids, &queued(), &[(Column::WaitingAt, now.into())]).await?;
+    // The statement gives the rows as it leaves them.
+    parked.iter_mut().for_each(|copy| copy.was_waiting = false);
+    Ok(parked)
 }
 
 /// Gives up copies that were accepted before `before`; at most `limit` at once.
@@ -146,12 +172,12 @@ pub async fn expire(db: &impl ConnectionTrait, before: i64, now: i64, limit: u64
         .into_tuple()
         .all(db)
         .await?;
-    end(db, &due, Column::ExpiredAt, now).await
+    end(db, &due, &[(Column::ExpiredAt, now.into())]).await
 }
 
 /// Ends copies that need not be kept, and of which nobody is told.
 pub async fn forget(db: &impl ConnectionTrait, ids: Vec<String>, now: i64) -> Result<Vec<Ended>, DbErr> {
-    let ended = end(db, &ids, Column::ExpiredAt, now).await?;
+    let ended = end(db, &ids, &[(Column::ExpiredAt, now.into())]).await?;
     expiries::told(db, &ended.iter().map(|copy| copy.id.clone()).collect::<Vec<_>>(), now).await?;
     Ok(ended)
 }
@@ -167,16 +193,26 @@ pub async fn give_up(db: &impl ConnectionTrait, member_id: String, now: i64) -> 
         .into_tuple()
         .all(db)
         .await?;
-    end(db, &waiting, Column::ExpiredAt, now).await
+    end(db, &waiting, &[(Column::ExpiredAt, now.into())]).await
 }
 
-async fn end(db: &impl ConnectionTrait, ids: &[String], column: Column, now: i64) -> Result<Vec<Ended>, DbErr> {
+async fn end(db: &impl ConnectionTrait, ids: &[String], values: &[(Column, SimpleExpr)]) -> Result<Vec<Ended>, DbErr> {
+    change(db, ids, &open(), values).await
+}
+
+/// Sets values of those of these copies that are in a state.
+async fn change(
+    db: &impl ConnectionTrait,
+    ids: &[String],
+    state: &Condition,
+    values: &[(Column, SimpleExpr)],
+) -> Result<Vec<Ended>, DbErr> {
     let mut ended = Vec::with_capacity(ids.len());
     for chunk in ids.chunks(ROWS_PER_STATEMENT) {
         let update = Query::update()
             .table(Entity)
-            .value(column, now)
-            .cond_where(open().add(Column::Id.is_in(chunk.iter().map(String::as_str))))
+            .values(values.iter().cloned())
+            .cond_where(state.clone().add(Column::Id.is_in(chunk.iter().map(String::as_str))))
             .returning(Query::returning().columns([
                 Column::Id,
                 Column::MeshId,
@@ -184,6 +220,7 @@ async fn end(db: &impl ConnectionTrait, ids: &[String], column: Column, now: i64
                 Column::RecipientMemberId,
                 Column::ClientMessageId,
                 Column::Bytes,
+                Column::WaitingAt,
             ]))
             .take();
         for row in db.query_all(&update).await? {
@@ -194,6 +231,8 @@ async fn end(db: &impl ConnectionTrait, ids: &[String], column: Column, now: i64
                 recipient_member_id: row.try_get_by_index(3)?,
                 client_message_id: row.try_get_by_index(4)?,
                 bytes: row.try_get_by_index(5)?,
+                was_waiting: row.try_get_by_index::<Option<i64>>(6)?.is_some(),
+                reject_reason: None,
             });
         }
     }
@@ -214,7 +253,7 @@ pub async fn claim(
             .col_expr(Column::ClaimId, Expr::value(claim_id))
             .col_expr(Column::ClaimExpiresAt, Expr::value(until))
             .filter(Column::Id.is_in(chunk.iter().map(String::as_str)))
-            .filter(open())
+            .filter(queued())
             .exec(db)
             .await?;
     }
@@ -231,7 +270,7 @@ pub async fn waiting(db: &impl ConnectionTrait, member_ids: &[String]) -> Result
             .expr(Column::Id.count())
             .expr(Expr::cust("CAST(COALESCE(SUM(bytes), 0) AS BIGINT)"))
             .from(Entity)
-            .cond_where(open().add(Column::RecipientMemberId.is_in(chunk.iter().map(String::as_str))))
+            .cond_where(queued().add(Column::RecipientMemberId.is_in(chunk.iter().map(String::as_str))))
             .group_by_columns([Column::RecipientMemberId, Column::SenderMemberId])
             .take();
         for row in db.query_all(&select).await? {
@@ -248,7 +287,7 @@ pub async fn recent(db: &impl ConnectionTrait, since: i64, limit: u64) -> Result
         .select_only()
         .columns([Column::MeshId, Column::RecipientMemberId])
         .distinct()
-        .filter(open())
+        .filter(queued())
         .filter(Column::CreatedAt.gte(since))
         .limit(limit)
         .into_tuple()

@@ -1,4 +1,4 @@
-//! Copies that were given up, and whether their senders know.
+//! Copies that were given up or set aside, and whether their senders know.
 
 use sea_orm::sea_query::Expr;
 use sea_orm::{
@@ -7,17 +7,21 @@ use sea_orm::{
 };
 
 use super::dialect::ROWS_PER_STATEMENT;
-use super::entity::delivery::{Column, Entity};
+use super::entity::delivery::{Column, Entity, Model};
 
-/// A copy whose sender does not know that it was given up.
+/// A copy whose sender does not know that it was given up or set aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Untold {
     /// The copy.
     pub id: String,
     /// The sender's id of the message.
     pub client_message_id: String,
-    /// When it was given up.
+    /// Who it was for.
+    pub recipient_member_id: String,
+    /// When it ended.
     pub expired_at: i64,
+    /// Why its receiver set it aside.
+    pub reject_reason: Option<String>,
 }
 
 /// Rows that wait to be told. Messages without an id of the sender have no name
@@ -29,22 +33,29 @@ pub fn waits_to_be_told() -> Condition {
         .add(Column::ClientMessageId.is_not_null())
 }
 
-/// What this sender was not told yet, oldest first.
-pub async fn untold(db: &impl ConnectionTrait, sender_member_id: &str, limit: u64) -> Result<Vec<Untold>, DbErr> {
-    let rows: Vec<(String, Option<String>, Option<i64>)> = Entity::find()
-        .select_only()
-        .columns([Column::Id, Column::ClientMessageId, Column::ExpiredAt])
+/// What this sender was not told yet, oldest first; without what was set aside for
+/// one that does not know the word.
+pub async fn untold(
+    db: &impl ConnectionTrait,
+    sender_member_id: &str,
+    with_rejected: bool,
+    limit: u64,
+) -> Result<Vec<Untold>, DbErr> {
+    let waits = waits_to_be_told();
+    let waits = if with_rejected { waits } else { waits.add(Column::RejectReason.is_null()) };
+    let rows = Entity::find()
         .filter(Column::SenderMemberId.eq(sender_member_id))
-        .filter(waits_to_be_told())
+        .filter(waits)
         .order_by_asc(Column::Id)
         .limit(limit)
-        .into_tuple()
         .all(db)
         .await?;
-    let untold = |(id, client_message_id, expired_at)| Untold {
-        id,
-        client_message_id: Option::unwrap_or_default(client_message_id),
-        expired_at: Option::unwrap_or_default(expired_at),
+    let untold = |row: Model| Untold {
+        id: row.id,
+        client_message_id: row.client_message_id.unwrap_or_default(),
+        recipient_member_id: row.recipient_member_id,
+        expired_at: row.expired_at.unwrap_or_default(),
+        reject_reason: row.reject_reason,
     };
     Ok(rows.into_iter().map(untold).collect())
 }

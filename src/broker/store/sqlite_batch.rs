@@ -36,11 +36,11 @@ const HISTORY: &str = "message_history (id, mesh_id, sender_member_id, destinati
 const HISTORY_COLUMNS: usize = 6;
 const DELIVERY: &str = "delivery (id, broker_message_id, mesh_id, sender_member_id, recipient_member_id, \
      target_session_key, client_message_id, bytes, created_at, claimed_at, claim_id, claim_expires_at, delivered_at, \
-     expired_at, expiry_told_at)";
-const DELIVERY_COLUMNS: usize = 15;
+     expired_at, expiry_told_at, waiting_at, reject_reason)";
+const DELIVERY_COLUMNS: usize = 17;
 const SETTLE: &str = "UPDATE delivery SET delivered_at = ? WHERE id IN (SELECT value FROM json_each(?)) \
      AND delivered_at IS NULL AND expired_at IS NULL \
-     RETURNING id, mesh_id, sender_member_id, recipient_member_id, client_message_id, bytes";
+     RETURNING id, mesh_id, sender_member_id, recipient_member_id, client_message_id, bytes, waiting_at";
 const CLAIM: &str = "UPDATE delivery SET claimed_at = ?, claim_id = v.value, claim_expires_at = ? \
      FROM json_each(?) AS v WHERE delivery.id = v.key \
      AND delivery.delivered_at IS NULL AND delivery.expired_at IS NULL";
@@ -249,7 +249,9 @@ fn bind_copy(script: &mut Script, row: &delivery::Model) {
         .bind(row.claim_expires_at)
         .bind(row.delivered_at)
         .bind(row.expired_at)
-        .bind(row.expiry_told_at);
+        .bind(row.expiry_told_at)
+        .bind(row.waiting_at)
+        .bind(&row.reject_reason);
 }
 
 fn ended(row: &SqliteRow) -> Result<Ended, DbErr> {
@@ -260,6 +262,8 @@ fn ended(row: &SqliteRow) -> Result<Ended, DbErr> {
         recipient_member_id: column(row, 3)?,
         client_message_id: column(row, 4)?,
         bytes: column(row, 5)?,
+        was_waiting: column::<Option<i64>>(row, 6)?.is_some(),
+        reject_reason: None,
     })
 }
 
@@ -357,6 +361,8 @@ mod tests {
             delivered_at: None,
             expired_at: None,
             expiry_told_at: Some(36),
+            waiting_at: Some(38),
+            reject_reason: Some(text("reason")),
         };
         let gone = delivery::Model { id: text("copy-2"), expired_at: Some(37), expiry_told_at: None, ..copy.clone() };
         let writes = Writes {

@@ -189,7 +189,8 @@ async fn list(args: ListArgs, context: &Context, output: &mut Output) -> Result<
 }
 
 fn cells(entry: &OutboxEntry) -> [String; 8] {
-    let why = if entry.dead_reason.is_empty() { &entry.last_error } else { &entry.dead_reason };
+    let rejected = rejection(entry);
+    let why = [&entry.dead_reason, &rejected, &entry.last_error].into_iter().find(|why| !why.is_empty());
     [
         safe(&entry.id),
         word(entry.status()).to_owned(),
@@ -198,8 +199,16 @@ fn cells(entry: &OutboxEntry) -> [String; 8] {
         entry.attempts.to_string(),
         entry.size_bytes.to_string(),
         safe(&entry.client_message_id),
-        safe(why),
+        why.map(|why| safe(why)).unwrap_or_default(),
     ]
+}
+
+/// That its receiver set it aside, and why; empty when it did not.
+fn rejection(entry: &OutboxEntry) -> String {
+    if entry.rejected_at.is_none() {
+        return String::new();
+    }
+    format!("set aside by its receiver: {}", entry.reject_reason)
 }
 
 async fn inspect(args: EntryArgs, context: &Context, output: &mut Output) -> Result<(), Failure> {
@@ -220,6 +229,8 @@ async fn inspect(args: EntryArgs, context: &Context, output: &mut Output) -> Res
         ("first sent", time(entry.first_transmit_at.as_ref())),
         ("accepted", time(entry.accepted_at.as_ref())),
         ("delivered", time(entry.delivered_at.as_ref())),
+        ("set aside", time(entry.rejected_at.as_ref())),
+        ("why", safe(&entry.reject_reason)),
         ("requeued", time(entry.requeued_at.as_ref())),
         ("given up", time(entry.dead_at.as_ref())),
         ("retired", time(entry.aborted_at.as_ref())),

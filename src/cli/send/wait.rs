@@ -18,7 +18,8 @@ use crate::cli::{Context, exit_code, follow, link, style};
 use crate::domain::error_code::ErrorCode;
 use crate::proto::pb::stream_events_response::Event;
 use crate::proto::pb::{
-    DeliveryStatus, EventType, SendRequest, SendResponse, SendStatus, StreamEventsRequest, StreamEventsResponse,
+    DeliveryStatus, EventType, GetSendRequest, SendRequest, SendResponse, SendStatus, StreamEventsRequest,
+    StreamEventsResponse,
 };
 
 /// An accepted message whose delivery is being written down at this moment is
@@ -152,7 +153,25 @@ impl Watch<'_> {
             self.answer = SendResponse { duplicate: self.answer.duplicate, ..answer };
             self.tell(output)?;
         }
-        Ok(())
+        if self.until == Until::Delivered { self.check_ended().await } else { Ok(()) }
+    }
+
+    /// Fails when its receiver will not have it, which no answer to a send tells.
+    async fn check_ended(&self) -> Result<(), Failure> {
+        let id = self.answer.client_message_id.clone();
+        let asked = self.client.messaging().get_send(Request::new(GetSendRequest { client_message_id: id })).await;
+        // Where this is not served the news are waited for.
+        let Ok(sent) = asked.map(tonic::Response::into_inner) else { return Ok(()) };
+        let (id, name) = (&self.answer.client_message_id, receiver(self.args, &self.answer));
+        let code = match sent.status() {
+            SendStatus::Rejected => ErrorCode::MessageRejected,
+            SendStatus::Expired => ErrorCode::DeliveryExpired,
+            _ => return Ok(()),
+        };
+        let error = sent.error.unwrap_or_default();
+        let text = format!("the message {id} to {name} does not arrive: {}", safe(&error.message));
+        let failure = Failure::new(code, text).with("client_message_id", id.as_str());
+        Err(error.metadata.iter().fold(failure, |failure, (name, value)| failure.with(name, value.as_str())))
     }
 
     /// Takes news about it.
@@ -162,12 +181,17 @@ impl Watch<'_> {
         let why = news.error.as_ref().map(|error| format!(": {}", safe(&error.message))).unwrap_or_default();
         let failed = |code: ErrorCode, what: &str| {
             let text = format!("the message {id} to {name} {what}{why}");
-            Err(Failure::new(code, text).with("client_message_id", id.as_str()))
+            let facts = news.error.iter().flat_map(|error| &error.metadata);
+            let failure = Failure::new(code, text).with("client_message_id", id.as_str());
+            Err(facts.fold(failure, |failure, (name, value)| failure.with(name, value.as_str())))
         };
         match news.status() {
             SendStatus::Dead => failed(ErrorCode::OutboxDeadFingerprintMatch, "was given up"),
             SendStatus::Aborted => failed(ErrorCode::OutboxAbortedFingerprintMatch, "was aborted by the operator"),
             // The broker had it, which is what was waited for, or is not enough.
+            SendStatus::Rejected if self.until == Until::Delivered => {
+                failed(ErrorCode::MessageRejected, "was set aside by its receiver")
+            }
             SendStatus::Expired if self.until == Until::Delivered => {
                 failed(ErrorCode::DeliveryExpired, "was not taken by its receiver in time")
             }

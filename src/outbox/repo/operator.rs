@@ -87,6 +87,29 @@ pub struct Entry {
     pub aborted_by: Option<String>,
     /// The row that took its place.
     pub superseded_by: Option<String>,
+    /// Unix ms at which the receiver's daemon set it aside.
+    pub rejected_at: Option<i64>,
+    /// Why it did.
+    pub reject_reason: Option<String>,
+    /// Unix ms at which the broker gave it up for its receiver.
+    pub expired_at: Option<i64>,
+    /// Receivers whose daemons have stored it; see [`Entry::delivered_count`].
+    delivered_count: i32,
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// Subscribers of the topic whose daemons have stored it, as far as the broker
+    /// has told; `None` for other sends.
+    pub fn delivered_count(&self) -> Option<u32> {
+        posted_to(&self.destination_kind, self.delivered_count)
+    }
+}
+
+/// How many receivers of a post have stored it, as far as the broker has told.
+pub(in crate::outbox) fn posted_to(destination_kind: &str, count: i32) -> Option<u32> {
+    u32::try_from(count).ok().filter(|count| destination_kind == "topic" && *count > 0)
 }
 
 /// A send of this member that a reply may mean.
@@ -106,7 +129,7 @@ const ENTRY: &str = "SELECT id, client_message_id, status, destination_kind, des
      target_name, priority, reply_to_id, mentions, auto_hops, allow_unencrypted, length(payload) AS size_bytes, degraded, \
      sender_key, request_fingerprint, attempts, last_error, broker_message_id, history_id, enqueued_at, next_attempt_at, \
      first_transmit_at, accepted_at, receiver_stored_at, requeued_at, dead_at, dead_reason, aborted_at, aborted_by, \
-     superseded_by FROM outbox";
+     superseded_by, rejected_at, reject_reason, expired_at, delivered_count FROM outbox";
 
 /// Text and metadata of rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -17,7 +17,7 @@ async fn waiting(count: i32) -> (tempfile::TempDir, Sqlite) {
             Model { attempts: 0, next_attempt_at: row.enqueued_at, ..row }
         })
         .collect();
-    write(&mut writer, Batch { rows: &rows, outcomes: &[], stored: &[] }, NOW).await.expect("writes");
+    write(&mut writer, Batch { rows: &rows, outcomes: &[], reported: &[] }, NOW).await.expect("writes");
     (folder, db)
 }
 
@@ -42,6 +42,21 @@ async fn what_waits_is_taken_in_the_order_of_accept_once_it_is_due() {
     assert_eq!(claimed(&db, 2, &without).await, ["id 004", "id 006"]);
     assert_eq!(claimed(&db, 9, &Only::Target("target_id 002".to_owned())).await, Vec::<String>::new(), "not yet due");
     assert_eq!(claimed(&db, 9, &Only::Target("target_id 005".to_owned())).await, ["id 005"]);
+}
+
+/// What this member sends to itself and what goes to the broker do not see each other.
+#[tokio::test]
+async fn sends_to_oneself_are_taken_apart_from_the_others() {
+    let (_folder, db) = waiting(5).await;
+    change(&db, "UPDATE outbox SET to_self = 1 WHERE id IN ('id 000', 'id 002', 'id 003')").await;
+    change(&db, "UPDATE outbox SET next_attempt_at = 20000 WHERE id = 'id 002'").await;
+    let due = next_due(db.readers(), &BTreeMap::new()).await.expect("reads");
+    assert_eq!(due, Some(UnixMillis(1001)), "of the others");
+    assert_eq!(next_due_to_self(db.readers()).await.expect("reads"), Some(UnixMillis(1000)));
+    assert_eq!(claimed(&db, 9, &Only::OwnMember).await, ["id 000", "id 003"]);
+    assert_eq!(next_due_to_self(db.readers()).await.expect("reads"), Some(UnixMillis(20_000)));
+    assert_eq!(claimed(&db, 9, &Only::Target("target_id 002".to_owned())).await, Vec::<String>::new());
+    assert_eq!(claimed(&db, 9, &Only::All).await, ["id 001", "id 004"]);
 }
 
 #[tokio::test]

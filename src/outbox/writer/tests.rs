@@ -116,6 +116,18 @@ async fn a_second_send_with_the_same_id_is_not_handed_over() {
 }
 
 #[tokio::test]
+async fn what_goes_to_oneself_takes_no_place_of_the_others() {
+    let mut alone = Alone::new().await;
+    alone.offer(1);
+    let own = Model { to_self: true, ..new(1) };
+    assert!(alone.accept(vec![own, new(2)]).await.iter().all(Result::is_ok));
+    assert_eq!(alone.arrived(), [new(2).id], "there was room for one");
+    let stored = alone.stored().await;
+    assert_eq!((stored[0].status.as_str(), stored[0].attempts), ("pending", 0), "it is claimed by its own task");
+    assert!(!alone.woken(), "and is none of the sender's");
+}
+
+#[tokio::test]
 async fn what_nobody_takes_waits_like_others() {
     let mut alone = Alone::new().await;
     alone.offer(8);

@@ -88,6 +88,7 @@ async fn what_no_route_knows_is_refused_in_every_query() {
         "/metrics",
         "/v1/version",
         "/v1/compat",
+        "/v1/send/some-id",
         "/healthz",
         "/readyz",
         "/v1/inbox",
@@ -285,6 +286,12 @@ async fn what_is_not_grpc_is_told_so_and_not_carried_out() {
         let problem = framed(&alice, kind, &message).await.expect(415).json();
         assert!(problem["detail"].as_str().is_some_and(|text| text.contains("application/grpc")), "{kind}: {problem}");
     }
+    let nothing = alice.http().post("/claudemesh.v1.MessagingService/Nothing", &json!({})).send().await.expect(404);
+    assert_eq!(nothing.json()["code"], "route_not_found", "{}", nothing.text());
+    let request = alice.http().request("POST", "/claudemesh.v1.MessagingService/Nothing");
+    let nothing = request.header("Content-Type", "application/grpc").body([0; 5]).send().await.expect(200);
+    assert_eq!(nothing.header("grpc-status"), Some("12"), "{:?}", nothing.headers);
+    assert!(nothing.header("grpc-status-details-bin").is_some(), "{:?}", nothing.headers);
     let json = framed(&alice, "application/grpc+json", &message).await.expect(200);
     assert_eq!(json.header("grpc-status"), Some("3"), "{:?}", json.headers);
     assert!(json.header("grpc-status-details-bin").is_some(), "{:?}", json.headers);

@@ -99,7 +99,7 @@ async fn a_page_token_leads_on_in_its_own_list_alone() {
 #[tokio::test]
 async fn a_token_goes_from_rest_to_grpc_and_the_limit_may_change() {
     let (pair, _) = full().await;
-    let page = get(&pair.bob, "/v1/inbox?limit=1&from=alice").await;
+    let page = get(&pair.bob, "/v1/inbox?limit=1&sender=alice").await;
     let page_token = page["next_page_token"].as_str().expect("a token").to_owned();
     let mut inbox = grpc::inbox(&pair.bob.socket()).await;
     let request = ListMessagesRequest { sender: "alice".to_owned(), page_token, limit: 50, ..Default::default() };

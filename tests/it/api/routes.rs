@@ -44,7 +44,11 @@ async fn version_says_what_is_served() {
     let version = get(&alice, "/v1/version").await;
     assert_eq!(version["daemon_version"], "0.9.0", "{version}");
     assert_eq!(version["ipc_api"], "v1", "{version}");
-    assert_eq!(version["ipc_features"], json!(["send", "topic", "inbox", "peers", "profile", "events", "health"]), "{version}");
+    assert_eq!(
+        version["ipc_features"],
+        json!(["send", "topic", "inbox", "peers", "profile", "events", "health"]),
+        "{version}"
+    );
     assert!(version["schema_version"].is_u64(), "{version}");
     let bits = version["broker_features_negotiated"].as_array().expect("broker_features_negotiated");
     assert!(bits.contains(&json!("client_message_id_dedupe")), "{version}");

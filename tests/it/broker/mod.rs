@@ -17,6 +17,7 @@ mod members;
 mod multicast;
 mod negotiation;
 mod nodes;
+mod outcomes;
 mod retention;
 mod schema;
 mod send;

@@ -54,6 +54,7 @@ async fn of_verbs_that_talk_to_a_daemon() {
     // Its own row comes first, by name; of the other one more is known.
     peers["peers"].as_array_mut().expect("peers").rotate_left(1);
     same("peer_list", &peers);
+    same("profile", &of(&alice, "profile").await);
     same("daemon_status", &of(&alice, "daemon status").await);
     same("daemon_status_of_one", &of(&alice, "daemon status --mesh demo").await);
     same("daemon_reload", &of(&alice, "daemon reload").await);

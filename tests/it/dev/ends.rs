@@ -107,8 +107,12 @@ async fn a_daemon_that_ends_by_itself_can_be_started() {
     let mut dev = Dev::ready(&[]).await;
     let bob = dev.member("bob");
     signal(&bob.pid(), Signal::KILL);
-    wait::until("the end", async || (bob.state() == 'Z').then_some(())).await;
-    dev.refused(json!({ "do": "pause", "member": "bob" }), "daemon_not_running").await;
+    // The system takes a moment to end all threads of a process.
+    wait::until("the end to be noticed", async || {
+        let answer = dev.command(json!({ "do": "pause", "member": "bob" })).await;
+        (answer["error"]["code"] == "daemon_not_running").then_some(())
+    })
+    .await;
     let again = Member(dev.act("start", "bob").await["member"].clone());
     again.connected(true).await;
 }

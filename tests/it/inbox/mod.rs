@@ -4,6 +4,7 @@ mod filters;
 mod hostile;
 mod keep;
 mod lost_receipt;
+mod outcomes;
 mod receive;
 mod replay;
 mod salvage;

@@ -225,7 +225,7 @@ async fn a_sign_of_life_is_taken_over_both_protocols_and_counted() {
     alice.http().post("/v1/heartbeat", &json!({})).send().await.expect(200);
     let mut client = ControlServiceClient::new(grpc::channel(&alice.socket()).await);
     client.heartbeat(HeartbeatRequest {}).await.expect("an answer");
-    let metrics = alice.http().get("/v1/metrics").send().await.expect(200).text().to_owned();
+    let metrics = alice.http().get("/v1/metrics").send().await.expect(200).text();
     let count =
         metrics.lines().filter(|line| line.starts_with("cm_daemon_ipc_request_total") && line.contains("eartbeat"));
     assert_eq!(count.count(), 2, "{metrics}");

@@ -52,7 +52,7 @@ async fn it_is_judged_when_it_is_read() {
     assert_eq!(known(&alice, "bob").await, verified);
     let mut inbox = grpc::inbox(&alice.socket()).await;
     let page = inbox.list_messages(ListMessagesRequest::default()).await.expect("a page").into_inner();
-    let over_grpc = page.messages[0].provenance.clone().expect("provenance");
+    let over_grpc = page.messages[0].provenance.expect("provenance");
     assert_eq!((over_grpc.pin_state(), over_grpc.verified), (PinState::Verified, true));
     let mut events = alice.http().get("/v1/events?from_start=true&types=message").stream().await;
     assert_eq!(events.next_of("message").await.json()["message"]["provenance"], verified);

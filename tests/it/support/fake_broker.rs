@@ -306,6 +306,7 @@ impl Client {
             "member_keypair_rotated_event": {"version": 1},
             "max_payload": {"version": 1, "inline_bytes": 1_572_864, "blob_bytes": 0},
             "delivery_ack": {"version": 1},
+            "delivery_outcome": {"version": 1},
             "rate_limit": {"version": 1, "per_s": RATE.0, "burst": RATE.1},
             "key_epoch": {"version": 1, "max_concurrent_epochs": 2},
             "topic_e2e": {"version": 1},

@@ -20,11 +20,13 @@ async fn what_came_before_its_key_opens_when_the_key_comes() {
     wait::until("three that wait", async || (db.number("SELECT count(*) FROM inbox_waiting").await == 3).then_some(()))
         .await;
     db.close().await;
-    // They are at carol, and the broker is told so.
+    // They are at carol, and the broker is told so: it has not to bring them again, nor
+    // may it say that they are delivered.
     let broker = trio.broker.tables().await;
-    let open = "SELECT count(*) FROM delivery WHERE delivered_at IS NULL";
+    let open = "SELECT count(*) FROM delivery WHERE delivered_at IS NULL AND waiting_at IS NULL";
     wait::until("all to be acknowledged", async || (broker.number(open).await == 0).then_some(())).await;
-    broker.close().await;
+    let waiting = "SELECT count(*) FROM delivery WHERE delivered_at IS NULL AND waiting_at IS NOT NULL";
+    assert_eq!(broker.number(waiting).await, 3);
     trio.carol.kill9();
     trio.carol.start().await;
     trio.carol.connected().await;
@@ -39,6 +41,8 @@ async fn what_came_before_its_key_opens_when_the_key_comes() {
         let event = events.next_of("message").await.json();
         assert_eq!(event["message"]["body"], text.as_str(), "in the order of arrival: {event}");
     }
+    wait::until("all to be delivered", async || (broker.number(waiting).await == 0).then_some(())).await;
+    broker.close().await;
     let after = unique("after it");
     post(&trio.alice, "ops", &after).await;
     assert_eq!(events.next_of("message").await.json()["message"]["body"], after.as_str(), "each is told once");

@@ -4,6 +4,7 @@ mod filters;
 mod keys;
 mod late;
 mod legacy;
+mod outcomes;
 mod posts;
 mod subscriptions;
 

@@ -60,7 +60,8 @@ async fn what_cannot_be_done_with_a_topic_has_a_code_and_stores_nothing() {
         answer["code"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
     };
     let hi = |topic: &str| json!({"topic": topic, "message": "hi"});
-    assert_eq!(post(&trio.carol, hi("ops"), 404).await, "topic_not_found");
+    assert_eq!(post(&trio.carol, hi("nix"), 404).await, "topic_not_found");
+    assert_eq!(post(&trio.carol, hi("ops"), 409).await, "topic_not_subscribed", "the mesh has it");
     subscribe(&trio.carol, "ops").await;
     unsubscribe(&trio.carol, "ops").await;
     assert_eq!(post(&trio.carol, hi("ops"), 409).await, "topic_not_subscribed");

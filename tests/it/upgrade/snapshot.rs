@@ -91,3 +91,15 @@ async fn what_waited_goes_out_after_the_upgrade() {
     let same = serde_json::json!({"to": "bob", "message": "stored by version 1", "meta": {"ticket": 7}, "client_message_id": "v1-done"});
     assert_eq!(alice.post_send(&same).await.expect(200).json()["duplicate"], true);
 }
+
+/// A run of a hook that version 6 wrote is found by its message.
+#[tokio::test]
+async fn hook_runs_are_found_after_the_upgrade() {
+    let mut alice = member("6").await;
+    alice.start().await;
+    let path = "/v1/hooks/runs?message_id=01M89TKC00000000000000MSG1";
+    let found = alice.http().get(path).send().await.expect(200).json();
+    let runs = found["runs"].as_array().expect("runs");
+    assert_eq!(runs.len(), 1, "{found}");
+    assert_eq!((&runs[0]["hook"], &runs[0]["stdout_bytes"]), (&"on-message".into(), &3.into()), "{found}");
+}

@@ -33,10 +33,15 @@ pub struct Model {
     pub claim_expires_at: Option<i64>,
     /// When the receiver acknowledged it.
     pub delivered_at: Option<i64>,
-    /// When it was given up.
+    /// When it was given up, or set aside by its receiver.
     pub expired_at: Option<i64>,
     /// When its sender heard of that.
     pub expiry_told_at: Option<i64>,
+    /// When the receiver said that it keeps the copy sealed until a key comes. It is
+    /// not pushed again, and takes no room in the queue.
+    pub waiting_at: Option<i64>,
+    /// Why the receiver set it aside.
+    pub reject_reason: Option<String>,
 }
 
 /// No relations: rows are joined by hand where needed.

@@ -61,15 +61,20 @@ pub(in crate::outbox) fn row(number: i32) -> Model {
         aborted_at: None,
         aborted_by: None,
         superseded_by: None,
+        rejected_at: None,
+        reject_reason: None,
+        expired_at: None,
+        delivered_count: 0,
+        to_self: false,
     }
 }
 
-const NOTHING: Batch<'_> = Batch { rows: &[], outcomes: &[], stored: &[] };
+const NOTHING: Batch<'_> = Batch { rows: &[], outcomes: &[], reported: &[] };
 
 #[tokio::test]
 async fn rows_are_read_back_as_they_were_written() {
     let (_folder, db, mut writer) = database().await;
-    let rows: Vec<Model> = (0..5).map(row).collect();
+    let rows: Vec<Model> = (0..5).map(|number| Model { to_self: number % 2 == 0, ..row(number) }).collect();
     let new = write(&mut writer, Batch { rows: &rows, ..NOTHING }, NOW).await.expect("writes");
     assert_eq!(new, 5);
     assert_eq!(Entity::find().all(db.readers()).await.expect("reads"), rows);
@@ -86,6 +91,7 @@ async fn outcomes_leave_the_states_that_they_may_leave() {
         Outcome::Accepted { broker_message_id: "b".to_owned(), history_id: Some("h".to_owned()), degraded: None };
     let outcomes = [
         (accepted, OutboxEvent::Accepted),
+        (Outcome::Kept, OutboxEvent::Accepted),
         (Outcome::Retry { at, error: error.clone() }, OutboxEvent::RefusedForNow),
         (Outcome::Deferred { at, error: error.clone() }, OutboxEvent::RefusedForNow),
         (Outcome::Dead { error }, OutboxEvent::RefusedForGood),
@@ -101,26 +107,45 @@ async fn outcomes_leave_the_states_that_they_may_leave() {
             rows.push(row);
         }
     }
-    let stored = [(vec![rows[0].client_message_id.clone()], UnixMillis(9))];
-    write(&mut writer, Batch { rows: &rows, outcomes: &reports, stored: &stored }, NOW).await.expect("writes");
+    let of = |index: usize, at: i64, outcome: AtReceiver| Reported {
+        client_message_id: rows[index].client_message_id.clone(),
+        at: UnixMillis(at),
+        outcome,
+    };
+    let rejected = AtReceiver::Rejected("invalid");
+    let reported = [
+        of(0, 11, AtReceiver::Stored),
+        of(0, 9, AtReceiver::Stored),
+        of(0, 12, rejected),
+        of(1, 13, rejected),
+        of(1, 14, AtReceiver::Rejected("unreadable")),
+        of(2, 15, AtReceiver::Expired),
+    ];
+    write(&mut writer, Batch { rows: &rows, outcomes: &reports, reported: &reported }, NOW).await.expect("writes");
     let found = Entity::find().all(db.readers()).await.expect("reads");
     let states: Vec<String> = found.iter().map(|row| row.status.clone()).collect();
     assert_eq!(states, expected);
     let done = &found[1];
     assert_eq!((done.broker_message_id.as_deref(), done.history_id.as_deref()), (Some("b"), Some("h")));
     assert_eq!((done.degraded.as_deref(), done.accepted_at), (None, Some(NOW.0)));
-    assert_eq!(found[0].receiver_stored_at, Some(9));
-    let (retried, deferred) = (&found[6], &found[11]);
-    assert_eq!((retried.next_attempt_at, retried.attempts), (7, 2006));
-    assert_eq!((deferred.next_attempt_at, deferred.attempts), (7, 2010), "it does not count as an attempt");
-    let dead = &found[16];
+    assert_eq!((found[0].receiver_stored_at, found[0].delivered_count), (Some(9), 2), "each frame is a receiver");
+    assert_eq!(found[0].rejected_at, None, "what was stored stays so");
+    assert_eq!((found[1].rejected_at, found[1].reject_reason.as_deref()), (Some(13), Some("invalid")));
+    assert_eq!((found[2].expired_at, found[2].delivered_count), (Some(15), 0));
+    let kept = &found[6];
+    assert_eq!((kept.broker_message_id.as_deref(), kept.accepted_at), (None, Some(NOW.0)));
+    assert_eq!(kept.receiver_stored_at, Some(NOW.0));
+    let (retried, deferred) = (&found[11], &found[16]);
+    assert_eq!((retried.next_attempt_at, retried.attempts), (7, 2011));
+    assert_eq!((deferred.next_attempt_at, deferred.attempts), (7, 2015), "it does not count as an attempt");
+    let dead = &found[21];
     assert_eq!((dead.dead_at, dead.dead_reason.as_deref()), (Some(NOW.0), Some("why")));
 }
 
 #[tokio::test]
 async fn an_outcome_finds_its_row_by_its_id() {
     let (_folder, db, _) = database().await;
-    for sql in [ACCEPTED, RETRIED, DEFERRED, DEAD, STORED] {
+    for sql in [ACCEPTED, KEPT, RETRIED, DEFERRED, DEAD, STORED, REJECTED, EXPIRED] {
         let plan = Statement::from_string(DbBackend::Sqlite, format!("EXPLAIN QUERY PLAN {sql}"));
         let steps = db.readers().query_all_raw(plan).await.expect("plans");
         let steps: Vec<String> = steps.iter().map(|step| step.try_get_by_index(3).expect("a text")).collect();

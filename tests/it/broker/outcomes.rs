@@ -1,0 +1,211 @@
+//! What a receiver makes of a message beyond storing it, and what its sender hears.
+
+use serde_json::{Value, json};
+
+use crate::support::mesh::RawMesh;
+use crate::support::postgres::{Backend, on_both_databases};
+use crate::support::raw::{Member, Raw, send_with_id};
+use crate::support::wait;
+
+const FINGERPRINT: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+const HOST: &str = "01J0000000000000000000000A";
+const BOOT: &str = "01J0000000000000000000000B";
+
+/// A daemon's connection that knows every outcome. It is asked for with the first
+/// question: what waits is pushed after the answer to that.
+async fn daemon(mesh: &RawMesh, member: &Member) -> Raw {
+    let mut hello = member.hello();
+    hello["instanceId"] = json!(HOST);
+    hello["bootId"] = json!(BOOT);
+    let (mut raw, _) = Raw::hello(&mesh.url(), &hello).await;
+    let require = ["client_message_id_dedupe", "concurrent_connection_policy"];
+    let answer = raw.negotiate(&require, &["delivery_ack", "delivery_outcome", "max_payload"]).await;
+    assert_eq!(answer["params"]["delivery_outcome"]["version"], 1, "{answer}");
+    raw
+}
+
+async fn send(from: &mut Raw, to: &Member, id: &str) {
+    from.send(&send_with_id(&to.public(), id, FINGERPRINT)).await;
+    let ack = from.expect_past_events("ack").await;
+    assert_eq!(ack["queued"], true, "{ack}");
+}
+
+fn receipt(push: &Value, state: &str) -> Value {
+    json!({"type": "client_ack", "deliveryId": push["deliveryId"], "state": state})
+}
+
+fn rejected(push: &Value, reason: &str) -> Value {
+    let mut ack = receipt(push, "quarantined");
+    ack["reason"] = json!(reason);
+    ack
+}
+
+async fn until_number(mesh: &RawMesh, sql: &str, wanted: i64) {
+    let db = mesh.broker.tables().await;
+    wait::until(sql, async || (db.number(sql).await == wanted).then_some(())).await;
+    db.close().await;
+}
+
+async fn a_message_that_was_set_aside_is_told_to_its_sender_with_the_reason(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
+    let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
+    let (mut alice_raw, mut bob_raw) = (daemon(&mesh, &alice).await, daemon(&mesh, &bob).await);
+    for (number, (given, told)) in [
+        (Some("invalid"), "invalid"),
+        (Some("not_subscribed"), "not_subscribed"),
+        (Some("a_word_of_the_future"), "unreadable"),
+        (None, "unreadable"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = format!("m{number}");
+        send(&mut alice_raw, &bob, &id).await;
+        let push = bob_raw.message().await;
+        bob_raw.send(&given.map_or_else(|| receipt(&push, "quarantined"), |reason| rejected(&push, reason))).await;
+        let status = alice_raw.expect_past_events("delivery_status").await;
+        assert_eq!((&status["client_message_id"], &status["state"]), (&json!(id), &json!("rejected")), "{status}");
+        assert_eq!((&status["reason"], &status["recipientMemberId"]), (&json!(told), &json!(bob.member_id)));
+        // It is at its end: a later word changes nothing, and it does not come again.
+        bob_raw.send(&receipt(&push, "stored")).await;
+    }
+    bob_raw.answers_so_far().await;
+    assert_eq!(alice_raw.answers_so_far().await, Vec::<Value>::new());
+    until_number(&mesh, "SELECT count(*) FROM delivery WHERE reject_reason IS NULL OR delivered_at IS NOT NULL", 0)
+        .await;
+    let mut again = daemon(&mesh, &bob).await;
+    assert_eq!(again.answers_so_far().await, Vec::<Value>::new());
+}
+
+/// Who does not know the word is told nothing false, and the same frames as ever
+/// of all else.
+async fn a_sender_without_the_bit_hears_of_deliveries_as_before(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
+    let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
+    let (mut alice_raw, _) = Raw::daemon(&mesh.url(), &alice, HOST, BOOT).await;
+    let mut bob_raw = daemon(&mesh, &bob).await;
+    for (id, state) in [("aside", "quarantined"), ("there", "stored")] {
+        send(&mut alice_raw, &bob, id).await;
+        let push = bob_raw.message().await;
+        bob_raw.send(&receipt(&push, state)).await;
+    }
+    let status = alice_raw.expect_past_events("delivery_status").await;
+    assert_eq!((&status["client_message_id"], &status["state"]), (&json!("there"), &json!("delivered")), "{status}");
+    let mut names: Vec<&String> = status.as_object().expect("an object").keys().collect();
+    names.sort();
+    assert_eq!(names, ["at", "client_message_id", "state", "type"], "no key that it does not know");
+    // It learns the rest as soon as it knows the word.
+    alice_raw.close().await;
+    let mut alice_raw = daemon(&mesh, &alice).await;
+    let status = alice_raw.expect_past_events("delivery_status").await;
+    assert_eq!((&status["client_message_id"], &status["state"]), (&json!("aside"), &json!("rejected")), "{status}");
+}
+
+async fn who_was_away_hears_of_a_rejection_when_it_returns(backend: Backend) {
+    let mut mesh = RawMesh::start(backend).await;
+    let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
+    let mut alice_raw = daemon(&mesh, &alice).await;
+    send(&mut alice_raw, &bob, "m1").await;
+    alice_raw.close().await;
+    let mut bob_raw = daemon(&mesh, &bob).await;
+    let push = bob_raw.message().await;
+    bob_raw.send(&rejected(&push, "unreadable")).await;
+    until_number(&mesh, "SELECT count(*) FROM delivery WHERE reject_reason = 'unreadable'", 1).await;
+    mesh.broker.kill9();
+    mesh.broker.restart().await;
+    let mut alice_raw = daemon(&mesh, &alice).await;
+    let status = alice_raw.expect_past_events("delivery_status").await;
+    assert_eq!((&status["state"], &status["reason"]), (&json!("rejected"), &json!("unreadable")), "{status}");
+    until_number(&mesh, "SELECT count(*) FROM delivery WHERE expiry_told_at IS NULL", 0).await;
+    let mut alice_raw = daemon(&mesh, &alice).await;
+    assert_eq!(alice_raw.answers_so_far().await, Vec::<Value>::new(), "told once");
+}
+
+async fn a_message_that_waits_for_a_key_is_delivered_when_its_receiver_says_so(backend: Backend) {
+    let mut mesh = RawMesh::start(backend).await;
+    let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
+    let (mut alice_raw, mut bob_raw) = (daemon(&mesh, &alice).await, daemon(&mesh, &bob).await);
+    let mut pushes = Vec::new();
+    for id in ["opens", "never"] {
+        send(&mut alice_raw, &bob, id).await;
+        let push = bob_raw.message().await;
+        bob_raw.send(&receipt(&push, "waiting")).await;
+        pushes.push(push);
+    }
+    until_number(&mesh, "SELECT count(*) FROM delivery WHERE waiting_at IS NOT NULL", 2).await;
+    assert_eq!(alice_raw.answers_so_far().await, Vec::<Value>::new(), "not delivered, and nobody says so");
+    // The receiver has it: it does not come again, whatever is started anew.
+    mesh.broker.kill9();
+    mesh.broker.restart().await;
+    let (mut alice_raw, mut bob_raw) = (daemon(&mesh, &alice).await, daemon(&mesh, &bob).await);
+    send(&mut alice_raw, &bob, "next").await;
+    let next = bob_raw.message().await;
+    assert_eq!(next["client_message_id"], "next", "{next}");
+
+    // Nobody else has a say in it.
+    let (_, mut eve_raw) = mesh.connected("eve").await;
+    eve_raw.send(&receipt(&pushes[0], "stored")).await;
+    eve_raw.answers_so_far().await;
+    let (answer, _) = bob_raw.request(receipt(&pushes[0], "stored")).await;
+    assert_eq!((&answer["type"], &answer["error"]), (&json!("ack"), &Value::Null), "{answer}");
+    let status = alice_raw.expect_past_events("delivery_status").await;
+    assert_eq!((&status["client_message_id"], &status["state"]), (&json!("opens"), &json!("delivered")), "{status}");
+    assert_eq!(status["recipientMemberId"], json!(bob.member_id), "{status}");
+    let (answer, _) = bob_raw.request(rejected(&pushes[1], "unreadable")).await;
+    assert_eq!(answer["type"], "ack", "{answer}");
+    let status = alice_raw.expect_past_events("delivery_status").await;
+    assert_eq!((&status["client_message_id"], &status["state"]), (&json!("never"), &json!("rejected")), "{status}");
+    // Said again it is answered again, and told to nobody.
+    let (answer, _) = bob_raw.request(receipt(&pushes[0], "stored")).await;
+    assert_eq!(answer["type"], "ack", "{answer}");
+    assert_eq!(alice_raw.answers_so_far().await, Vec::<Value>::new());
+}
+
+/// What waits at its receiver takes no room in the queue, and its end is counted
+/// once.
+async fn what_waits_at_its_receiver_takes_no_room(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
+    let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
+    let (mut alice_raw, mut bob_raw) = (daemon(&mesh, &alice).await, daemon(&mesh, &bob).await);
+    let mut first = Value::Null;
+    for number in 0..20 {
+        send(&mut alice_raw, &bob, &format!("waits-{number}")).await;
+        first = bob_raw.message().await;
+        bob_raw.send(&receipt(&first, "waiting")).await;
+    }
+    let (answer, _) = bob_raw.request(receipt(&first, "stored")).await;
+    assert_eq!(answer["type"], "ack");
+    alice_raw.expect_past_events("delivery_status").await;
+    bob_raw.close().await;
+    // 1,000 copies of one sender fit, as if those had never been.
+    for number in 0..1_000 {
+        send(&mut alice_raw, &bob, &format!("m{number}")).await;
+    }
+    alice_raw.send(&send_with_id(&bob.public(), "one-too-many", FINGERPRINT)).await;
+    let ack = alice_raw.expect_past_events("ack").await;
+    assert_eq!(ack["code"], "recipient_queue_full", "{ack}");
+}
+
+async fn what_waits_for_ever_ends_with_the_brokers_limit(backend: Backend) {
+    let mesh = RawMesh::configured(backend, "[timers]\nsweep_ms = 100\nundelivered_ms = 1500\n").await;
+    let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
+    let (mut alice_raw, mut bob_raw) = (daemon(&mesh, &alice).await, daemon(&mesh, &bob).await);
+    send(&mut alice_raw, &bob, "m1").await;
+    let push = bob_raw.message().await;
+    bob_raw.send(&receipt(&push, "waiting")).await;
+    let status = alice_raw.expect_past_events("delivery_status").await;
+    assert_eq!(
+        (&status["state"], &status["recipientMemberId"]),
+        (&json!("expired"), &json!(bob.member_id)),
+        "{status}"
+    );
+}
+
+on_both_databases! {
+    a_message_that_was_set_aside_is_told_to_its_sender_with_the_reason,
+    a_sender_without_the_bit_hears_of_deliveries_as_before,
+    who_was_away_hears_of_a_rejection_when_it_returns,
+    a_message_that_waits_for_a_key_is_delivered_when_its_receiver_says_so,
+    what_waits_at_its_receiver_takes_no_room,
+    what_waits_for_ever_ends_with_the_brokers_limit,
+}

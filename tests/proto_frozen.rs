@@ -12,6 +12,8 @@
 mod compare;
 #[path = "proto_frozen/samples.rs"]
 mod samples;
+#[path = "proto_frozen/sdks.rs"]
+mod sdks;
 #[path = "proto_frozen/surface.rs"]
 mod surface;
 

@@ -52,7 +52,7 @@ def check(texts: list[str], ids: list[str]) -> None:
 
 
 def test_blocking(mesh: DevMesh) -> None:
-    """Covers: R131, R132. Callers notice nothing of a restart but its time."""
+    """Covers: R328. Callers notice nothing of a restart but its time."""
     alice, bob = mesh.clients()
     ender = Ender(mesh)
     texts: list[str] = []
@@ -84,7 +84,7 @@ def test_blocking(mesh: DevMesh) -> None:
 
 
 def test_asyncio(mesh: DevMesh) -> None:
-    """Covers: R131, R132. The same for asyncio."""
+    """Covers: R328. The same for asyncio."""
 
     async def main() -> None:
         ender = Ender(mesh)

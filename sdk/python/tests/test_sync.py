@@ -141,6 +141,7 @@ def test_wrong_arguments_are_refused_here(alice: claudemesh.Mesh, call: Callable
 
 
 def test_topics_and_posts(alice: claudemesh.Mesh, bob: claudemesh.Mesh) -> None:
+    """Covers: R328."""
     name = f"t{ulid().lower()}"
     created = alice.topics.create(name, description="for a test")
     assert (created.name, created.subscribed) == (name, True)
@@ -175,6 +176,7 @@ def test_a_daemon_is_asked_over_tcp(shared: DevMesh, monkeypatch: pytest.MonkeyP
 
 
 def test_a_token_that_changes_is_read_again(shared: DevMesh, tmp_path: Path) -> None:
+    """Covers: R113, R331."""
     alice = shared["alice"]
     token = tmp_path / "token"
     with claudemesh.connect(address=alice.address, token_file=token) as mesh:

@@ -1,4 +1,4 @@
-"""What a peer sees of the application's trace, with a server that is not a daemon."""
+"""What is seen of a client, and what it says, at a server that is not a daemon."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Peer(ControlServiceServicer, MessagingServiceServicer):
         self.seen: list[str | None] = []
 
     def GetVersion(self, request: Any, context: Any) -> GetVersionResponse:
-        return GetVersionResponse(ipc_api="v1", ipc_features=["send"])
+        return GetVersionResponse(ipc_api="v1", ipc_features=["send", "health"], daemon_version="0.1.2")
 
     def GetHealth(self, request: Any, context: Any) -> GetHealthResponse:
         self.seen.append(dict(context.invocation_metadata()).get("traceparent"))
@@ -81,6 +81,15 @@ def test_the_context_goes_along_with_asyncio(peer: Peer, tmp_path: Path) -> None
 
     spans = asyncio.run(main())
     assert sorted(spans) == sorted((seen or "").split("-")[2] for seen in peer.seen)
+
+
+def test_what_the_daemon_lacks_is_told_with_its_version(peer: Peer, tmp_path: Path) -> None:
+    """Covers: R330."""
+    with claudemesh.connect(socket=tmp_path / "sock") as mesh:
+        for call in (mesh.topics.list, mesh.peers, lambda: next(iter(mesh.inbox()))):
+            with pytest.raises(claudemesh.errors.NotServed, match=r"0\.1\.2"):
+                call()
+        assert mesh.send("bob", "what it has still works") is not None
 
 
 def test_an_application_without_traces_sends_none(peer: Peer, tmp_path: Path) -> None:

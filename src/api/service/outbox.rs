@@ -107,11 +107,14 @@ impl Services {
 fn sent(row: Entry) -> pb::GetSendResponse {
     let (delivered_count, has_expired) = (row.delivered_count(), row.expired_at.is_some());
     let entry = entry(row);
+    let is_post = entry.kind() == pb::MessageKind::Topic;
     let failed =
         |code: ErrorCode, text: String| Failure::new(code, text).with("client_message_id", &entry.client_message_id);
     let (status, failure) = match entry.status() {
         admin::OutboxStatus::Pending | admin::OutboxStatus::Unspecified => (pb::SendStatus::Queued, None),
         admin::OutboxStatus::Inflight => (pb::SendStatus::Inflight, None),
+        // Of many receivers each has an end of its own; the count tells.
+        admin::OutboxStatus::Done if is_post => (pb::SendStatus::Accepted, None),
         admin::OutboxStatus::Done if entry.delivered_at.is_some() => (pb::SendStatus::Delivered, None),
         admin::OutboxStatus::Done if entry.rejected_at.is_some() => {
             let failure = outbox::rejected(&entry.reject_reason);
@@ -144,7 +147,7 @@ fn sent(row: Entry) -> pb::GetSendResponse {
         recipient: entry.recipient,
         queued_at: entry.enqueued_at,
         accepted_at: entry.accepted_at,
-        delivered_at: entry.delivered_at,
+        delivered_at: entry.delivered_at.filter(|_| !is_post),
         delivered_count,
         attempts: entry.attempts,
         last_error: entry.last_error,

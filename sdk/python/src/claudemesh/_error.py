@@ -112,6 +112,10 @@ def from_detail(detail: ErrorDetail) -> ClaudemeshError:
     return error
 
 
+# What grpc.aio says, as INTERNAL, of a stream whose connection broke while it began.
+BROKEN_STREAM = "Internal error from Core"
+
+
 def status_of(error: grpc.RpcError) -> tuple[int, str, bytes | None]:
     """Number, text and packed details of a call's end, in `grpc` and `grpc.aio`."""
     if not isinstance(error, grpc.Call) and not isinstance(error, grpc.aio.AioRpcError):
@@ -121,6 +125,8 @@ def status_of(error: grpc.RpcError) -> tuple[int, str, bytes | None]:
     for key, value in trailing or ():
         if key == DETAILS_KEY and isinstance(value, bytes):
             packed = value
+    if error.details() == BROKEN_STREAM:
+        return grpc.StatusCode.UNAVAILABLE.value[0], "the connection broke", packed
     return error.code().value[0], error.details() or "", packed
 
 

@@ -746,7 +746,8 @@ type GetSendResponse struct {
 	QueuedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=queued_at,json=queuedAt,proto3" json:"queued_at,omitempty"`
 	// When the broker accepted it; absent until then.
 	AcceptedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=accepted_at,json=acceptedAt,proto3" json:"accepted_at,omitempty"`
-	// When the receiver's daemon stored it; absent while that is not known.
+	// When the receiver's daemon stored it; absent while that is not known, and for
+	// a post, which has many.
 	DeliveredAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=delivered_at,json=deliveredAt,proto3" json:"delivered_at,omitempty"`
 	// Subscribers of the topic whose daemons have stored it so far; absent for
 	// direct messages, and where the broker has not told.

@@ -479,7 +479,9 @@ class GetSendResponse(_message.Message):
 
     @_builtins.property
     def delivered_at(self) -> _timestamp_pb2.Timestamp:
-        """When the receiver's daemon stored it; absent while that is not known."""
+        """When the receiver's daemon stored it; absent while that is not known, and for
+        a post, which has many.
+        """
 
     @_builtins.property
     def error(self) -> _common_pb2.ErrorDetail:

@@ -515,7 +515,8 @@ export type GetSendResponse = Message<"claudemesh.v1.GetSendResponse"> & {
   acceptedAt?: Timestamp | undefined;
 
   /**
-   * When the receiver's daemon stored it; absent while that is not known.
+   * When the receiver's daemon stored it; absent while that is not known, and for
+   * a post, which has many.
    *
    * @generated from field: google.protobuf.Timestamp delivered_at = 9;
    */

@@ -175,6 +175,11 @@ impl Follower {
                 true
             }
             SystemEvent::PeerLeft(peer) => {
+                // Its coming is told before its going, also without its id.
+                if let Some(at) = self.newcomers.iter().position(|one| one.pubkey == peer.pubkey) {
+                    let newcomer = self.newcomers.remove(at);
+                    self.publish_join(&newcomer);
+                }
                 if let Some(change) = self.seen(&peer) {
                     self.hub.publish(now, MeshEvent::PeerLeave(change));
                 }

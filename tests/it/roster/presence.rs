@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{peer, sees};
 use crate::support::broker::Broker;
 use crate::support::daemon::Daemon;
+use crate::support::fake_broker::FakeBroker;
 use crate::support::mesh::Mesh;
 use crate::support::proxy::Proxy;
 use crate::support::wait;
@@ -89,4 +90,36 @@ async fn a_start_without_a_broker_knows_nobody_and_lists_everybody() {
     assert_eq!(names(&alice, "").await, ["bob"]);
     let bob = peer(&alice, "bob").await.expect("bob");
     assert_eq!((bob.get("online"), bob["status"].as_str()), (None, Some("unspecified")), "{bob}");
+}
+
+/// Who is in no list yet is told with its id once the list has it, and always before
+/// it is told as gone.
+#[tokio::test]
+async fn a_newcomer_comes_before_it_goes() {
+    let fake = FakeBroker::start().await;
+    let mut alice = fake.member("alice");
+    alice.start().await;
+    let mut events = alice.http().get("/v1/events?types=peer_join,peer_leave").stream().await;
+    let mut client = fake.link(&alice).await;
+    let stranger = "77".repeat(32);
+    for (id, event) in [("n1", "peer_joined"), ("n2", "peer_left")] {
+        let data = json!({"name": "dora", "pubkey": stranger});
+        client
+            .send(&json!({
+                "type": "push", "messageId": id, "meshId": "FakeMesh", "senderPubkey": "system", "priority": "low",
+                "nonce": "", "ciphertext": "", "createdAt": "2026-01-01T00:00:00.000Z", "subtype": "system",
+                "event": event, "eventData": data,
+            }))
+            .await;
+    }
+    let mut kinds = Vec::new();
+    while kinds.len() < 2 {
+        let event = events.next().await.expect("an event");
+        let kind = event.kind.clone().unwrap_or_default();
+        if kind.starts_with("peer_") {
+            assert_eq!(event.json()[kind.as_str()]["display_name"], "dora", "{event:?}");
+            kinds.push(kind);
+        }
+    }
+    assert_eq!(kinds, ["peer_join", "peer_leave"]);
 }

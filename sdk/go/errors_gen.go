@@ -142,6 +142,8 @@ const (
 	ErrNotServed = Code("not_served")
 	// A defect of the daemon.
 	ErrInternalError = Code("internal_error")
+	// The command's result could not be printed.
+	ErrOutputFailed = Code("output_failed")
 	// The command line is wrong.
 	ErrUsageError = Code("usage_error")
 	// No daemon answers.
@@ -269,6 +271,7 @@ var table = map[Code]entry{
 	ErrCapabilityDisabled:                   {codes.Unimplemented, false},
 	ErrNotServed:                            {codes.Unimplemented, false},
 	ErrInternalError:                        {codes.Internal, false},
+	ErrOutputFailed:                         {codes.Internal, false},
 	ErrUsageError:                           {codes.InvalidArgument, false},
 	ErrDaemonNotRunning:                     {codes.Unavailable, true},
 	ErrVersionUnsupported:                   {codes.Unimplemented, false},

@@ -102,7 +102,7 @@ impl Greeter<'_> {
             instance_id: Some(self.config.instance_id.clone()),
             boot_id: Some(self.boot_id.to_owned()),
             daemon_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-            shown: Some(Shown::from(&*self.config.profile.borrow())),
+            shown: self.config.profile.borrow().as_ref().map(Shown::from),
             yield_to_other: self.yield_to_other.then_some(true),
             ..Hello::default()
         }

@@ -73,7 +73,7 @@ pub struct Config {
     /// Announced display name; `None` leaves the member's.
     pub display_name: Option<String>,
     /// What the member shows of itself.
-    pub profile: watch::Receiver<Profile>,
+    pub profile: watch::Receiver<Option<Profile>>,
     /// The process before this one was replaced by another connection: the
     /// first hello leaves that one in place.
     pub yield_to_other: bool,

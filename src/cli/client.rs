@@ -41,6 +41,8 @@ use crate::runtime::private_file;
 /// Time for the connection itself. A live daemon takes it in a millisecond; a
 /// busy one in some more.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// Time for the question who it is, which a busy daemon answers, too.
+const VERSION_LIMIT: Duration = Duration::from_secs(10);
 /// Time for one call that is no stream.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// Greatest answer in bytes: a page of the inbox with long messages.
@@ -110,9 +112,11 @@ impl Client {
     /// of it (R277, R408).
     pub async fn serving(context: &Context, args: &DaemonArgs, feature: &str) -> Result<Self, Failure> {
         let client = Self::find(context, args).await?;
-        let version = match answer(client.control().get_version(call_within(CONNECT_LIMIT, GetVersionRequest {})).await)
+        let version = match answer(client.control().get_version(call_within(VERSION_LIMIT, GetVersionRequest {})).await)
         {
             Ok(version) => version,
+            // It takes connections and says nothing: the call would end like this one.
+            Err(failure) if failure.code() == ErrorCode::DeadlineExceeded.name() => return Err(failure),
             // The call that matters says more than this one.
             Err(_) => return Ok(client),
         };
@@ -172,10 +176,19 @@ async fn unix(path: &Path) -> Result<Channel, io::Error> {
     endpoint(Endpoint::from_static("http://localhost"))
         .connect_with_connector(tower::service_fn(move |_| {
             let path = path.clone();
-            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+            async move { own(UnixStream::connect(path).await?).map(TokioIo::new) }
         }))
         .await
         .map_err(io_error)
+}
+
+/// Refuses a socket that another user listens at: it would get what is sent.
+fn own(stream: UnixStream) -> Result<UnixStream, io::Error> {
+    let (uid, own) = (stream.peer_cred()?.uid(), rustix::process::geteuid().as_raw());
+    if uid == own {
+        return Ok(stream);
+    }
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("the user {uid} listens there, and you are {own}")))
 }
 
 async fn tcp(authority: &str, token_file: &Path) -> Result<(Channel, Option<HeaderValue>), Failure> {
@@ -279,7 +292,7 @@ pub fn no_answer(mesh: &str, socket: &Path, error: &io::Error) -> Failure {
 fn socket_failure(context: &Context, path: &Path, mesh: Option<&str>, error: &io::Error) -> Failure {
     match (error.kind(), mesh) {
         (io::ErrorKind::PermissionDenied, _) => {
-            Failure::new(ErrorCode::DaemonNotRunning, format!("{} belongs to another user", path.display()))
+            Failure::new(ErrorCode::PermissionDenied, format!("{} belongs to another user: {error}", path.display()))
                 .next("a daemon serves only the user who started it")
         }
         (io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused, Some(mesh)) => match context.root() {

@@ -92,8 +92,11 @@ fn revoke(args: &RevokeArgs, context: &Context, output: &mut Output) -> Result<(
     let member = match found.as_slice() {
         [member] => *member,
         [] => {
-            let text = format!("mesh {:?} has no member {:?}; see claudemesh member list", args.mesh, args.member);
-            return Err(Failure::new(ErrorCode::UnknownPeer, text));
+            let text = format!("mesh {:?} has no member {:?}", args.mesh, args.member);
+            return Err(Failure::new(ErrorCode::UnknownPeer, text).next(format!(
+                "name it by its key, the first 16 digits of it or more: claudemesh member list {}",
+                args.mesh
+            )));
         }
         _ => {
             let text = format!("{:?} is the beginning of several members' keys; give more digits", args.member);

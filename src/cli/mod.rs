@@ -109,7 +109,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Queue a message for a member, a topic or everyone
+    /// Queue a message for a member or a topic
     Send(Box<send::Args>),
     /// Show received messages
     Inbox(inbox::Args),

@@ -179,7 +179,7 @@ fn write_failure(error: &io::Error) -> Failure {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return Failure::output_closed();
     }
-    Failure::new(ErrorCode::InternalError, format!("cannot write to standard output: {error}"))
+    Failure::new(ErrorCode::OutputFailed, format!("cannot write to standard output: {error}"))
 }
 
 fn json_failure(error: &serde_json::Error) -> Failure {

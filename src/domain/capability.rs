@@ -55,6 +55,8 @@ pub struct Trigger {
     pub sender: Option<MemberKey>,
     /// The sender's id of the message; empty for events of this daemon.
     pub client_message_id: String,
+    /// The broker's id of the message; empty for events of this daemon.
+    pub broker_message_id: String,
     /// The topic that it came from, by name.
     pub topic: Option<String>,
     /// How many automatic sends led to it.
@@ -140,6 +142,7 @@ mod tests {
         Trigger {
             sender: MemberKey::parse(&key("a")).ok(),
             client_message_id: "msg-1".to_owned(),
+            broker_message_id: String::new(),
             topic: topic.map(str::to_owned),
             auto_hops: 0,
         }

@@ -197,6 +197,7 @@ codes! {
     NotServed => "not_served", UNIMPLEMENTED, 501, final, OTHER, "This daemon does not serve the call";
     InternalError => "internal_error", INTERNAL, 500, final, OTHER, "A defect of the daemon";
     // Starting and ending.
+    OutputFailed => "output_failed", INTERNAL, 500, final, OTHER, "The command's result could not be printed";
     UsageError => "usage_error", INVALID_ARGUMENT, 400, final, USAGE, "The command line is wrong";
     DaemonNotRunning => "daemon_not_running", UNAVAILABLE, 503, retry, NOT_RUNNING, "No daemon answers";
     VersionUnsupported => "version_unsupported", UNIMPLEMENTED, 501, final, OTHER, "The daemon serves another version of the API";

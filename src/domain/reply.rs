@@ -19,6 +19,15 @@ pub struct Match {
     pub only_in: Option<String>,
 }
 
+/// The id of a message that both sides know: its sender's, or the broker's where the
+/// sender has none and the inbox calls it by the broker's (`b:`).
+pub fn known_id<'a>(client_message_id: &'a str, broker_message_id: &'a str) -> &'a str {
+    match client_message_id.strip_prefix("b:") {
+        Some(id) if id == broker_message_id => id,
+        _ => client_message_id,
+    }
+}
+
 /// The id that goes out in the conversation with this member or topic: that of the
 /// one message that matches, or what was written where none does. Several are an
 /// error that names their senders.
@@ -34,9 +43,7 @@ pub fn resolve(written: &str, matches: &[Match], here: &str) -> Result<String, V
     }
     match found.as_slice() {
         [] => Ok(written.to_owned()),
-        // A sender without ids of its own: only the broker's is known to both sides.
-        [one] if one.client_message_id.starts_with("b:") => Ok(one.broker_message_id.clone()),
-        [one] => Ok(one.client_message_id.clone()),
+        [one] => Ok(known_id(&one.client_message_id, &one.broker_message_id).to_owned()),
         several => Err(several.iter().map(|one| one.sender.clone()).collect()),
     }
 }
@@ -60,7 +67,8 @@ mod tests {
     fn one_message_is_meant_or_the_id_goes_out_as_it_is() {
         assert_eq!(resolve("x", &[], "m2"), Ok("x".to_owned()));
         assert_eq!(resolve("row", &[message("c", 2, None)], "t1"), Ok("c".to_owned()));
-        assert_eq!(resolve("row", &[message("b:1", 2, None)], "t1"), Ok("B-b:1".to_owned()));
+        let without_id = Match { broker_message_id: "1".to_owned(), ..message("b:1", 2, None) };
+        assert_eq!(resolve("row", &[without_id], "t1"), Ok("1".to_owned()));
         // Of another conversation, and the same message found twice.
         let elsewhere = message("c", 3, Some("t1"));
         let here = message("c", 2, Some("m2"));

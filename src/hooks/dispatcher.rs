@@ -268,6 +268,7 @@ impl Dispatcher {
         let trigger = Trigger {
             sender: Some(message.sender_key),
             client_message_id: message.client_message_id.clone(),
+            broker_message_id: message.broker_message_id.clone(),
             topic: message.topic.clone(),
             auto_hops: message.auto_hops,
         };

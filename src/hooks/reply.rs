@@ -7,6 +7,7 @@ use crate::domain::capability::Trigger;
 use crate::domain::hook_policy::next_hop;
 use crate::domain::ids::ClientMessageId;
 use crate::domain::message::{Priority, SendRequest};
+use crate::domain::reply::known_id;
 
 /// The object on a hook's standard output; `None` for anything else.
 pub(super) fn object(stdout: &[u8]) -> Option<Map<String, Value>> {
@@ -41,7 +42,7 @@ pub(super) fn request(hook: &str, message_id: &str, trigger: &Trigger, text: &st
         priority: Priority::Next,
         meta: None,
         answered: Vec::new(),
-        reply_to_id: Some(trigger.client_message_id.clone()),
+        reply_to_id: Some(known_id(&trigger.client_message_id, &trigger.broker_message_id).to_owned()),
         mentions: Vec::new(),
         allow_unencrypted: false,
         auto_hops: next_hop(trigger.auto_hops)?,
@@ -73,13 +74,17 @@ mod tests {
     #[test]
     fn a_reply_goes_where_the_event_came_from() {
         let sender = Some(MemberKey([3; 32]));
-        let mut trigger = Trigger { sender, client_message_id: "c".to_owned(), topic: None, auto_hops: 0 };
+        let mut trigger = Trigger { sender, client_message_id: "c".to_owned(), ..Trigger::default() };
         let reply = request("on-dm", "01J", &trigger, "hi").unwrap();
         assert_eq!(
             (reply.to.as_str(), reply.auto_hops, reply.reply_to_id.as_deref()),
             ("03".repeat(32).as_str(), 1, Some("c"))
         );
         assert_eq!(reply.client_message_id.unwrap().as_str(), "hook:01J:on-dm:0");
+        // Who sent it knows it by the broker's id, and gave it no other.
+        let legacy =
+            Trigger { client_message_id: "b:B-1".to_owned(), broker_message_id: "B-1".to_owned(), ..trigger.clone() };
+        assert_eq!(request("on-dm", "01J", &legacy, "hi").unwrap().reply_to_id.as_deref(), Some("B-1"));
         trigger.topic = Some("ops".to_owned());
         assert_eq!(request("on-dm", "01J", &trigger, "hi").unwrap().to, "#ops");
         trigger.auto_hops = 3;

@@ -183,8 +183,12 @@ mod tests {
     use crate::domain::time::UnixMillis;
 
     fn access(scopes: &[Scope], auto_hops: u32, clock: &Clock) -> RunAccess {
-        let trigger =
-            Trigger { sender: Some(MemberKey([1; 32])), client_message_id: "c".to_owned(), topic: None, auto_hops };
+        let trigger = Trigger {
+            sender: Some(MemberKey([1; 32])),
+            client_message_id: "c".to_owned(),
+            auto_hops,
+            ..Trigger::default()
+        };
         let grant = Grant { hook: "on-dm", message_id: "01J", scopes, trigger: &trigger };
         RunAccess::new(&grant, clock, &IdSource::new(clock.clone()), &Metrics::new("demo")).unwrap()
     }

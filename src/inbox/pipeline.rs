@@ -181,10 +181,14 @@ impl Pipeline {
                 () = tokio::time::sleep(PAUSE) => {}
             }
         }
+        self.note_success();
+        looked
+    }
+
+    pub(super) fn note_success(&self) {
         if self.shared.disk_full.swap(false, Ordering::Relaxed) {
             tracing::info!("Messages are stored again");
         }
-        looked
     }
 
     pub(super) fn note_failure(&self, error: &Error) {
@@ -278,10 +282,11 @@ impl Pipeline {
     /// `rows` are the new ones.
     fn count(&self, work: &[Work], rows: &[Model]) {
         let metrics = &self.deps.metrics;
+        // What this member sends to itself comes in batches of its own.
+        let is_own = work.first().is_some_and(|one| one.origin == Origin::OwnMember);
         for row in rows {
             let kind = MessageKind::from_name(&row.kind).unwrap_or(MessageKind::Direct);
-            let from = if row.broker_message_id.is_some() { "peer" } else { "self" };
-            metrics.received(kind.name(), from);
+            metrics.received(kind.name(), if is_own { "self" } else { "peer" });
         }
         let opened = work.iter().filter(|one| one.result.is_ok()).count();
         (rows.len()..opened).for_each(|_| metrics.duplicate_received());

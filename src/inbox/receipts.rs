@@ -16,7 +16,7 @@ use super::repo::{self, Receipt};
 use crate::domain::time::UnixMillis;
 use crate::wire::delivery::{ClientAck, ReceiptState, RejectReason};
 use crate::wire::features::Feature;
-use crate::wire::frame::ClientFrame;
+use crate::wire::frame::{ClientFrame, ServerFrame};
 
 /// Receipts that await their answer at once.
 const PAGE: usize = 64;
@@ -111,7 +111,8 @@ impl Pipeline {
                         async move {
                             let id = receipt.delivery_id.clone();
                             let ack = |req_id| ClientFrame::ClientAck(acknowledgement(receipt, req_id));
-                            link.request(ack, LIMIT).await.ok().map(|_| id)
+                            let answer = link.request(ack, LIMIT).await;
+                            matches!(answer, Ok(ServerFrame::Ack(ack)) if ack.error.is_none()).then_some(id)
                         }
                     });
                     let ids: Vec<String> = join_all(answers).await.into_iter().flatten().collect();

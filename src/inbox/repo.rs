@@ -373,9 +373,6 @@ fn signed(seq: u64) -> i64 {
     i64::try_from(seq).unwrap_or(i64::MAX)
 }
 
-#[cfg(test)]
-mod tests;
-
 /// The messages that an id names: by the row's own id, the broker's, or that of one
 /// of these senders. Each way is an index.
 pub(super) async fn answered(
@@ -414,3 +411,6 @@ pub(super) async fn answered(
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,11 @@ impl Pipeline {
     pub(super) async fn keep(&self, (messages, stored): Kept) {
         let work: Vec<Work> = messages.into_iter().map(|message| self.own_work(message)).collect();
         match self.store(&work).await {
-            Ok(()) => drop(stored.send(())),
+            Ok(()) => {
+                self.note_success();
+                // The outbox may be stopping; it asks again at the next start.
+                let _ = stored.send(());
+            }
             Err(error) => {
                 self.note_failure(&error);
                 self.reopen().await;

@@ -32,7 +32,7 @@ pub enum Error {
     #[error(transparent)]
     Topic(#[from] topics::Error),
     /// The destination is of a kind that this version does not serve.
-    #[error("{what} are not served by this version; send to a member by name or key")]
+    #[error("{what} are not served by this version; send to a member by name or key, or to a #topic")]
     NotServed {
         /// The kind of destination, in the plural.
         what: &'static str,

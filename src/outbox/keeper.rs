@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::operator::Task;
 use super::upkeep::Upkeep;
-use super::{Handle, LAST_TICK, news, repo};
+use super::{Handle, LAST_TICK, news, repo, reporter};
 use crate::broker_client::LinkState;
 use crate::config::disk::Disk;
 use crate::db::connect::Sqlite;
@@ -27,6 +27,7 @@ use crate::domain::time::UnixMillis;
 use crate::events::Hub;
 use crate::runtime::clock::Clock;
 use crate::runtime::time_guard::Database;
+use crate::telemetry::metrics::Metrics;
 use crate::wire::features::Feature;
 
 /// Pause between two looks, and while the outbox is filling up.
@@ -45,6 +46,7 @@ pub(super) struct Keeper {
     pub(super) handle: Handle,
     pub(super) clock: Clock,
     pub(super) hub: Hub,
+    pub(super) metrics: Metrics,
     pub(super) link: watch::Receiver<LinkState>,
     pub(super) disk: Disk,
     /// The other database that `[disk] reserved_bytes` counts.
@@ -187,10 +189,13 @@ impl Keeper {
             let known = self.handle.rows_of(ids).await;
             for id in ids {
                 let mut event = match known.get(id) {
-                    Some(row) => news::of_existing(row, SendState::Dead, at),
+                    Some(row) => {
+                        self.metrics.sent(reporter::kind(&row.destination_kind), SendState::Dead.name());
+                        news::of_existing(row, SendState::Dead, at)
+                    }
                     None => news::of_unknown(id.clone(), SendState::Dead, at),
                 };
-                event.failure = Some(news::dead("it was not accepted within the age limit".to_owned()));
+                event.failure = Some(news::dead(news::MAX_AGE.to_owned()));
                 self.hub.publish(at, MeshEvent::DeliveryStatus(event));
             }
         }

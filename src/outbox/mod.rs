@@ -42,7 +42,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::error::Error;
-pub use self::news::{expired, rejected};
+pub use self::news::{dead, expired, rejected};
 pub use self::prepare::Prepare;
 pub use self::sender::SenderDeps;
 use self::shared::Shared;
@@ -185,6 +185,7 @@ pub async fn prepare(setup: Setup, supervisor: &Supervisor) -> Result<Parts, Err
         fsync_mode: config.fsync_mode,
         shared,
         orphans: Vec::new(),
+        unwritten: Vec::new(),
         stop: supervisor.token(Phase::Storage),
     };
     Ok(Parts { writer, handle, arriving, window: config.window, disk, inbox, vacuumed_at, clock })
@@ -231,6 +232,7 @@ impl Parts {
             handle: self.handle.clone(),
             clock: self.clock.clone(),
             hub: deps.hub.clone(),
+            metrics: deps.metrics.clone(),
             link: deps.link.state(),
             disk: self.disk,
             inbox: self.inbox,

@@ -55,9 +55,16 @@ pub(super) fn of_unknown(client_message_id: String, state: SendState, at: UnixMi
     }
 }
 
+/// The reason of a send that got too old.
+pub(super) const MAX_AGE: &str = "max_age";
+
 /// Why a send was given up.
-pub(super) fn dead(text: String) -> SendFailure {
-    SendFailure { code: ErrorCode::OutboxDeadFingerprintMatch, text, reason: None }
+pub fn dead(reason: String) -> SendFailure {
+    let text = match reason.as_str() {
+        MAX_AGE => "it was not accepted within the age limit".to_owned(),
+        _ => reason.clone(),
+    };
+    SendFailure { code: ErrorCode::OutboxDeadFingerprintMatch, text, reason: Some(reason) }
 }
 
 /// Why a receiver does not have it: its daemon set it aside.

@@ -228,6 +228,11 @@ impl Handle {
             requeued_at: None,
             dead_at: None,
             dead_reason: None,
+            receiver_stored_at: None,
+            rejected_at: None,
+            reject_reason: None,
+            expired_at: None,
+            delivered_count: 0,
             ..old
         };
         if let Some(text) = how.patched {

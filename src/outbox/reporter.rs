@@ -191,7 +191,7 @@ fn reason(status: &StatusFrame) -> &'static str {
 }
 
 /// The kind of a row as a metric's label.
-fn kind(stored: &str) -> &'static str {
+pub(super) fn kind(stored: &str) -> &'static str {
     match stored {
         "topic" => "topic",
         "broadcast" => "broadcast",

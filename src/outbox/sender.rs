@@ -27,7 +27,7 @@ use super::seal::{SealError, seal};
 use super::seal_topic;
 use super::to_self::{Keep, ToSelf};
 use super::verdict::Verdict;
-use super::{Handle, repo};
+use super::{Handle, news, repo};
 use crate::broker_client::{self, LinkState, Transmit};
 use crate::domain::retry::Backoff;
 use crate::domain::roster::PinnedMember;
@@ -316,7 +316,7 @@ impl Sender {
         if self.is_too_old(&row) {
             // The keeper gives up what waits; this one has waited for a link.
             self.flow.holds.probe_again(&row.target_id, self.clock.monotonic());
-            self.give_up(row, "max_age".to_owned(), awaited);
+            self.give_up(row, news::MAX_AGE.to_owned(), awaited);
             return;
         }
         let nonce = match self.deps.ids.random() {

@@ -66,9 +66,15 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     /// Rows that were to leave at once; whether they are there is not known.
     pub(super) orphans: Vec<String>,
+    /// News of receivers that could not be written; the broker does not tell them
+    /// again, so they go with the next batch.
+    pub(super) unwritten: Vec<Reported>,
     /// Cancelled in the storage phase; what waits then is still written.
     pub(super) stop: CancellationToken,
 }
+
+/// News of receivers that wait for a commit at most; they are for information.
+const MAX_UNWRITTEN: usize = 10_000;
 
 /// A caller that waits for its row.
 type Waiting = oneshot::Sender<Result<Accepted, super::Error>>;
@@ -137,7 +143,7 @@ impl Writer {
     /// caller relies on an order between them. Claims come after, so that they find
     /// the rows of the same batch.
     async fn write(&mut self, batch: Vec<Command>) {
-        let mut together = Together::default();
+        let mut together = Together { reported: std::mem::take(&mut self.unwritten), ..Together::default() };
         let mut claims = Vec::new();
         let mut expiries = Vec::new();
         let mut tasks = Vec::new();
@@ -189,7 +195,7 @@ impl Writer {
 
     async fn write_together(&mut self, together: Together) {
         let Together { mut rows, callers, outcomes, reported, replies } = together;
-        if callers.is_empty() && replies.is_empty() {
+        if callers.is_empty() && replies.is_empty() && reported.is_empty() {
             return;
         }
         let now = self.clock.now();
@@ -214,9 +220,13 @@ impl Writer {
             }
             // Rows stay `inflight`; the replies are dropped, by which the sender
             // learns it and asks again. The broker recognises the ids.
-            Err(error) => tracing::error!(
-                sends = rows.len(), outcomes = outcomes.len(), error = %error, "A batch was not written: {error}"
-            ),
+            Err(error) => {
+                tracing::error!(
+                    sends = rows.len(), outcomes = outcomes.len(), error = %error, "A batch was not written: {error}"
+                );
+                self.unwritten = reported;
+                self.unwritten.truncate(MAX_UNWRITTEN);
+            }
         }
         if !rows.is_empty() {
             self.answer(rows, callers, written, at_once).await;

@@ -1,11 +1,12 @@
 //! What this member shows of itself: kept on disk, told to the broker.
 //!
-//! It goes with each hello, and with frames of its own when it changes. Brokers
-//! that do not read it in the hello get the frames after it as well.
+//! It goes with each hello, and with frames of its own when it changes, until the
+//! broker has taken it. Brokers that do not read it in the hello get the frames after
+//! it as well. What was never set is not told: another daemon of the member may have
+//! set it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
@@ -20,6 +21,8 @@ use crate::wire::presence::{SetStatus, SetSummary, SetVisible, Shown};
 
 /// How long the broker may take for an answer.
 const LIMIT: Duration = Duration::from_secs(5);
+/// Pause before it is told again, when the broker did not take it.
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// The own profile. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -28,11 +31,10 @@ pub struct OwnProfile(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     path: PathBuf,
-    current: watch::Sender<Profile>,
-    /// It was set at some time; before, no broker has to be told.
-    is_set: AtomicBool,
+    /// None before it was set for the first time.
+    current: watch::Sender<Option<Profile>>,
     /// Held while it is changed.
-    changing: Mutex<()>,
+    changing: Arc<Mutex<()>>,
 }
 
 // === impl OwnProfile ===
@@ -49,37 +51,39 @@ impl OwnProfile {
                 Some(Profile::try_from(shown).map_err(damaged)?)
             }
         };
-        let is_set = AtomicBool::new(stored.is_some());
-        let current = watch::Sender::new(stored.unwrap_or_default());
-        Ok(Self(Arc::new(Inner { path, current, is_set, changing: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { path, current: watch::Sender::new(stored), changing: Arc::default() })))
     }
 
     /// The profile now.
     pub fn get(&self) -> Profile {
-        self.0.current.borrow().clone()
+        self.0.current.borrow().clone().unwrap_or_default()
     }
 
-    /// The profile, now and as it changes.
-    pub fn watch(&self) -> watch::Receiver<Profile> {
+    /// What was set, now and as it changes.
+    pub fn watch(&self) -> watch::Receiver<Option<Profile>> {
         self.0.current.subscribe()
     }
 
     /// Changes it: disk first, then everybody else. The profile after the change.
     pub async fn change(&self, change: Change) -> Result<Profile, Error> {
-        let _changing = self.0.changing.lock().await;
-        let before = self.get();
-        let after = before.changed(change)?;
-        if after == before {
+        let changing = Arc::clone(&self.0.changing).lock_owned().await;
+        let before = self.0.current.borrow().clone();
+        let is_asked = change == Change::default();
+        let after = before.clone().unwrap_or_default().changed(change)?;
+        if is_asked || before.as_ref() == Some(&after) {
             return Ok(after);
         }
         // Texts and a truth value: it can be written.
         let json = serde_json::to_string(&Shown::from(&after)).unwrap_or_default();
-        let path = self.0.path.clone();
-        let written = tokio::task::spawn_blocking(move || private_file::write_atomic(&path, json.as_bytes(), PRIVATE));
-        written.await.map_err(|_| Error::Stopping)??;
-        self.0.is_set.store(true, Ordering::Release);
-        self.0.current.send_replace(after.clone());
-        Ok(after)
+        let inner = Arc::clone(&self.0);
+        // To its end, also when the caller goes away in the middle.
+        let written = tokio::task::spawn_blocking(move || {
+            let _changing = changing;
+            private_file::write_atomic(&inner.path, json.as_bytes(), PRIVATE)?;
+            inner.current.send_replace(Some(after.clone()));
+            Ok::<_, Error>(after)
+        });
+        written.await.map_err(|_| Error::Stopping)?
     }
 }
 
@@ -90,37 +94,43 @@ pub(super) async fn tell(own: OwnProfile, link: broker_client::Handle, stop: Can
     loop {
         state.mark_unchanged();
         let profile = current.borrow_and_update().clone();
-        if let Some(session) = link.session().filter(|_| own.0.is_set.load(Ordering::Acquire)) {
+        let mut is_refused = false;
+        if let (Some(session), Some(profile)) = (link.session(), profile) {
             let now = Some((session.number, profile.clone()));
             if told != now {
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    () = say(&link, profile) => told = now,
+                    is_taken = say(&link, profile) => if is_taken { told = now } else { is_refused = true },
                 }
             }
         }
         tokio::select! {
             () = stop.cancelled() => return,
+            () = tokio::time::sleep(PAUSE), if is_refused => {}
             changed = state.changed() => if changed.is_err() { return },
             changed = current.changed() => if changed.is_err() { return },
         }
     }
 }
 
-/// Says all of it. What is lost with the link is said again over the next.
-async fn say(link: &broker_client::Handle, profile: Profile) {
+/// Says all of it. False when the broker did not take whether the member shows itself;
+/// what is lost with the link is said again over the next.
+async fn say(link: &broker_client::Handle, profile: Profile) -> bool {
     let Shown { status, summary, visible } = Shown::from(&profile);
     // First: who hides says the rest to nobody.
     let set = |id| ClientFrame::SetVisible(SetVisible { visible, req_id: Some(id) });
-    match link.request(set, LIMIT).await {
-        Ok(ServerFrame::Ack(ack)) if ack.error.is_none() => {}
+    let is_taken = match link.request(set, LIMIT).await {
+        Ok(ServerFrame::Ack(ack)) if ack.error.is_none() => true,
         Ok(answer) => {
             tracing::warn!("The broker did not take whether this member shows itself ({})", answer.kind());
+            false
         }
         Err(error) => {
             tracing::info!(error = %error, "The broker did not say that it took the profile: {error}");
+            false
         }
-    }
+    };
     link.tell(ClientFrame::SetStatus(SetStatus { status, req_id: None })).await;
     link.tell(ClientFrame::SetSummary(SetSummary { summary, req_id: None })).await;
+    is_taken
 }

@@ -123,8 +123,8 @@ impl Metrics {
         Self(Arc::new(inner))
     }
 
-    /// A send was answered. `status` is `queued`, `inflight`, `duplicate` or an
-    /// error code.
+    /// A send was answered, with `queued`, `inflight`, `duplicate` or an error code as
+    /// `status`, or came to `accepted`, `delivered` (to oneself) or `dead`.
     pub fn sent(&self, kind: &'static str, status: &'static str) {
         self.0.send.get_or_create(&[(label::KIND, kind.into()), (label::STATUS, status.into())]).inc();
     }

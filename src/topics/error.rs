@@ -29,7 +29,7 @@ pub enum Error {
     #[error("the mesh has a topic {0} already; see it with `claudemesh topic list`")]
     Exists(String),
     /// This member is not subscribed.
-    #[error("this member is not subscribed to {0}; `claudemesh topic subscribe {0}` does that")]
+    #[error("this member is not subscribed to {0}; `claudemesh topic subscribe '{0}'` does that")]
     NotSubscribed(String),
     /// The topic has no keys.
     #[error(

@@ -370,6 +370,11 @@ export class OutboxPendingFingerprintMismatchError extends GrpcAlreadyExistsErro
   declare readonly code: "outbox_pending_fingerprint_mismatch";
 }
 
+/** The command's result could not be printed. */
+export class OutputFailedError extends GrpcInternalError {
+  declare readonly code: "output_failed";
+}
+
 /** This host does not hold the mesh's owner key. */
 export class OwnerKeyMissingError extends GrpcFailedPreconditionError {
   declare readonly code: "owner_key_missing";
@@ -596,6 +601,7 @@ export type KnownError =
   | OutboxInflightFingerprintMismatchError
   | OutboxMaxAgeAboveDedupeWindowError
   | OutboxPendingFingerprintMismatchError
+  | OutputFailedError
   | OwnerKeyMissingError
   | PayloadTooLargeError
   | PermissionDeniedError
@@ -695,6 +701,7 @@ export const CODES = {
   outbox_inflight_fingerprint_mismatch: { type: OutboxInflightFingerprintMismatchError, grpcCode: 6, retryable: false },
   outbox_max_age_above_dedupe_window: { type: OutboxMaxAgeAboveDedupeWindowError, grpcCode: 9, retryable: false },
   outbox_pending_fingerprint_mismatch: { type: OutboxPendingFingerprintMismatchError, grpcCode: 6, retryable: false },
+  output_failed: { type: OutputFailedError, grpcCode: 13, retryable: false },
   owner_key_missing: { type: OwnerKeyMissingError, grpcCode: 9, retryable: false },
   payload_too_large: { type: PayloadTooLargeError, grpcCode: 3, retryable: false },
   permission_denied: { type: PermissionDeniedError, grpcCode: 7, retryable: false },

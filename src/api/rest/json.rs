@@ -170,13 +170,7 @@ pub fn idempotency_key(value: &[u8]) -> Result<String, Failure> {
 
 /// The field that a parameter means: the same name, in camelCase, or another one.
 fn field_of(parameter: &str) -> String {
-    let mut name = String::with_capacity(parameter.len() + 4);
-    for letter in parameter.chars() {
-        if letter.is_ascii_uppercase() {
-            name.push('_');
-        }
-        name.push(letter.to_ascii_lowercase());
-    }
+    let name = wrong::snake(parameter);
     ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, field)| (*field).to_owned())
 }
 

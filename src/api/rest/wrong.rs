@@ -80,7 +80,7 @@ fn beside(path: &str, name: &str) -> String {
 }
 
 /// `pageToken` to `page_token`.
-fn snake(name: &str) -> String {
+pub(super) fn snake(name: &str) -> String {
     let mut out = String::with_capacity(name.len() + 4);
     for letter in name.chars() {
         if letter.is_ascii_uppercase() {

@@ -77,8 +77,9 @@ impl Services {
     pub async fn get_send(&self, request: pb::GetSendRequest) -> Result<pb::GetSendResponse, Failure> {
         let id = convert::client_message_id("client_message_id", request.client_message_id)?;
         self.0.deps.outbox.sent(&id).await?.map(sent).ok_or_else(|| {
-            let text =
-                format!("no send was made under the id {id} here; `claudemesh outbox list` shows those that were");
+            let text = format!(
+                "no send was made under the id {id} here; `claudemesh outbox list --all` shows those that were"
+            );
             Failure::new(ErrorCode::SendNotFound, text).with("client_message_id", id.as_str())
         })
     }
@@ -105,7 +106,7 @@ impl Services {
 
 /// How far a send has come, by its entry.
 fn sent(row: Entry) -> pb::GetSendResponse {
-    let (delivered_count, has_expired) = (row.delivered_count(), row.expired_at.is_some());
+    let delivered_count = row.delivered_count();
     let entry = entry(row);
     let is_post = entry.kind() == pb::MessageKind::Topic;
     let failed =
@@ -121,15 +122,14 @@ fn sent(row: Entry) -> pb::GetSendResponse {
             let failure = failed(failure.code, failure.text).with("reason", &entry.reject_reason);
             (pb::SendStatus::Rejected, Some(failure))
         }
-        admin::OutboxStatus::Done if has_expired => {
+        admin::OutboxStatus::Done if entry.expired_at.is_some() => {
             let failure = outbox::expired();
             (pb::SendStatus::Expired, Some(failed(failure.code, failure.text)))
         }
         admin::OutboxStatus::Done => (pb::SendStatus::Accepted, None),
         admin::OutboxStatus::Dead => {
-            let text = format!("this daemon gave the message up ({}): {}", entry.dead_reason, entry.last_error);
-            let failure = failed(ErrorCode::OutboxDeadFingerprintMatch, text).with("reason", &entry.dead_reason);
-            (pb::SendStatus::Dead, Some(failure))
+            let failure = outbox::dead(entry.dead_reason.clone());
+            (pb::SendStatus::Dead, Some(failed(failure.code, failure.text).with("reason", &entry.dead_reason)))
         }
         admin::OutboxStatus::Aborted => {
             let failure = failed(ErrorCode::OutboxAbortedFingerprintMatch, "the message was retired".to_owned())
@@ -145,7 +145,7 @@ fn sent(row: Entry) -> pb::GetSendResponse {
         history_id: entry.history_id,
         degraded: entry.degraded,
         recipient: entry.recipient,
-        queued_at: entry.enqueued_at,
+        queued_at: entry.queued_at,
         accepted_at: entry.accepted_at,
         delivered_at: entry.delivered_at.filter(|_| !is_post),
         delivered_count,
@@ -233,11 +233,12 @@ fn entry(row: Entry) -> admin::OutboxEntry {
         last_error: row.last_error.unwrap_or_default(),
         broker_message_id: row.broker_message_id.unwrap_or_default(),
         history_id: row.history_id.unwrap_or_default(),
-        enqueued_at: at(Some(row.enqueued_at)),
+        queued_at: at(Some(row.enqueued_at)),
         next_attempt_at: at(Some(row.next_attempt_at).filter(|_| is_pending)),
         first_transmit_at: at(row.first_transmit_at),
         accepted_at: at(row.accepted_at),
         rejected_at: at(row.rejected_at),
+        expired_at: at(row.expired_at),
         reject_reason: row.reject_reason.unwrap_or_default(),
         delivered_at: at(row.receiver_stored_at),
         requeued_at: at(row.requeued_at),

@@ -110,7 +110,7 @@ pub(super) async fn stop(context: &Context, root: &Root, mesh: &str, output: &mu
             ShutdownResponse::default()
         }
     };
-    wait_until_gone(context, root, mesh, output).await?;
+    wait_until_gone(context, root, mesh, pid, output).await?;
     Ok(Stopped {
         mesh: mesh.to_owned(),
         pid: pid.and_then(|pid| u32::try_from(pid).ok()).or((stopping.pid > 0).then_some(stopping.pid)),
@@ -125,7 +125,13 @@ async fn ask(socket: &Path) -> Result<ShutdownResponse, Failure> {
     answer(client.lifecycle().shutdown(call_within(CALL_LIMIT, ShutdownRequest::default())).await)
 }
 
-async fn wait_until_gone(context: &Context, root: &Root, mesh: &str, output: &mut Output) -> Result<(), Failure> {
+async fn wait_until_gone(
+    context: &Context,
+    root: &Root,
+    mesh: &str,
+    pid: Option<i32>,
+    output: &mut Output,
+) -> Result<(), Failure> {
     let state = root.state_dir(mesh);
     let begin = context.clock.monotonic();
     let mut explained = false;
@@ -137,7 +143,10 @@ async fn wait_until_gone(context: &Context, root: &Root, mesh: &str, output: &mu
                 format!("the daemon of mesh {mesh:?} is still ending after {} s", END_LIMIT.as_secs()),
             )
             .next(format!("see what it does: claudemesh daemon logs --mesh {mesh}"))
-            .next("killing it loses nothing that was queued"));
+            .next(format!(
+                "{}, which loses nothing that was queued",
+                pid.map_or("kill it".to_owned(), |pid| format!("kill it: kill -KILL {pid}"))
+            )));
         }
         if waited > EXPLAIN && !explained {
             output.note("waiting for the daemon to finish what is under way");

@@ -21,7 +21,7 @@ Examples:
   claudemesh daemon outbox                     what waits, and what was given up
   claudemesh daemon outbox --failed --json
   claudemesh daemon outbox inspect ID          one entry with its text
-  claudemesh daemon outbox status ID           how far it has come
+  claudemesh daemon outbox status CLIENT-ID    how far it has come
   claudemesh daemon outbox requeue ID          try a dead one again
   claudemesh daemon outbox requeue ID --patch-payload shorter.txt
   claudemesh daemon outbox drop ID             retire it; its id stays taken
@@ -65,8 +65,7 @@ enum Verb {
     #[command(after_help = INSPECT_EXAMPLES)]
     Inspect(EntryArgs),
     /// Show how far a send has come, without its text
-    #[command(after_help = sent::EXAMPLES)]
-    Status(EntryArgs),
+    Status(sent::Args),
     /// Queue a dead entry again
     #[command(after_help = REQUEUE_EXAMPLES)]
     Requeue(RequeueArgs),
@@ -109,14 +108,14 @@ Examples:
   claudemesh daemon outbox prune --confirm";
 
 #[derive(Debug, clap::Args)]
-pub(super) struct EntryArgs {
+struct EntryArgs {
     /// The entry: its id in the list, or its client message id
-    pub(super) id: String,
+    id: String,
     /// Print the daemon's answer as JSON
     #[arg(long)]
-    pub(super) json: bool,
+    json: bool,
     #[command(flatten)]
-    pub(super) daemon: DaemonArgs,
+    daemon: DaemonArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -189,13 +188,13 @@ async fn list(args: ListArgs, context: &Context, output: &mut Output) -> Result<
 }
 
 fn cells(entry: &OutboxEntry) -> [String; 8] {
-    let rejected = rejection(entry);
-    let why = [&entry.dead_reason, &rejected, &entry.last_error].into_iter().find(|why| !why.is_empty());
+    let lost = lost(entry);
+    let why = [&entry.dead_reason, &lost, &entry.last_error].into_iter().find(|why| !why.is_empty());
     [
         safe(&entry.id),
         word(entry.status()).to_owned(),
         safe(&entry.to),
-        time(entry.enqueued_at.as_ref()),
+        time(entry.queued_at.as_ref()),
         entry.attempts.to_string(),
         entry.size_bytes.to_string(),
         safe(&entry.client_message_id),
@@ -203,12 +202,16 @@ fn cells(entry: &OutboxEntry) -> [String; 8] {
     ]
 }
 
-/// That its receiver set it aside, and why; empty when it did not.
-fn rejection(entry: &OutboxEntry) -> String {
-    if entry.rejected_at.is_none() {
-        return String::new();
+/// That its receiver set it aside, and why, or did not take it in time; empty when
+/// neither is known.
+fn lost(entry: &OutboxEntry) -> String {
+    match entry {
+        OutboxEntry { rejected_at: Some(_), reject_reason, .. } => {
+            format!("set aside by its receiver: {reject_reason}")
+        }
+        OutboxEntry { expired_at: Some(_), .. } => "not taken by its receiver in time".to_owned(),
+        _ => String::new(),
     }
-    format!("set aside by its receiver: {}", entry.reject_reason)
 }
 
 async fn inspect(args: EntryArgs, context: &Context, output: &mut Output) -> Result<(), Failure> {
@@ -225,11 +228,12 @@ async fn inspect(args: EntryArgs, context: &Context, output: &mut Output) -> Res
         ("client id", safe(&entry.client_message_id)),
         ("state", word(entry.status()).to_owned()),
         ("to", format!("{} {}", safe(&entry.to), safe(to))),
-        ("queued", time(entry.enqueued_at.as_ref())),
+        ("queued", time(entry.queued_at.as_ref())),
         ("first sent", time(entry.first_transmit_at.as_ref())),
         ("accepted", time(entry.accepted_at.as_ref())),
         ("delivered", time(entry.delivered_at.as_ref())),
         ("set aside", time(entry.rejected_at.as_ref())),
+        ("not taken", time(entry.expired_at.as_ref())),
         ("why", safe(&entry.reject_reason)),
         ("requeued", time(entry.requeued_at.as_ref())),
         ("given up", time(entry.dead_at.as_ref())),

@@ -1,15 +1,15 @@
 //! `claudemesh outbox status`: how far one send has come.
 
-use super::outbox::EntryArgs;
 use crate::cli::client::{Client, answer, call};
+use crate::cli::discovery::DaemonArgs;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, safe};
 use crate::cli::send::word;
 use crate::cli::times::{ago, time};
 use crate::cli::{Context, style};
-use crate::proto::pb::{GetSendRequest, GetSendResponse};
+use crate::proto::pb::{GetSendRequest, GetSendResponse, MessageKind};
 
-pub(super) const EXAMPLES: &str = "\
+const EXAMPLES: &str = "\
 Examples:
   claudemesh outbox status release-42
   claudemesh outbox status release-42 --json | jq -r .status
@@ -18,7 +18,19 @@ The state is one of queued, inflight, accepted (the broker has it), delivered (t
 receiver's daemon has stored it), rejected (it could not use it), expired, dead
 (given up here) and aborted.";
 
-pub(super) async fn run(args: EntryArgs, context: &Context, output: &mut Output) -> Result<(), Failure> {
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// The id that the send was made under: its client message id
+    id: String,
+    /// Print the daemon's answer as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> Result<(), Failure> {
     let client = Client::serving(context, &args.daemon, "send").await?;
     let request = GetSendRequest { client_message_id: args.id };
     let sent = answer(client.messaging().get_send(call(request)).await)?;
@@ -33,7 +45,8 @@ pub(super) async fn run(args: EntryArgs, context: &Context, output: &mut Output)
         }
     }
     if let Some(count) = sent.delivered_count {
-        output.line(format_args!("  stored by {count} subscribers so far"))?;
+        let s = if count == 1 { "" } else { "s" };
+        output.line(format_args!("  stored by {count} subscriber{s} so far"))?;
     }
     match &sent.error {
         Some(error) => output.note(format_args!("note: {} ({})", safe(&error.message), safe(&error.code))),
@@ -50,6 +63,8 @@ pub(super) async fn run(args: EntryArgs, context: &Context, output: &mut Output)
 }
 
 fn line(sent: &GetSendResponse) -> String {
-    let name = sent.recipient.as_ref().map(|recipient| safe(&recipient.name)).unwrap_or_default();
+    let recipient = sent.recipient.clone().unwrap_or_default();
+    let mark = if recipient.kind() == MessageKind::Topic { "#" } else { "" };
+    let name = format!("{mark}{}", safe(&recipient.name));
     format!("{}  {}  to {name}", style::state(word(sent.status())), safe(&sent.client_message_id))
 }

@@ -12,6 +12,7 @@ use super::relay::Flow;
 use crate::cli::failure::Failure;
 use crate::domain::error_code::ErrorCode;
 
+const EXAMPLE: &str = r#"such as {"id":1,"do":"kill","member":"alice"}"#;
 /// What can be done.
 const ALL: &str = "kill, stop, start, restart, pause, resume, cut, stall, mend, add, broker_stop, broker_start, clock";
 
@@ -59,12 +60,16 @@ fn parse(line: &Line) -> (Value, Result<Command, Failure>) {
     };
     let value: Value = match serde_json::from_slice(text) {
         Ok(value) => value,
-        Err(error) => return (Value::Null, Err(wrong(format!("the line is no JSON: {error}")))),
+        Err(error) => {
+            return (Value::Null, Err(wrong(format!("the line is no JSON: {error}; write a command {EXAMPLE}"))));
+        }
     };
+    if !value.is_object() {
+        return (Value::Null, Err(wrong(format!("a command is a JSON object, {EXAMPLE}"))));
+    }
     let id = value.get("id").cloned().unwrap_or_default();
-    let command = serde_json::from_value(value).map_err(|error| {
-        wrong(format!("no command: {error}; write one such as {{\"id\":1,\"do\":\"kill\",\"member\":\"alice\"}}"))
-    });
+    let command =
+        serde_json::from_value(value).map_err(|error| wrong(format!("no command: {error}; write one {EXAMPLE}")));
     (id, command)
 }
 

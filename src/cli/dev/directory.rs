@@ -23,6 +23,8 @@ use crate::runtime::private_file::{self, FileError};
 /// How long the keeper tries: the mesh's processes may be dying yet.
 const REMOVE_LIMIT: Duration = Duration::from_secs(10);
 const REMOVE_AGAIN: Duration = Duration::from_millis(20);
+/// What the name of a temporary directory begins with.
+const PREFIX: &str = "claudemesh-dev-";
 
 /// Where the mesh's files lie.
 pub(super) struct Directory {
@@ -50,8 +52,12 @@ impl Directory {
         }
         let path = temporary(context, longest)?;
         // Only one that did not exist: others may write to the directory above.
-        DirBuilder::new().mode(0o700).create(&path).map_err(|error| file_error("create", &path, error))?;
-        let arguments = ["dev", "--keep-until-end"].map(str::to_owned);
+        DirBuilder::new().mode(0o700).create(&path).map_err(|error| {
+            let error = FileError { action: "create", path: path.clone(), source: error };
+            Failure::new(ErrorCode::StateDirUnusable, error.to_string())
+                .next("a temporary directory lies below $TMPDIR, or /tmp; --dir names another place")
+        })?;
+        let arguments = ["dev", "--remove-at-end"].map(str::to_owned);
         let mut command = process::this_program()?;
         command.args(arguments).arg("--dir").arg(&path);
         // A pipe of the caller must not stay open until the directory is gone.
@@ -82,8 +88,16 @@ impl Directory {
     }
 }
 
-/// Waits until standard input ends, and removes the directory.
-pub(super) fn keep(dir: &Path) -> Result<(), Failure> {
+/// Waits until standard input ends, and removes the directory, which must be one that
+/// this command makes.
+pub(super) fn remove_at_end(dir: &Path) -> Result<(), Failure> {
+    let is_own = dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
+    if !is_own {
+        return Err(Failure::new(
+            ErrorCode::UsageError,
+            format!("{} is not removed: not a temporary one", dir.display()),
+        ));
+    }
     let runtime = one_thread()?;
     // One that goes to all processes ends `dev` in order, and must not end this one
     // before.
@@ -106,7 +120,7 @@ pub(super) fn keep(dir: &Path) -> Result<(), Failure> {
 /// there, below `/tmp`.
 fn temporary(context: &Context, longest: &str) -> Result<PathBuf, Failure> {
     let id = context.ids.ulid().to_ascii_lowercase();
-    let name = format!("claudemesh-dev-{}", &id[id.len() - 10..]);
+    let name = format!("{PREFIX}{}", &id[id.len() - 10..]);
     let asked = context.source.var("TMPDIR").map(|dir| context.cwd.join(dir).join(&name));
     match asked.filter(|path| fits(path, longest).is_ok()) {
         Some(path) => Ok(path),

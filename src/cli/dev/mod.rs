@@ -20,7 +20,7 @@ mod mesh;
 mod names;
 mod relay;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use tokio::signal::unix::Signal;
@@ -68,7 +68,7 @@ pub(super) struct Args {
     json: bool,
     /// Started by this command itself: removes the directory when it has ended
     #[arg(long, hide = true, requires = "dir")]
-    keep_until_end: bool,
+    remove_at_end: bool,
 }
 
 /// What asks for the end.
@@ -96,8 +96,8 @@ impl Ends {
 }
 
 pub(super) fn run(args: &Args, context: &Context, output: &mut Output) -> Result<u8, Failure> {
-    if let (true, Some(dir)) = (args.keep_until_end, &args.dir) {
-        return directory::keep(dir).map(super::ok);
+    if let (true, Some(dir)) = (args.remove_at_end, &args.dir) {
+        return directory::remove_at_end(dir).map(super::ok);
     }
     let runtime = one_thread()?;
     let result = runtime.block_on(Box::pin(live(args, context, output)));
@@ -107,10 +107,10 @@ pub(super) fn run(args: &Args, context: &Context, output: &mut Output) -> Result
         Ok(()) => Ok(exit::OK),
         // Nobody reads what is said.
         Err(failure) if failure.is_silent() => Ok(exit::OK),
+        // The program that listens is told once, where it listens.
         Err(failure) if args.json => {
-            let failure = failure.with_exit(exit::OTHER);
             output.json_line(&json!({ "event": "failed", "error": &failure }))?;
-            Err(failure)
+            Ok(failure.exit())
         }
         Err(failure) => Err(failure),
     }
@@ -160,11 +160,14 @@ fn show(mesh: &Mesh, output: &mut Output) -> Result<(), Failure> {
     let sockets = mesh.sockets();
     let rows = sockets.iter().map(|(name, socket)| [name.clone(), socket.display().to_string()]).collect();
     output.table(["NAME", "SOCKET"], rows)?;
-    if let [(_, socket), others @ ..] = sockets.as_slice() {
-        let to = others.first().map_or("'*'", |(name, _)| name);
+    if let [(name, socket), others @ ..] = sockets.as_slice() {
+        let as_member = |socket: &Path| format!("  export CLAUDEMESH_DAEMON_SOCK={}", socket.display());
+        let (to, reader) = others.first().map_or((name, socket), |(name, socket)| (name, socket));
         output.note(format_args!(
-            "in another terminal:\n  export CLAUDEMESH_DAEMON_SOCK={}\n  claudemesh send {to} hi\nCtrl-C ends the mesh",
-            socket.display()
+            "in another terminal, as {name}:\n{}\n  claudemesh send {to} hi\nas {to}:\n{}\n  claudemesh inbox\n\
+             Ctrl-C ends the mesh",
+            as_member(socket),
+            as_member(reader)
         ));
     }
     Ok(())

@@ -32,7 +32,8 @@ Examples:
   claudemesh send bob hi --wait delivered --timeout 5min
 
 The receiver is a member's name, its key (64 hex digits) or the first 16 or more
-digits of it, `#topic`, `@group`, or `*` for everyone.
+digits of it, or `#topic`, which posts to the topic and can be waited for until it
+is accepted: its subscribers store a post each in their own time.
 
 Ends with exit code 0 when the message is queued, or came as far as --wait says; 1
 when it was refused or given up; 6 when --timeout was over first: the message
@@ -105,6 +106,11 @@ pub(in crate::cli) fn read_message(text: &str, output: &mut Output) -> Result<St
 }
 
 pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> Result<(), Failure> {
+    if args.wait == Some(wait::Until::Delivered) && args.to.starts_with('#') {
+        let what = "--wait delivered is not for topics: each subscriber stores a post in its own time";
+        return Err(Failure::new(ErrorCode::UsageError, what)
+            .next("use --wait accepted; `claudemesh outbox status ID` tells how many have stored it"));
+    }
     let message = read_message(&args.message, output)?;
     let request = request(&args, message, context)?;
     let client = Client::serving(context, &args.daemon, "send").await?;
@@ -112,9 +118,15 @@ pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> R
         return wait::run(until, &args, &request, context, client, output).await;
     }
     let response = send(&client, &request).await?;
-    report(&args, &response, output)?;
+    report(&args, &response, output).map_err(|failure| unsaid(failure, &response.client_message_id))?;
     tell_trouble(&args, &response, &client, output).await;
     Ok(())
+}
+
+/// A result that could not be printed; the message is queued all the same.
+pub(in crate::cli) fn unsaid(failure: Failure, client_message_id: &str) -> Failure {
+    let id = safe(client_message_id);
+    failure.with("client_message_id", id.as_str()).next(format!("the message is queued: its id is {id}"))
 }
 
 /// Says why a queued message does not go out. Only a daemon without a link does
@@ -190,7 +202,8 @@ fn report(args: &Args, response: &SendResponse, output: &mut Output) -> Result<(
         let lost = response.degraded.join(", ");
         output.note(format_args!("note: {name} runs an older version and will not see: {}", safe(&lost)));
     }
-    if response.recipient_online == Some(false) && status(response) != SendStatus::Delivered {
+    // Of a repeat it is not known: what was accepted once may have ended since.
+    if response.recipient_online == Some(false) && !response.duplicate && status(response) != SendStatus::Delivered {
         output.note(format_args!("note: {name} is offline; the message waits for it"));
     }
     Ok(())

@@ -4,7 +4,7 @@ use crate::cli::client::{Client, answer, call};
 use crate::cli::discovery::DaemonArgs;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, safe};
-use crate::cli::send::{PriorityArg, meta, read_message};
+use crate::cli::send::{PriorityArg, meta, read_message, unsaid};
 use crate::cli::{Context, link, style};
 use crate::proto::pb::{PostTopicRequest, SendStatus};
 
@@ -62,8 +62,9 @@ pub(in crate::cli) async fn run(args: Args, context: &Context, output: &mut Outp
     };
     let client = Client::serving(context, &args.daemon, "topic").await?;
     let response = answer(client.messaging().post_topic(call(request)).await)?;
+    let id = response.client_message_id.as_str();
     if args.json {
-        return output.json(&response);
+        return output.json(&response).map_err(|failure| unsaid(failure, id));
     }
     let word = match response.status() {
         SendStatus::Inflight => "inflight",
@@ -72,7 +73,8 @@ pub(in crate::cli) async fn run(args: Args, context: &Context, output: &mut Outp
     };
     let topic = safe(args.topic.trim_start_matches('#'));
     let known = if response.duplicate { "  (the same post as before)" } else { "" };
-    output.line(format_args!("{}  {}  to #{topic}{known}", style::state(word), response.client_message_id))?;
+    let line = format!("{}  {id}  to #{topic}{known}", style::state(word));
+    output.line(line).map_err(|failure| unsaid(failure, id))?;
     if !response.degraded.is_empty() {
         let lost = safe(&response.degraded.join(", "));
         output.note(format_args!("note: the topic is not encrypted, and nobody will see: {lost}"));

@@ -176,8 +176,7 @@ pub async fn sent(db: &impl ConnectionTrait, client_message_id: &str) -> Result<
     Entry::find_by_statement(sqlite(sql, [Value::from(client_message_id)])).one(db).await
 }
 
-/// Own sends that an id names, by their own id or by the broker's: both ids, where
-/// they went (kind, member or topic id), and whether it is by their own.
+/// Own sends that an id names, by their own id or by the broker's.
 pub async fn answered(db: &impl ConnectionTrait, id: &str) -> Result<Vec<OwnSend>, DbErr> {
     let sql = format!(
         "SELECT client_message_id, broker_message_id, target_id, client_message_id = ?1 AS by_own_id FROM outbox \

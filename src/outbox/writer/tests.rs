@@ -31,6 +31,7 @@ impl Alone {
             fsync_mode: FsyncMode::Strict,
             shared,
             orphans: Vec::new(),
+            unwritten: Vec::new(),
             stop: CancellationToken::new(),
         };
         Self { writer, arriving, db, _folder: folder, _commands: sender }

@@ -5,6 +5,7 @@ mod colours;
 mod completions;
 mod errors;
 mod follow;
+mod found;
 mod help;
 mod input;
 mod link;

@@ -102,6 +102,9 @@ async fn a_wrong_command_is_answered_and_changes_nothing() {
         assert_eq!((&answer["id"], &answer["ok"]), (&json!(null), &json!(false)), "{line}: {answer}");
         assert_eq!(answer["error"]["code"], "invalid_argument", "{line}: {answer}");
     }
+    let answer = dev.line("[]").await;
+    let said = answer["error"]["message"].as_str().unwrap_or_default();
+    assert!(said.contains("a command is a JSON object, such as"), "{answer}");
     // Any id comes back as it was.
     let answer = dev.line(r#"{"id":{"a":["b"]},"do":"cut","member":"alice"}"#).await;
     assert_eq!(answer, json!({ "id": { "a": ["b"] }, "ok": true }));

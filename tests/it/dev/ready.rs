@@ -9,7 +9,7 @@ use super::Dev;
 use crate::support::broker::read_trimmed;
 use crate::support::daemon::unique;
 use crate::support::http::Target;
-use crate::support::{process, tools};
+use crate::support::{cli, process, tools};
 
 #[tokio::test]
 async fn the_first_line_has_what_a_program_needs() {
@@ -66,9 +66,9 @@ async fn a_named_directory_is_kept_and_must_be_empty() {
     assert!(dev.processes().is_empty(), "{:?}", dev.processes());
     let mut again = Dev::start(&["--dir", &dir.display().to_string()]).await;
     assert_eq!((&again.ready["event"], &again.ready["error"]["code"]), (&json!("failed"), &json!("usage_error")));
-    let (_, stderr, code) = again.ended().await;
-    assert_eq!(code, Some(1));
-    assert!(stderr.contains("is not empty"), "{stderr}");
+    let said = again.ready["error"]["message"].as_str().expect("a text").to_owned();
+    assert!(said.contains("is not empty"), "{said}");
+    assert_eq!(again.ended().await, (String::new(), String::new(), Some(2)));
 }
 
 #[tokio::test]
@@ -86,9 +86,29 @@ async fn what_cannot_start_says_why_and_leaves_nothing() {
     ] {
         let mut dev = Dev::start(&arguments).await;
         assert_eq!((&dev.ready["event"], &dev.ready["error"]["code"]), (&json!("failed"), &json!(code)));
-        assert_eq!(dev.ended().await.2, Some(1), "{arguments:?}");
+        let exit = dev.ready["error"]["exit_code"].as_i64().and_then(|code| i32::try_from(code).ok());
+        assert_eq!(dev.ended().await, (String::new(), String::new(), exit), "{arguments:?}: told once");
         assert_eq!(std::fs::read_dir(dev.home.path()).expect("the home").count(), 0, "{arguments:?}");
     }
+}
+
+#[tokio::test]
+async fn a_place_where_nothing_can_be_made_is_told() {
+    let home = process::directory();
+    let file = home.path().join("a-file");
+    std::fs::write(&file, "").expect("a file");
+    let ran = cli::run_with(home.path(), &["dev"], &[("TMPDIR", file.to_str().expect("a path"))]).await.exits(10);
+    assert!(ran.stderr.contains("(state_dir_unusable)") && ran.stderr.contains("--dir"), "{}", ran.stderr);
+}
+
+/// What removes the directory at the end removes no other.
+#[tokio::test]
+async fn only_a_directory_of_its_own_is_removed() {
+    let home = process::directory();
+    let dir = home.path().join("precious");
+    std::fs::create_dir(&dir).expect("a directory");
+    let ran = cli::run(home.path(), &["dev", "--remove-at-end", "--dir", dir.to_str().expect("a path")]).await.exits(2);
+    assert!(ran.stderr.contains("usage_error") && dir.exists(), "{}", ran.stderr);
 }
 
 /// The library is hidden below an empty file system, in a namespace of the test's.

@@ -54,6 +54,17 @@ async fn what_waited_is_acknowledged_when_it_opens_until_the_broker_answers() {
     assert_eq!((&ack["deliveryId"], &ack["state"]), (&json!("m1"), &json!("stored")), "{ack}");
     assert!(ack["_reqId"].is_string(), "{ack}");
     alice.received("from a stranger").await;
+    // Refused, which is no answer; what comes after it is read after it.
+    let mut refusal = answer(&ack);
+    refusal["error"] = json!("busy");
+    refusal["code"] = json!("rate_limited");
+    client.send(&refusal).await;
+    client.push_from(&fake.bob, "m0", Some("c0"), "after the refusal").await;
+    client.expect("client_ack").await;
+    client.drop_link();
+    let mut client = connect(&fake).await;
+    let ack = client.expect("client_ack").await;
+    assert_eq!((&ack["deliveryId"], &ack["state"]), (&json!("m1"), &json!("stored")), "{ack}");
     // Not answered, and the process ends.
     alice.kill9();
     client.drop_link();

@@ -151,6 +151,32 @@ async fn a_failed_batch_of_sends_and_outcomes_is_none_of_both() {
     assert_eq!(left, stored, "nothing that was refused has left");
 }
 
+/// Notes to oneself need no broker, neither to fail nor to be stored again.
+#[tokio::test]
+async fn own_notes_find_room_again_without_a_link() {
+    let Some(strace) = tools::system("strace") else { return };
+    let fake = FakeBroker::start().await;
+    let mut alice = fake.member("alice");
+    alice.start().await;
+    alice.stop().await;
+    start(&mut alice, &strace, "inbox.db", 60, 61).await;
+    let mut sent = 0;
+    while degraded(&alice).await.is_empty() {
+        sent += 1;
+        assert!(sent < 60, "the disk was never full");
+        alice.send("alice", &format!("note {sent}")).await;
+        wait::until("it to be stored or refused", async || {
+            (!degraded(&alice).await.is_empty() || alice.inbox("").await.len() == sent).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(degraded(&alice).await, ["inbox_disk_full"]);
+    wait::until("the notes to be stored", async || (alice.inbox("").await.len() == sent).then_some(())).await;
+    wait::until("it to be ready", async || degraded(&alice).await.is_empty().then_some(())).await;
+    alice.cli(&["daemon", "down", "--mesh", "demo"]).await.ok();
+    alice.ended().await;
+}
+
 /// A message is acknowledged when it is stored, and not before: a full disk
 /// leaves it at the broker.
 // Covers: D-C12

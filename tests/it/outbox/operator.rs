@@ -183,6 +183,37 @@ async fn a_successor_takes_everything_along_that_decides_where_it_goes() {
     assert_eq!(alice.post_send(&body).await.expect(409).json()["code"], "outbox_aborted_fingerprint_match");
 }
 
+/// What became of the old entry is not what became of the new one.
+#[tokio::test]
+async fn a_successor_begins_anew() {
+    let (fake, mut alice, mut client) = connected().await;
+    let mut events = alice.http().get("/v1/events?types=delivery_status").stream().await;
+    let old = dead(&alice, &mut client, &unique("given up")).await;
+    let status = events.next_of("delivery_status").await.json()["delivery_status"].clone();
+    assert_eq!(
+        (&status["status"], &status["error"]["metadata"]["reason"]),
+        (&json!("dead"), &json!("recipient_revoked"))
+    );
+    alice.stop().await;
+    client.drop_link();
+    let db = alice.outbox_db().await;
+    db.run("UPDATE outbox SET receiver_stored_at = 5, rejected_at = 6, reject_reason = 'x', expired_at = 7, delivered_count = 3")
+        .await;
+    db.close().await;
+    alice.start().await;
+    let _client = fake.link(&alice).await;
+    let entry = requeue(&alice, json!({"id": old, "new_client_message_id": "anew"})).await.expect(200).json()["entry"].clone();
+    assert_eq!(entry["client_message_id"], "anew", "{entry}");
+    for end in ["delivered_at", "rejected_at", "expired_at"] {
+        assert_eq!(entry.get(end), None, "{end}: {entry}");
+    }
+    assert_eq!(entry["reject_reason"], "", "{entry}");
+    let db = alice.outbox_db().await;
+    let counts = db.objects("delivered_count", "FROM outbox ORDER BY id").await;
+    db.close().await;
+    assert_eq!((&counts[0]["delivered_count"], &counts[1]["delivered_count"]), (&json!(3), &json!(0)));
+}
+
 // Covers: R169
 #[tokio::test]
 async fn a_dropped_send_never_leaves_and_keeps_its_id() {

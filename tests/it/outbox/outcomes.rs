@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 use crate::support::broker::Broker;
 use crate::support::daemon::{Daemon, unique};
+use crate::support::fake_broker::FakeBroker;
+use crate::support::keys::now_ms;
 use crate::support::mesh::Mesh;
 use crate::support::postgres::{Backend, on_both_databases};
 use crate::support::raw::{Member, Raw};
@@ -126,6 +128,36 @@ async fn a_rejection_while_the_sender_was_dead_is_told_at_its_return(backend: Ba
     rig.alice.start().await;
     let entry = rejected_entry(&rig.alice, "m1").await;
     assert_eq!(entry["reject_reason"], "unreadable", "{entry}");
+}
+
+#[tokio::test]
+async fn what_was_not_taken_in_time_is_shown() {
+    let fake = FakeBroker::start().await;
+    let mut alice = fake.member("alice");
+    alice.start().await;
+    let mut client = fake.link(&alice).await;
+    alice.post_send(&json!({"to": "bob", "message": "hi", "client_message_id": "m1"})).await.expect(202);
+    let send = client.expect("send").await;
+    client.ack(&send, "broker-m1").await;
+    alice.outbox_status("m1", "done").await;
+    client
+        .send(&json!({"type": "delivery_status", "client_message_id": "m1", "state": "expired", "at": now_ms()}))
+        .await;
+    let entry = wait::until("the entry to say so", async || {
+        let entry = alice.cli(&["outbox", "inspect", "m1", "--json"]).await.ok().json()["entry"].clone();
+        entry["expired_at"].is_string().then_some(entry)
+    })
+    .await;
+    assert!(entry["queued_at"].is_string() && entry["status"] == "done", "{entry}");
+    let shown = alice.cli(&["outbox", "inspect", "m1"]).await.ok().stdout;
+    assert!(shown.contains("not taken"), "{shown}");
+    let listed = alice.cli(&["outbox", "list", "--all"]).await.ok().stdout;
+    assert!(listed.contains("not taken by its receiver in time"), "{listed}");
+    let status = alice.cli(&["outbox", "status", "m1"]).await.ok();
+    assert!(
+        status.stdout.starts_with("expired  m1  to bob") && status.stderr.contains("delivery_expired"),
+        "{status:?}"
+    );
 }
 
 on_both_databases! {

@@ -10,6 +10,7 @@ use tonic::Code;
 use super::{peer, sees};
 use crate::support::broker::Broker;
 use crate::support::daemon::{Daemon, Pair, unique};
+use crate::support::fake_broker::FakeBroker;
 use crate::support::grpc;
 use crate::support::mesh::Mesh;
 use crate::support::postgres::Backend;
@@ -54,6 +55,27 @@ async fn what_is_set_is_answered_kept_and_seen_by_peers() {
     sees(&alice, "bob", "the kept profile", |bob| bob["online"] == true && shows(bob, "the release", "dnd")).await;
     assert_eq!(set(&bob, json!({"summary": ""})).await["summary"], "");
     sees(&alice, "bob", "no summary", |bob| bob["summary"] == "").await;
+}
+
+/// Another daemon of the member may have set what this one never did.
+#[tokio::test]
+async fn what_was_never_set_is_not_told_and_what_was_not_taken_is_told_again() {
+    let fake = FakeBroker::start().await;
+    let mut alice = fake.member("alice");
+    alice.configure("[reconnect]\ninitial_backoff_ms = 50\nmax_backoff_ms = 200\n");
+    alice.start().await;
+    let mut client = fake.link(&alice).await;
+    assert_eq!(client.hello.get("shown"), None, "{}", client.hello);
+    // Set to what it is: that is a word of its own.
+    set(&alice, json!({"visible": true})).await;
+    let asked = client.expect("set_visible").await;
+    let refusal = json!({"type": "ack", "id": "", "messageId": "", "queued": false, "_reqId": asked["_reqId"],
+                         "error": "busy", "code": "rate_limited", "retryable": true});
+    client.send(&refusal).await;
+    let again = client.expect("set_visible").await;
+    assert_eq!(again["visible"], true, "{again}");
+    client.drop_link();
+    assert_eq!(fake.connect().await.hello["shown"]["visible"], true);
 }
 
 // Covers: R84

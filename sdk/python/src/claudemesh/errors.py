@@ -82,6 +82,7 @@ __all__ = [
     "OutboxInflightFingerprintMismatch",
     "OutboxMaxAgeAboveDedupeWindow",
     "OutboxPendingFingerprintMismatch",
+    "OutputFailed",
     "OwnerKeyMissing",
     "PayloadTooLarge",
     "PermissionDenied",
@@ -667,6 +668,14 @@ class InternalError(ClaudemeshError):
     default_retryable = False
 
 
+class OutputFailed(ClaudemeshError):
+    """The command's result could not be printed."""
+
+    default_code = "output_failed"
+    default_grpc_code = 13
+    default_retryable = False
+
+
 class UsageError(ClaudemeshError):
     """The command line is wrong."""
 
@@ -1049,6 +1058,7 @@ CODES: dict[str, type[ClaudemeshError]] = {
     "capability_disabled": CapabilityDisabled,
     "not_served": NotServed,
     "internal_error": InternalError,
+    "output_failed": OutputFailed,
     "usage_error": UsageError,
     "daemon_not_running": DaemonNotRunning,
     "version_unsupported": VersionUnsupported,

@@ -2,7 +2,8 @@
 //!
 //! What it is for: destinations resolve over the list of all members that this
 //! daemon has pinned, hidden and offline ones included, also without a link.
-//! What runs here: one task (`follower.rs`) that follows the link's news.
+//! What runs here: two tasks, one that follows the link's news (`follower.rs`), and
+//! one that tells the broker what this member shows of itself (`profile.rs`).
 //! What it guarantees: a member keeps the key of its first sight and a name its
 //! first bearer (`domain::pinning`), whatever the broker says later; a member
 //! counts as certified by the owner's signature alone (`certified.rs`).

@@ -450,7 +450,7 @@ func (x *Provenance) GetByHook() bool {
 	return false
 }
 
-// A member that a destination may mean.
+// A member that a request may mean.
 type Candidate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The member's pinned key: 64 lower-case hex digits. It names the member for
@@ -515,10 +515,11 @@ func (x *Candidate) GetMemberId() string {
 	return ""
 }
 
-// The members that a destination may mean, the nearest first: with
-// `ambiguous_peer` those that it matches, with `unknown_peer` those that are
-// written alike. It is a detail of the gRPC status, `candidates` of the REST
-// problem, and part of `ErrorDetail`.
+// The members that a request may mean: with `ambiguous_peer` those that the
+// destination matches, with `unknown_peer` those that are written alike, the
+// nearest first, with `ambiguous_reply` the senders of the messages that
+// `reply_to_id` matches. It is a detail of the gRPC status, `candidates` of the
+// REST problem, and part of `ErrorDetail`.
 type Candidates struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The members; at most 10.
@@ -725,8 +726,8 @@ type ErrorDetail struct {
 	// The gRPC status code that a unary call would have ended with, by number,
 	// such as 5 for NOT_FOUND.
 	GrpcCode uint32 `protobuf:"varint,6,opt,name=grpc_code,json=grpcCode,proto3" json:"grpc_code,omitempty"`
-	// Members that the destination may mean; only with `unknown_peer` and
-	// `ambiguous_peer`.
+	// Members that the request may mean; only with `unknown_peer`,
+	// `ambiguous_peer` and `ambiguous_reply`: see `Candidates`.
 	Candidates []*Candidate `protobuf:"bytes,7,rep,name=candidates,proto3" json:"candidates,omitempty"`
 	// Fields of the request that are wrong.
 	FieldViolations []*FieldViolation `protobuf:"bytes,8,rep,name=field_violations,json=fieldViolations,proto3" json:"field_violations,omitempty"`

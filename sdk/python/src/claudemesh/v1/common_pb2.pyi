@@ -278,7 +278,7 @@ Global___Provenance: _TypeAlias = Provenance  # noqa: Y015
 
 @_typing.final
 class Candidate(_message.Message):
-    """A member that a destination may mean."""
+    """A member that a request may mean."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -310,10 +310,11 @@ Global___Candidate: _TypeAlias = Candidate  # noqa: Y015
 
 @_typing.final
 class Candidates(_message.Message):
-    """The members that a destination may mean, the nearest first: with
-    `ambiguous_peer` those that it matches, with `unknown_peer` those that are
-    written alike. It is a detail of the gRPC status, `candidates` of the REST
-    problem, and part of `ErrorDetail`.
+    """The members that a request may mean: with `ambiguous_peer` those that the
+    destination matches, with `unknown_peer` those that are written alike, the
+    nearest first, with `ambiguous_reply` the senders of the messages that
+    `reply_to_id` matches. It is a detail of the gRPC status, `candidates` of the
+    REST problem, and part of `ErrorDetail`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -465,8 +466,8 @@ class ErrorDetail(_message.Message):
 
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
-        """Members that the destination may mean; only with `unknown_peer` and
-        `ambiguous_peer`.
+        """Members that the request may mean; only with `unknown_peer`,
+        `ambiguous_peer` and `ambiguous_reply`: see `Candidates`.
         """
 
     @_builtins.property

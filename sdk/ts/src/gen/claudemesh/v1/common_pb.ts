@@ -77,7 +77,7 @@ export const ProvenanceSchema: GenMessage<Provenance> = /*@__PURE__*/
   messageDesc(file_claudemesh_v1_common, 0);
 
 /**
- * A member that a destination may mean.
+ * A member that a request may mean.
  *
  * @generated from message claudemesh.v1.Candidate
  */
@@ -113,10 +113,11 @@ export const CandidateSchema: GenMessage<Candidate> = /*@__PURE__*/
   messageDesc(file_claudemesh_v1_common, 1);
 
 /**
- * The members that a destination may mean, the nearest first: with
- * `ambiguous_peer` those that it matches, with `unknown_peer` those that are
- * written alike. It is a detail of the gRPC status, `candidates` of the REST
- * problem, and part of `ErrorDetail`.
+ * The members that a request may mean: with `ambiguous_peer` those that the
+ * destination matches, with `unknown_peer` those that are written alike, the
+ * nearest first, with `ambiguous_reply` the senders of the messages that
+ * `reply_to_id` matches. It is a detail of the gRPC status, `candidates` of the
+ * REST problem, and part of `ErrorDetail`.
  *
  * @generated from message claudemesh.v1.Candidates
  */
@@ -271,8 +272,8 @@ export type ErrorDetail = Message<"claudemesh.v1.ErrorDetail"> & {
   grpcCode: number;
 
   /**
-   * Members that the destination may mean; only with `unknown_peer` and
-   * `ambiguous_peer`.
+   * Members that the request may mean; only with `unknown_peer`,
+   * `ambiguous_peer` and `ambiguous_reply`: see `Candidates`.
    *
    * @generated from field: repeated claudemesh.v1.Candidate candidates = 7;
    */

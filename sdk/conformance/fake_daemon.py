@@ -354,7 +354,12 @@ class Fake:
             async with lock:
                 await context.write(data)
 
-        while (request := await context.read()) is not aio.EOF:
+        async def requests():
+            while (message := await context.read()) is not aio.EOF:
+                for request in message.batch or [message]:
+                    yield request
+
+        async for request in requests():
             call = self.note(method, request.send, context, stream=stream, trace_context=dict(request.trace_context))
             do = self.rule("SendStream")
             call["code"] = "ok" if not do else next(iter(do))

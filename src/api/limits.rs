@@ -19,6 +19,8 @@ pub const MAX_GRPC_PAGE: usize = 7 << 19;
 pub const MAX_LIST_BYTES: usize = 10_000_000;
 /// Sends of one stream that may await their answer.
 pub const STREAM_WINDOW: usize = 256;
+/// Most sends, and answers, in one message of a stream.
+pub const MAX_BATCH: usize = 64;
 
 /// The limits of one daemon. Cheap to clone.
 #[derive(Clone, Debug)]

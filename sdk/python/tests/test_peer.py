@@ -36,9 +36,10 @@ class Peer(ControlServiceServicer, MessagingServiceServicer):
         return GetHealthResponse()
 
     def SendStream(self, request_iterator: Any, context: Any) -> Iterator[SendStreamResponse]:
-        for request in request_iterator:
-            self.seen.append(dict(request.trace_context).get("traceparent"))
-            yield SendStreamResponse(index=request.index, response=SendResponse())
+        for message in request_iterator:
+            for request in message.batch:
+                self.seen.append(dict(request.trace_context).get("traceparent"))
+                yield SendStreamResponse(index=request.index, response=SendResponse())
 
 
 @pytest.fixture

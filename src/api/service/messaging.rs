@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::pin::Pin;
 
 use futures_util::stream::FuturesUnordered;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
 
 use super::Services;
 use crate::api::convert;
 use crate::api::deadline::Deadline;
-use crate::api::limits::{STREAM_WINDOW, StreamPermit};
+use crate::api::limits::{MAX_BATCH, STREAM_WINDOW, StreamPermit};
 use crate::api::status::Failure;
 use crate::api::stream::bounded;
 use crate::api::trace;
@@ -31,6 +31,8 @@ struct SendFlow<S> {
     /// Indexes that await their answer.
     open: HashSet<u32>,
     answers: FuturesUnordered<Answer>,
+    /// The caller has sent a batch, so it reads them.
+    in_batches: bool,
     _place: StreamPermit,
 }
 
@@ -77,6 +79,7 @@ impl Services {
             ended: false,
             open: HashSet::new(),
             answers: FuturesUnordered::new(),
+            in_batches: false,
             _place: self.0.limits.open_send_stream()?,
         };
         let answers = futures_util::stream::unfold(Some(flow), |flow| async {
@@ -129,15 +132,12 @@ impl<S: Stream<Item = Result<pb::SendStreamRequest, Failure>> + Unpin> SendFlow<
             let reads = !self.ended && self.open.len() < STREAM_WINDOW;
             tokio::select! {
                 biased;
-                Some(answer) = self.answers.next() => {
-                    self.open.remove(&answer.index);
-                    return Some(Ok(answer));
-                }
+                Some(answer) = self.answers.next() => return Some(Ok(self.answered(answer))),
                 request = self.requests.next(), if reads => match request {
                     None => self.ended = true,
                     Some(Err(failure)) => return Some(Err(failure)),
                     Some(Ok(request)) => {
-                        if let Err(failure) = self.begin(request) {
+                        if let Err(failure) = self.take(request) {
                             return Some(Err(failure));
                         }
                     }
@@ -145,6 +145,43 @@ impl<S: Stream<Item = Result<pb::SendStreamRequest, Failure>> + Unpin> SendFlow<
                 else => return None,
             }
         }
+    }
+
+    /// The answer, with those that are there as well when the caller reads batches.
+    fn answered(&mut self, answer: pb::SendStreamResponse) -> pb::SendStreamResponse {
+        self.open.remove(&answer.index);
+        if !self.in_batches {
+            return answer;
+        }
+        let mut batch = vec![answer];
+        while batch.len() < MAX_BATCH
+            && let Some(Some(answer)) = self.answers.next().now_or_never()
+        {
+            self.open.remove(&answer.index);
+            batch.push(answer);
+        }
+        pb::SendStreamResponse { batch, ..pb::SendStreamResponse::default() }
+    }
+
+    fn take(&mut self, request: pb::SendStreamRequest) -> Result<(), Failure> {
+        if request.batch.is_empty() {
+            return self.begin(request);
+        }
+        self.in_batches = true;
+        if request.send.is_some() {
+            return Err(Failure::field("send", "it is absent in a message with a batch"));
+        }
+        if request.batch.len() > MAX_BATCH {
+            let text = format!("it holds {} sends; at most {MAX_BATCH} are allowed", request.batch.len());
+            return Err(Failure::field("batch", text));
+        }
+        for one in request.batch {
+            if !one.batch.is_empty() {
+                return Err(Failure::field("batch", "no batch is in a batch"));
+            }
+            self.begin(one)?;
+        }
+        Ok(())
     }
 
     fn begin(&mut self, request: pb::SendStreamRequest) -> Result<(), Failure> {
@@ -171,7 +208,7 @@ impl<S: Stream<Item = Result<pb::SendStreamRequest, Failure>> + Unpin> SendFlow<
                 },
                 Outcome::Response,
             );
-            pb::SendStreamResponse { index, result: Some(outcome) }
+            pb::SendStreamResponse { index, result: Some(outcome), ..pb::SendStreamResponse::default() }
         }));
         Ok(())
     }

@@ -356,6 +356,7 @@ async fn a_send_is_found_in_the_log_by_its_trace() {
         index,
         send: Some(send_request("bob", "x", "")),
         trace_context: context.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        batch: Vec::new(),
     };
     let large = "x".repeat(1000);
     let requests = [

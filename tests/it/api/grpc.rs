@@ -93,6 +93,72 @@ async fn a_stream_of_sends_answers_each_by_its_index() {
     db.close().await;
 }
 
+fn streamed(index: u32, to: &str) -> SendStreamRequest {
+    SendStreamRequest {
+        index,
+        send: Some(send_request(to, "x", &format!("batch-{index}"))),
+        ..SendStreamRequest::default()
+    }
+}
+
+fn batched(batch: Vec<SendStreamRequest>) -> SendStreamRequest {
+    SendStreamRequest { batch, ..SendStreamRequest::default() }
+}
+
+#[tokio::test]
+async fn sends_of_a_batch_are_answered_in_batches() {
+    let (_fake, alice) = queued().await;
+    let mut client = grpc::messaging(&alice.socket()).await;
+    let to = |index| if index == 70 { "nobody" } else { "bob" };
+    let all: Vec<SendStreamRequest> = (0..640).map(|index| streamed(index, to(index))).collect();
+    let requests: Vec<SendStreamRequest> = all.chunks(64).map(|some| batched(some.to_vec())).collect();
+    let answers = client.send_stream(tokio_stream::iter(requests)).await.expect("a stream").into_inner();
+    let messages: Vec<_> = answers.map(|answer| answer.expect("an answer")).collect().await;
+    assert!(messages.iter().all(|one| one.result.is_none() && (1..=64).contains(&one.batch.len())));
+    assert!(messages.len() < 320, "{} messages for 640 answers", messages.len());
+    let mut answers: Vec<_> = messages.into_iter().flat_map(|one| one.batch).collect();
+    answers.sort_by_key(|answer| answer.index);
+    assert_eq!(answers.iter().map(|answer| answer.index).collect::<Vec<_>>(), (0..640).collect::<Vec<_>>());
+    for answer in answers {
+        match (answer.index, answer.result.expect("a result")) {
+            (70, Answer::Error(error)) => {
+                assert_eq!(
+                    (error.code.as_str(), &error.metadata["client_message_id"][..]),
+                    ("unknown_peer", "batch-70")
+                );
+            }
+            (index, Answer::Response(accepted)) => assert_eq!(accepted.client_message_id, format!("batch-{index}")),
+            (index, Answer::Error(error)) => panic!("{index}: {error:?}"),
+        }
+    }
+    // A single one after a batch is answered, too, as the caller reads it.
+    let requests = [batched(vec![streamed(1, "bob")]), streamed(2, "bob")];
+    let answers = client.send_stream(tokio_stream::iter(requests)).await.expect("a stream").into_inner();
+    let answers: Vec<_> = answers.map(|answer| answer.expect("an answer").batch).collect().await;
+    assert_eq!(answers.iter().map(Vec::len).sum::<usize>(), 2, "{answers:?}");
+}
+
+#[tokio::test]
+async fn a_batch_that_makes_no_sense_ends_the_stream_with_its_field() {
+    let (_fake, alice) = queued().await;
+    let mut client = grpc::messaging(&alice.socket()).await;
+    let mut both = batched(vec![streamed(1, "bob")]);
+    both.send = streamed(2, "bob").send;
+    for (request, field) in [
+        (batched((0..65).map(|index| streamed(index, "bob")).collect()), "batch"),
+        (batched(vec![batched(vec![streamed(1, "bob")])]), "batch"),
+        (both, "send"),
+        (batched(vec![streamed(1, "bob"), streamed(1, "bob")]), "index"),
+    ] {
+        let mut answers = client.send_stream(tokio_stream::iter([request])).await.expect("a stream").into_inner();
+        let status = wait::soon("the end", answers.next()).await.expect("an end").expect_err("refused");
+        assert_eq!(reason(&status), (Code::InvalidArgument, "invalid_argument".to_owned()));
+        let details = status.get_error_details();
+        let violations = &details.bad_request().expect("the fields").field_violations;
+        assert_eq!(violations[0].field, field, "{status:?}");
+    }
+}
+
 // Covers: R90, R181
 #[tokio::test]
 async fn events_resume_after_an_id() {

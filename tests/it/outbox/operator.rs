@@ -202,7 +202,8 @@ async fn a_successor_begins_anew() {
     db.close().await;
     alice.start().await;
     let _client = fake.link(&alice).await;
-    let entry = requeue(&alice, json!({"id": old, "new_client_message_id": "anew"})).await.expect(200).json()["entry"].clone();
+    let entry =
+        requeue(&alice, json!({"id": old, "new_client_message_id": "anew"})).await.expect(200).json()["entry"].clone();
     assert_eq!(entry["client_message_id"], "anew", "{entry}");
     for end in ["delivered_at", "rejected_at", "expired_at"] {
         assert_eq!(entry.get(end), None, "{end}: {entry}");

@@ -188,14 +188,21 @@ class _SendCall:
 
     async def _write(self) -> None:
         try:
-            while (request := await self._queue.get()) is not None:
-                # Left out when its caller has given up.
-                if request.index in self.unanswered:
-                    await self._call.write(request)
+            goes_on = True
+            while goes_on:
+                batch, goes_on = self.unanswered.batch(await self._queue.get(), self._waiting)
+                if batch is not None:
+                    await self._call.write(batch)
             await self._call.done_writing()
         except (grpc.RpcError, asyncio.InvalidStateError):
             # The reader tells why.
             return
+
+    def _waiting(self) -> SendStreamRequest | None:
+        try:
+            return self._queue.get_nowait()
+        except asyncio.QueueEmpty:
+            raise LookupError from None
 
     async def _read(self) -> None:
         error: Outcome = StreamLost()

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 import grpc
 
 from claudemesh._io import Outcome
 from claudemesh.v1.messaging_pb2 import SendStreamRequest, SendStreamResponse
+
+# A message of a stream costs grpc more than a send costs us, so that sends that wait
+# together go together. The daemon takes that many at once.
+MAX_BATCH = 64
+# What is added to a batch that is as large in bytes begins the next one.
+LARGE_BATCH = 512 * 1024
 
 
 class Slot(Protocol):
@@ -56,11 +63,34 @@ class Unanswered(Generic[S]):
         request.index = self._next
         self._slots[self._next] = slot
 
+    def batch(
+        self, first: SendStreamRequest | None, next_one: Callable[[], SendStreamRequest | None]
+    ) -> tuple[SendStreamRequest | None, bool]:
+        """One message of what waits, and whether more may come after it.
+
+        `next_one` raises `LookupError` when nothing waits; None is the end of all.
+        """
+        batch: list[SendStreamRequest] = []
+        request, size = first, 0
+        while request is not None:
+            # Left out when its caller has given up.
+            if request.index in self._slots:
+                batch.append(request)
+                size += request.ByteSize()
+            if len(batch) == MAX_BATCH or size >= LARGE_BATCH:
+                break
+            try:
+                request = next_one()
+            except LookupError:
+                break
+        return (SendStreamRequest(batch=batch) if batch else None), request is not None
+
     def forget(self, index: int) -> None:
         self._slots.pop(index, None)
 
     def answer(self, response: SendStreamResponse) -> None:
-        _settle(self._slots.pop(response.index, None), response)
+        for one in response.batch or (response,):
+            _settle(self._slots.pop(one.index, None), one)
 
     def fail(self, error: Outcome) -> None:
         """Ends all that wait."""

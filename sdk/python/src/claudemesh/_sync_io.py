@@ -194,11 +194,17 @@ class _SendCall:
                 if self._io.release(self):
                     return
                 continue
-            if request is None:
+            batch, goes_on = self.unanswered.batch(request, self._waiting)
+            if batch is not None:
+                yield batch
+            if not goes_on:
                 return
-            # Left out when its caller has given up.
-            if request.index in self.unanswered:
-                yield request
+
+    def _waiting(self) -> SendStreamRequest | None:
+        try:
+            return self.queue.get_nowait()
+        except queue.Empty:
+            raise LookupError from None
 
     def _read(self) -> None:
         error: Outcome = StreamLost()

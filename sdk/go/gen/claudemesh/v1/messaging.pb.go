@@ -284,7 +284,7 @@ func (x *SendResponse) GetDeliveredAt() *timestamppb.Timestamp {
 	return nil
 }
 
-// One send of a stream.
+// One send of a stream, or several of them.
 type SendStreamRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Chosen by the caller and given back with the answer. It may be used again
@@ -296,7 +296,11 @@ type SendStreamRequest struct {
 	Send *SendRequest `protobuf:"bytes,2,opt,name=send,proto3" json:"send,omitempty"`
 	// The W3C trace context of this send, `traceparent` and `tracestate`, which a
 	// unary call carries as metadata. Other names are passed over.
-	TraceContext  map[string]string `protobuf:"bytes,3,rep,name=trace_context,json=traceContext,proto3" json:"trace_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	TraceContext map[string]string `protobuf:"bytes,3,rep,name=trace_context,json=traceContext,proto3" json:"trace_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Several sends at once, at most 64, where a message of a stream costs the caller
+	// more than a send does. The other fields are empty then, and no batch is in a
+	// batch. From the first one on the answers come in batches, too.
+	Batch         []*SendStreamRequest `protobuf:"bytes,4,rep,name=batch,proto3" json:"batch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -352,7 +356,14 @@ func (x *SendStreamRequest) GetTraceContext() map[string]string {
 	return nil
 }
 
-// The answer to one send of a stream.
+func (x *SendStreamRequest) GetBatch() []*SendStreamRequest {
+	if x != nil {
+		return x.Batch
+	}
+	return nil
+}
+
+// The answer to one send of a stream, or to several.
 type SendStreamResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The request's index.
@@ -363,7 +374,10 @@ type SendStreamResponse struct {
 	//
 	//	*SendStreamResponse_Response
 	//	*SendStreamResponse_Error
-	Result        isSendStreamResponse_Result `protobuf_oneof:"result"`
+	Result isSendStreamResponse_Result `protobuf_oneof:"result"`
+	// Several answers at once, only to callers that have sent a batch; the other fields
+	// are empty then.
+	Batch         []*SendStreamResponse `protobuf:"bytes,4,rep,name=batch,proto3" json:"batch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -426,6 +440,13 @@ func (x *SendStreamResponse) GetError() *ErrorDetail {
 		if x, ok := x.Result.(*SendStreamResponse_Error); ok {
 			return x.Error
 		}
+	}
+	return nil
+}
+
+func (x *SendStreamResponse) GetBatch() []*SendStreamResponse {
+	if x != nil {
+		return x.Batch
 	}
 	return nil
 }
@@ -912,18 +933,20 @@ const file_claudemesh_v1_messaging_proto_rawDesc = "" +
 	"\x10recipient_online\x18\t \x01(\bH\x00R\x0frecipientOnline\x88\x01\x01\x12=\n" +
 	"\fdelivered_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\vdeliveredAtB\x13\n" +
-	"\x11_recipient_online\"\xf3\x01\n" +
+	"\x11_recipient_online\"\xab\x02\n" +
 	"\x11SendStreamRequest\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12.\n" +
 	"\x04send\x18\x02 \x01(\v2\x1a.claudemesh.v1.SendRequestR\x04send\x12W\n" +
-	"\rtrace_context\x18\x03 \x03(\v22.claudemesh.v1.SendStreamRequest.TraceContextEntryR\ftraceContext\x1a?\n" +
+	"\rtrace_context\x18\x03 \x03(\v22.claudemesh.v1.SendStreamRequest.TraceContextEntryR\ftraceContext\x126\n" +
+	"\x05batch\x18\x04 \x03(\v2 .claudemesh.v1.SendStreamRequestR\x05batch\x1a?\n" +
 	"\x11TraceContextEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa3\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdc\x01\n" +
 	"\x12SendStreamResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x129\n" +
 	"\bresponse\x18\x02 \x01(\v2\x1b.claudemesh.v1.SendResponseH\x00R\bresponse\x122\n" +
-	"\x05error\x18\x03 \x01(\v2\x1a.claudemesh.v1.ErrorDetailH\x00R\x05errorB\b\n" +
+	"\x05error\x18\x03 \x01(\v2\x1a.claudemesh.v1.ErrorDetailH\x00R\x05error\x127\n" +
+	"\x05batch\x18\x04 \x03(\v2!.claudemesh.v1.SendStreamResponseR\x05batchB\b\n" +
 	"\x06result\"\xb9\x02\n" +
 	"\x10PostTopicRequest\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x18\n" +
@@ -1014,32 +1037,34 @@ var file_claudemesh_v1_messaging_proto_depIdxs = []int32{
 	12, // 5: claudemesh.v1.SendResponse.delivered_at:type_name -> google.protobuf.Timestamp
 	0,  // 6: claudemesh.v1.SendStreamRequest.send:type_name -> claudemesh.v1.SendRequest
 	8,  // 7: claudemesh.v1.SendStreamRequest.trace_context:type_name -> claudemesh.v1.SendStreamRequest.TraceContextEntry
-	1,  // 8: claudemesh.v1.SendStreamResponse.response:type_name -> claudemesh.v1.SendResponse
-	14, // 9: claudemesh.v1.SendStreamResponse.error:type_name -> claudemesh.v1.ErrorDetail
-	9,  // 10: claudemesh.v1.PostTopicRequest.priority:type_name -> claudemesh.v1.Priority
-	10, // 11: claudemesh.v1.PostTopicRequest.meta:type_name -> google.protobuf.Struct
-	11, // 12: claudemesh.v1.PostTopicResponse.status:type_name -> claudemesh.v1.SendStatus
-	12, // 13: claudemesh.v1.PostTopicResponse.queued_at:type_name -> google.protobuf.Timestamp
-	13, // 14: claudemesh.v1.PostTopicResponse.recipient:type_name -> claudemesh.v1.Recipient
-	11, // 15: claudemesh.v1.GetSendResponse.status:type_name -> claudemesh.v1.SendStatus
-	13, // 16: claudemesh.v1.GetSendResponse.recipient:type_name -> claudemesh.v1.Recipient
-	12, // 17: claudemesh.v1.GetSendResponse.queued_at:type_name -> google.protobuf.Timestamp
-	12, // 18: claudemesh.v1.GetSendResponse.accepted_at:type_name -> google.protobuf.Timestamp
-	12, // 19: claudemesh.v1.GetSendResponse.delivered_at:type_name -> google.protobuf.Timestamp
-	14, // 20: claudemesh.v1.GetSendResponse.error:type_name -> claudemesh.v1.ErrorDetail
-	0,  // 21: claudemesh.v1.MessagingService.Send:input_type -> claudemesh.v1.SendRequest
-	2,  // 22: claudemesh.v1.MessagingService.SendStream:input_type -> claudemesh.v1.SendStreamRequest
-	6,  // 23: claudemesh.v1.MessagingService.GetSend:input_type -> claudemesh.v1.GetSendRequest
-	4,  // 24: claudemesh.v1.MessagingService.PostTopic:input_type -> claudemesh.v1.PostTopicRequest
-	1,  // 25: claudemesh.v1.MessagingService.Send:output_type -> claudemesh.v1.SendResponse
-	3,  // 26: claudemesh.v1.MessagingService.SendStream:output_type -> claudemesh.v1.SendStreamResponse
-	7,  // 27: claudemesh.v1.MessagingService.GetSend:output_type -> claudemesh.v1.GetSendResponse
-	5,  // 28: claudemesh.v1.MessagingService.PostTopic:output_type -> claudemesh.v1.PostTopicResponse
-	25, // [25:29] is the sub-list for method output_type
-	21, // [21:25] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	2,  // 8: claudemesh.v1.SendStreamRequest.batch:type_name -> claudemesh.v1.SendStreamRequest
+	1,  // 9: claudemesh.v1.SendStreamResponse.response:type_name -> claudemesh.v1.SendResponse
+	14, // 10: claudemesh.v1.SendStreamResponse.error:type_name -> claudemesh.v1.ErrorDetail
+	3,  // 11: claudemesh.v1.SendStreamResponse.batch:type_name -> claudemesh.v1.SendStreamResponse
+	9,  // 12: claudemesh.v1.PostTopicRequest.priority:type_name -> claudemesh.v1.Priority
+	10, // 13: claudemesh.v1.PostTopicRequest.meta:type_name -> google.protobuf.Struct
+	11, // 14: claudemesh.v1.PostTopicResponse.status:type_name -> claudemesh.v1.SendStatus
+	12, // 15: claudemesh.v1.PostTopicResponse.queued_at:type_name -> google.protobuf.Timestamp
+	13, // 16: claudemesh.v1.PostTopicResponse.recipient:type_name -> claudemesh.v1.Recipient
+	11, // 17: claudemesh.v1.GetSendResponse.status:type_name -> claudemesh.v1.SendStatus
+	13, // 18: claudemesh.v1.GetSendResponse.recipient:type_name -> claudemesh.v1.Recipient
+	12, // 19: claudemesh.v1.GetSendResponse.queued_at:type_name -> google.protobuf.Timestamp
+	12, // 20: claudemesh.v1.GetSendResponse.accepted_at:type_name -> google.protobuf.Timestamp
+	12, // 21: claudemesh.v1.GetSendResponse.delivered_at:type_name -> google.protobuf.Timestamp
+	14, // 22: claudemesh.v1.GetSendResponse.error:type_name -> claudemesh.v1.ErrorDetail
+	0,  // 23: claudemesh.v1.MessagingService.Send:input_type -> claudemesh.v1.SendRequest
+	2,  // 24: claudemesh.v1.MessagingService.SendStream:input_type -> claudemesh.v1.SendStreamRequest
+	6,  // 25: claudemesh.v1.MessagingService.GetSend:input_type -> claudemesh.v1.GetSendRequest
+	4,  // 26: claudemesh.v1.MessagingService.PostTopic:input_type -> claudemesh.v1.PostTopicRequest
+	1,  // 27: claudemesh.v1.MessagingService.Send:output_type -> claudemesh.v1.SendResponse
+	3,  // 28: claudemesh.v1.MessagingService.SendStream:output_type -> claudemesh.v1.SendStreamResponse
+	7,  // 29: claudemesh.v1.MessagingService.GetSend:output_type -> claudemesh.v1.GetSendResponse
+	5,  // 30: claudemesh.v1.MessagingService.PostTopic:output_type -> claudemesh.v1.PostTopicResponse
+	27, // [27:31] is the sub-list for method output_type
+	23, // [23:27] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_claudemesh_v1_messaging_proto_init() }

@@ -180,7 +180,7 @@ Global___SendResponse: _TypeAlias = SendResponse  # noqa: Y015
 
 @_typing.final
 class SendStreamRequest(_message.Message):
-    """One send of a stream."""
+    """One send of a stream, or several of them."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -207,6 +207,7 @@ class SendStreamRequest(_message.Message):
     INDEX_FIELD_NUMBER: _builtins.int
     SEND_FIELD_NUMBER: _builtins.int
     TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Chosen by the caller and given back with the answer. It may be used again
     once it was answered; an unanswered one that is used again ends the stream
@@ -224,16 +225,24 @@ class SendStreamRequest(_message.Message):
         unary call carries as metadata. Other names are passed over.
         """
 
+    @_builtins.property
+    def batch(self) -> _containers.RepeatedCompositeFieldContainer[Global___SendStreamRequest]:
+        """Several sends at once, at most 64, where a message of a stream costs the caller
+        more than a send does. The other fields are empty then, and no batch is in a
+        batch. From the first one on the answers come in batches, too.
+        """
+
     def __init__(
         self,
         *,
         index: _builtins.int = ...,
         send: Global___SendRequest | None = ...,
         trace_context: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        batch: _abc.Iterable[Global___SendStreamRequest] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["send", b"send"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "send", b"send", "trace_context", b"trace_context"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "index", b"index", "send", b"send", "trace_context", b"trace_context"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -241,13 +250,14 @@ Global___SendStreamRequest: _TypeAlias = SendStreamRequest  # noqa: Y015
 
 @_typing.final
 class SendStreamResponse(_message.Message):
-    """The answer to one send of a stream."""
+    """The answer to one send of a stream, or to several."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     INDEX_FIELD_NUMBER: _builtins.int
     RESPONSE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """The request's index."""
     @_builtins.property
@@ -258,16 +268,23 @@ class SendStreamResponse(_message.Message):
     def error(self) -> _common_pb2.ErrorDetail:
         """It was refused; `metadata` holds its `client_message_id` when there is one."""
 
+    @_builtins.property
+    def batch(self) -> _containers.RepeatedCompositeFieldContainer[Global___SendStreamResponse]:
+        """Several answers at once, only to callers that have sent a batch; the other fields
+        are empty then.
+        """
+
     def __init__(
         self,
         *,
         index: _builtins.int = ...,
         response: Global___SendResponse | None = ...,
         error: _common_pb2.ErrorDetail | None = ...,
+        batch: _abc.Iterable[Global___SendStreamResponse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response", b"response", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "index", b"index", "response", b"response", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "error", b"error", "index", b"index", "response", b"response", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015

@@ -6,6 +6,7 @@ use super::{peer, sees};
 use crate::support::broker::Broker;
 use crate::support::daemon::Daemon;
 use crate::support::fake_broker::FakeBroker;
+use crate::support::keys::Key;
 use crate::support::mesh::Mesh;
 use crate::support::proxy::Proxy;
 use crate::support::wait;
@@ -92,8 +93,30 @@ async fn a_start_without_a_broker_knows_nobody_and_lists_everybody() {
     assert_eq!((bob.get("online"), bob["status"].as_str()), (None, Some("unspecified")), "{bob}");
 }
 
-/// Who is in no list yet is told with its id once the list has it, and always before
-/// it is told as gone.
+fn presence_event(id: &str, event: &str, name: &str, key: &str) -> Value {
+    json!({
+        "type": "push", "messageId": id, "meshId": "FakeMesh", "senderPubkey": "system", "priority": "low", "nonce": "",
+        "ciphertext": "", "createdAt": "2026-01-01T00:00:00.000Z", "subtype": "system", "event": event,
+        "eventData": {"name": name, "pubkey": key},
+    })
+}
+
+#[tokio::test]
+async fn a_newcomer_is_told_with_its_id_once_a_list_has_it() {
+    let fake = FakeBroker::start().await;
+    let mut alice = fake.member("alice");
+    alice.start().await;
+    let mut events = alice.http().get("/v1/events?types=peer_join").stream().await;
+    let mut client = fake.link(&alice).await;
+    let carol = Key::random().public();
+    client.carol = Some(carol.clone());
+    client.send(&presence_event("n1", "peer_joined", "carol", &carol)).await;
+    client.roster().await;
+    let joined = events.next_of("peer_join").await.json()["peer_join"].clone();
+    assert_eq!((&joined["display_name"], &joined["member_id"]), (&json!("carol"), &json!("member-carol")), "{joined}");
+}
+
+/// Whether a list had it or not.
 #[tokio::test]
 async fn a_newcomer_comes_before_it_goes() {
     let fake = FakeBroker::start().await;
@@ -103,14 +126,7 @@ async fn a_newcomer_comes_before_it_goes() {
     let mut client = fake.link(&alice).await;
     let stranger = "77".repeat(32);
     for (id, event) in [("n1", "peer_joined"), ("n2", "peer_left")] {
-        let data = json!({"name": "dora", "pubkey": stranger});
-        client
-            .send(&json!({
-                "type": "push", "messageId": id, "meshId": "FakeMesh", "senderPubkey": "system", "priority": "low",
-                "nonce": "", "ciphertext": "", "createdAt": "2026-01-01T00:00:00.000Z", "subtype": "system",
-                "event": event, "eventData": data,
-            }))
-            .await;
+        client.send(&presence_event(id, event, "dora", &stranger)).await;
     }
     let mut kinds = Vec::new();
     while kinds.len() < 2 {

@@ -51,7 +51,8 @@ pub(crate) struct Client {
     /// Headers of the upgrade request, names in lower case.
     pub(crate) headers: Vec<(String, String)>,
     bob: String,
-    carol: Option<String>,
+    /// The key of a further member, once it is in the list.
+    pub(crate) carol: Option<String>,
     /// Fields of bob's row in the list of members that are another's than the
     /// truth.
     pub(crate) bob_row: Value,

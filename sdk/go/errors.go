@@ -98,8 +98,11 @@ func (e *Error) because(cause error) *Error {
 	return e
 }
 
-func (e *Error) field(name string) *Error {
-	e.FieldViolations = []*pb.FieldViolation{{Field: name, Description: e.Message}}
+// invalid refuses the value of one field.
+func invalid(field, format string, args ...any) *Error {
+	description := fmt.Sprintf(format, args...)
+	e := newError(ErrInvalidArgument, "%s: %s", field, description)
+	e.FieldViolations = []*pb.FieldViolation{{Field: field, Description: description}}
 	return e
 }
 
@@ -193,7 +196,7 @@ func (e *Error) lost() bool {
 func known[E protoreflect.Enum](field string, values ...E) *Error {
 	for _, value := range values {
 		if value.Descriptor().Values().ByNumber(value.Number()) == nil {
-			return newError(ErrInvalidArgument, "%d is no %s", value.Number(), value.Descriptor().Name()).field(field)
+			return invalid(field, "%d is no %s", value.Number(), value.Descriptor().Name())
 		}
 	}
 	return nil

@@ -106,13 +106,19 @@ func (m *Mesh) Send(ctx context.Context, to, text string, options ...SendOption)
 	for _, option := range options {
 		option(&send)
 	}
+	send.mint()
+	if strings.HasPrefix(to, "#") {
+		if failure := send.waitsForOne(); failure != nil {
+			return nil, failure.of(send.ID)
+		}
+	}
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()
 	result := m.sendAll(ctx, []Message{send.Message})[0]
 	if result.Err != nil || send.wait == pb.SendStatus_SEND_STATUS_UNSPECIFIED {
 		return result.Response, result.Err
 	}
-	came, failure := m.await(ctx, result.ID, send.wait)
+	came, failure := m.await(ctx, result.ID, send.wait, result.Response.GetStatus())
 	if failure != nil {
 		return nil, failure.of(result.ID)
 	}
@@ -149,8 +155,8 @@ func (m *Mesh) post(ctx context.Context, send *sending) (*pb.PostTopicResponse, 
 	if failure != nil {
 		return nil, failure
 	}
-	if send.wait == pb.SendStatus_SEND_STATUS_DELIVERED {
-		return nil, newError(ErrInvalidArgument, "a post has many receivers: it can be waited for until it is accepted").field("wait")
+	if failure := send.waitsForOne(); failure != nil {
+		return nil, failure
 	}
 	answer, err := call(ctx, m, "topic", m.raw.Messaging.PostTopic, &pb.PostTopicRequest{
 		Topic:            request.GetTo(),
@@ -168,7 +174,7 @@ func (m *Mesh) post(ctx context.Context, send *sending) (*pb.PostTopicResponse, 
 	if send.wait == pb.SendStatus_SEND_STATUS_UNSPECIFIED {
 		return answer, nil
 	}
-	came, failure := m.await(ctx, send.ID, send.wait)
+	came, failure := m.await(ctx, send.ID, send.wait, answer.GetStatus())
 	if failure != nil {
 		return nil, failure
 	}
@@ -193,13 +199,25 @@ func (e *Error) of(id string) *Error {
 	return &failure
 }
 
-// request is the message as it is sent. It gets its id here, before the first
-// attempt. What could not be written would break the stream that all sends share,
-// so it is refused here.
-func (m *Message) request() (*pb.SendRequest, *Error) {
+// mint gives the message its id, before the first attempt.
+func (m *Message) mint() {
 	if m.ID == "" {
 		m.ID = ulid.MustNew(ulid.Now(), rand.Reader).String()
 	}
+}
+
+// waitsForOne refuses to wait for the receiver of what has many.
+func (s *sending) waitsForOne() *Error {
+	if s.wait == pb.SendStatus_SEND_STATUS_DELIVERED {
+		return invalid("wait", "a post has many receivers and can be waited for until it is accepted")
+	}
+	return nil
+}
+
+// request is the message as it is sent, with its id. What could not be written
+// would break the stream that all sends share, so it is refused here.
+func (m *Message) request() (*pb.SendRequest, *Error) {
+	m.mint()
 	request := &pb.SendRequest{
 		To:               m.To,
 		Message:          m.Text,
@@ -220,11 +238,11 @@ func (m *Message) request() (*pb.SendRequest, *Error) {
 	if len(m.Meta) > 0 {
 		meta, err := json.Marshal(m.Meta)
 		if err != nil {
-			return nil, newError(ErrInvalidArgument, "meta is no JSON: %v", err).field("meta")
+			return nil, invalid("meta", "is no object of JSON values: %v", err)
 		}
 		request.Meta = &structpb.Struct{}
 		if err := request.Meta.UnmarshalJSON(meta); err != nil {
-			return nil, newError(ErrInvalidArgument, "meta is no JSON: %v", err).field("meta")
+			return nil, invalid("meta", "is no object of JSON values: %v", err)
 		}
 	}
 	// The rest is for the frame around it.
@@ -283,14 +301,15 @@ const (
 	longestLook = 500 * time.Millisecond
 )
 
-// await looks until the send has come as far as wanted.
-func (m *Mesh) await(ctx context.Context, id string, wanted pb.SendStatus) (*pb.GetSendResponse, *Error) {
+// await looks until the send, which has come as far as known, is as far as wanted.
+func (m *Mesh) await(ctx context.Context, id string, wanted, known pb.SendStatus) (*pb.GetSendResponse, *Error) {
 	for pause := firstLook; ; pause = min(2*pause, longestLook) {
 		came, err := call(ctx, m, "send", m.raw.Messaging.GetSend, &pb.GetSendRequest{ClientMessageId: id})
 		if err != nil {
 			failure := fromRPC(err)
-			if failure.Code == ErrDeadlineExceeded {
-				return nil, notThere(wanted)
+			// UNAVAILABLE is tried again until the time is up.
+			if failure.GRPCCode == codes.Unavailable || failure.GRPCCode == codes.DeadlineExceeded {
+				return nil, notThere(id, known)
 			}
 			return nil, failure
 		}
@@ -304,6 +323,7 @@ func (m *Mesh) await(ctx context.Context, id string, wanted pb.SendStatus) (*pb.
 		case pb.SendStatus_SEND_STATUS_DEAD, pb.SendStatus_SEND_STATUS_ABORTED:
 			return nil, ended("", "the send was given up", came)
 		}
+		known = came.GetStatus()
 		if !m.sleep(ctx, pause) {
 			switch {
 			case m.ctx.Err() != nil:
@@ -311,14 +331,24 @@ func (m *Mesh) await(ctx context.Context, id string, wanted pb.SendStatus) (*pb.
 			case ctx.Err() == context.Canceled:
 				return nil, fromContext(ctx)
 			}
-			return nil, notThere(wanted)
+			return nil, notThere(id, known)
 		}
 	}
 }
 
-func notThere(wanted pb.SendStatus) *Error {
-	return newError(ErrWaitTimeout, "the message is not %s yet; it stays queued, and its id tells how far it is",
-		strings.ToLower(strings.TrimPrefix(wanted.String(), "SEND_STATUS_"))).because(context.DeadlineExceeded)
+// notThere says that the time of a wait is up, and what is known of the message.
+func notThere(id string, status pb.SendStatus) *Error {
+	state := strings.ToLower(strings.TrimPrefix(status.String(), "SEND_STATUS_"))
+	known := "in the state " + state
+	switch status {
+	case pb.SendStatus_SEND_STATUS_ACCEPTED:
+		known = "accepted by the broker, not yet delivered"
+	case pb.SendStatus_SEND_STATUS_QUEUED, pb.SendStatus_SEND_STATUS_INFLIGHT:
+		known = "on this host's disk, not yet accepted by the broker"
+	}
+	failure := newError(ErrWaitTimeout, "the time is up, and the message is %s; it goes on by itself, and its id tells how far it is", known)
+	failure.Metadata = map[string]string{"client_message_id": id, "status": state}
+	return failure.because(context.DeadlineExceeded)
 }
 
 // ended says why a send will come no further. Without a code of its own the

@@ -133,7 +133,7 @@ export class Mesh implements AsyncDisposable {
     return this.#within(options, async (scope) => {
       try {
         const { to, $typeName: _, ...message } = sendRequest({ ...options, to: topic, text, id });
-        checkGoal(options.wait, ["accepted"]);
+        checkGoal(options.wait, true);
         const response = await this.#core.within(scope, { feature: "topic" }, (call) =>
           this.raw.messaging.postTopic({ ...message, topic: to }, call),
         );
@@ -263,7 +263,7 @@ export class Mesh implements AsyncDisposable {
   async #send(scope: Scope, message: OutgoingMessage & { id: string }, wait?: "accepted" | "delivered"): Promise<SendResponse> {
     try {
       const request = sendRequest(message);
-      checkGoal(wait, ["accepted", "delivered"]);
+      checkGoal(wait, message.to.startsWith("#"));
       const response =
         request.message.length > LONGEST_STREAMED_TEXT
           ? await this.#core.within(scope, { feature: "send" }, (call) => this.raw.messaging.send(request, call))

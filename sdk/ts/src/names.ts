@@ -1,5 +1,6 @@
 // The short names of enum values, and the type of an event's `kind`.
 
+import { inspect } from "node:util";
 import { create, type DescEnum } from "@bufbuild/protobuf";
 import { newError } from "./convert.js";
 import { FieldViolationSchema, PrioritySchema } from "./gen/claudemesh/v1/common_pb.js";
@@ -31,14 +32,19 @@ function reader(field: string, schema: DescEnum): (name: string) => number {
   }
   return (name) => {
     const number = numbers.get(name);
-    if (number === undefined) throw invalid(field, `is ${JSON.stringify(name)}; allowed are ${[...numbers.keys()].join(", ")}`);
+    if (number === undefined) throw invalid(field, `is ${shown(name)}; allowed are ${[...numbers.keys()].join(", ")}`);
     return number;
   };
 }
 
+/** A wrong value as a text that is fit to be shown. */
+export function shown(value: unknown): string {
+  return inspect(value, { depth: 0, maxStringLength: 80, breakLength: Infinity });
+}
+
 /** `invalid_argument` for one field. */
 export function invalid(field: string, what: string) {
-  return newError("invalid_argument", `\`${field}\` ${what}`, {
+  return newError("invalid_argument", `${field}: ${what}`, {
     fieldViolations: [create(FieldViolationSchema, { field, description: what })],
   });
 }

@@ -8,14 +8,16 @@ import type { Core } from "./core.js";
 import { ClaudemeshError } from "./error.js";
 import { SendStatus } from "./gen/claudemesh/v1/common_pb.js";
 import type { GetSendResponse, PostTopicResponse, SendResponse } from "./gen/claudemesh/v1/messaging_pb.js";
-import { invalid } from "./names.js";
+import { invalid, shown } from "./names.js";
 import type { Scope } from "./scope.js";
 
 export type Goal = "accepted" | "delivered";
 
-export function checkGoal(goal: string | undefined, allowed: readonly Goal[]): void {
-  if (goal !== undefined && !allowed.some((name) => name === goal)) {
-    throw invalid("wait", `is ${JSON.stringify(goal)}; allowed here: ${allowed.join(", ")}`);
+export function checkGoal(goal: unknown, toTopic: boolean): void {
+  if (goal === "delivered" && toTopic)
+    throw invalid("wait", "a post has many receivers and can be waited for until it is accepted");
+  if (goal !== undefined && goal !== "accepted" && goal !== "delivered") {
+    throw invalid("wait", `is ${shown(goal)}; allowed are accepted, delivered`);
   }
 }
 
@@ -28,23 +30,35 @@ export async function waitFor<R extends SendResponse | PostTopicResponse>(
 ): Promise<R> {
   const { clientMessageId } = response;
   const pauses = new Backoff();
+  let known = response.status;
   try {
     for (;;) {
       const send = await core.within(scope, { feature: "send" }, (call) => core.raw.messaging.getSend({ clientMessageId }, call));
       if (reached(goal, send)) return updated(response, send);
+      known = send.status;
       await sleep(pauses.next(), undefined, { signal: scope.signal });
     }
   } catch (error) {
     const own = scope.error();
     if (own) throw own;
     // UNAVAILABLE is tried again until the time is up.
-    const late =
+    const timeIsUp =
       scope.end === "deadline" ||
       (error instanceof ClaudemeshError && [Code.Unavailable, Code.DeadlineExceeded].includes(error.grpcCode));
-    if (!late) throw error;
-    const text = `the message is queued, but it was not ${goal} in time; \`getSend\` tells how far it is`;
-    throw newError("wait_timeout", text, { cause: error });
+    if (!timeIsUp) throw error;
+    throw late(clientMessageId, known, error);
   }
+}
+
+/** The time of a wait is up; says what is known of the message. */
+function late(clientMessageId: string, status: SendStatus, cause: unknown): ClaudemeshError {
+  const state = (SendStatus[status] ?? String(status)).toLowerCase();
+  let known = `in the state ${state}`;
+  if (status === SendStatus.ACCEPTED) known = "accepted by the broker, not yet delivered";
+  else if (status === SendStatus.QUEUED || status === SendStatus.INFLIGHT)
+    known = "on this host's disk, not yet accepted by the broker";
+  const text = `the time is up, and the message is ${known}; it goes on by itself, and its id tells how far it is`;
+  return newError("wait_timeout", text, { metadata: { client_message_id: clientMessageId, status: state }, cause });
 }
 
 /** Whether the send has come that far; throws when it never will. */

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -77,6 +78,9 @@ SLICE = 128
 FIRST_POLL = 0.05
 GREATEST_POLL = 0.5
 
+# Why a send to a topic cannot be waited for any further.
+MANY_RECEIVERS = "a post has many receivers and can be waited for until it is accepted"
+
 # What each kind of waiting is content with.
 REACHED: dict[str, frozenset[SendStatus.ValueType]] = {
     "accepted": frozenset({SendStatus.SEND_STATUS_ACCEPTED, SendStatus.SEND_STATUS_DELIVERED}),
@@ -102,15 +106,16 @@ class Core:
 
     async def send(self, message: Message, wait: WaitFor | None, timeout: float | None) -> SendResponse:
         self.link.check()
-        deadline = self.link.deadline(timeout)
-        _check_wait(wait, REACHED)
         message_id = message.id or ulid()
-        (outcome,) = await self._submit_valid([(message_id, message)], deadline)
-        if isinstance(outcome, ClaudemeshError):
-            raise outcome
-        if wait is not None and not _has_reached(outcome, wait):
-            _take_over(outcome, await self._wait(message_id, wait, deadline))
-        return outcome
+        with _of_send(message_id):
+            deadline = self.link.deadline(timeout)
+            _check_wait(wait, to_topic=isinstance(message.to, str) and message.to.startswith("#"))
+            (outcome,) = await self._submit_valid([(message_id, message)], deadline)
+            if isinstance(outcome, ClaudemeshError):
+                raise outcome
+            if wait is not None and not _has_reached(outcome, wait):
+                _take_over(outcome, await self._wait(outcome, wait, deadline))
+            return outcome
 
     async def send_many(self, messages: Iterable[Message], timeout: float | None) -> list[SendResult]:
         self.link.check()
@@ -222,10 +227,10 @@ class Core:
         wait: WaitFor | None,
         timeout: float | None,
     ) -> PostTopicResponse:
-        deadline = self.link.deadline(timeout)
-        _check_wait(wait, {"accepted"})
         message_id = id or ulid()
-        try:
+        with _of_send(message_id):
+            deadline = self.link.deadline(timeout)
+            _check_wait(wait, to_topic=True)
             fields = {
                 "topic": topic,
                 "message": text,
@@ -237,33 +242,32 @@ class Core:
                 "allow_unencrypted": allow_unencrypted,
             }
             response = await self.link.call(POST_TOPIC, fields, deadline, feature="topic")
-        except ClaudemeshError as error:
-            error.client_message_id = error.client_message_id or message_id
-            raise
-        if wait is not None and not _has_reached(response, wait):
-            _take_over(response, await self._wait(message_id, wait, deadline))
-        return response
+            if wait is not None and not _has_reached(response, wait):
+                _take_over(response, await self._wait(response, wait, deadline))
+            return response
 
-    async def _wait(self, message_id: str, wait: WaitFor, deadline: Deadline) -> GetSendResponse:
+    async def _wait(
+        self, response: SendResponse | PostTopicResponse, wait: WaitFor, deadline: Deadline
+    ) -> GetSendResponse:
         """Asks how far the send is until it is far enough, or ended otherwise."""
+        message_id = response.client_message_id
         delay = FIRST_POLL
-        state = "queued"
+        status = response.status
         while True:
-            late = WaitTimeout(
-                f"the message is {state} and not {wait} after {deadline.seconds:g} s; it stays queued",
-                metadata={"client_message_id": message_id},
-            )
             try:
                 send = await self.link.call(GET_SEND, {"client_message_id": message_id}, deadline, feature="send")
-            except (DeadlineExceeded, DaemonNotRunning) as error:
-                raise late from error
+            except ClaudemeshError as error:
+                # UNAVAILABLE is tried again until the time is up.
+                if error.grpc_code not in (UNAVAILABLE, DeadlineExceeded.default_grpc_code):
+                    raise
+                raise _late(message_id, status) from error
             if send.status in REACHED[wait]:
                 return send
             if send.status in ENDS:
                 raise _ended(send)
-            state = enum_name(SendStatus.DESCRIPTOR, send.status)
+            status = send.status
             if delay >= deadline.remaining():
-                raise late
+                raise _late(message_id, status)
             try:
                 await self.link.io.sleep(delay)
             except Closed as closed:
@@ -399,9 +403,36 @@ class Inbox:
         return self._page.pop()
 
 
-def _check_wait(wait: str | None, allowed: Iterable[str]) -> None:
-    if wait is not None and wait not in allowed:
-        raise invalid("wait", f"{wait!r} is none of {', '.join(allowed)}")
+@contextlib.contextmanager
+def _of_send(message_id: str) -> Iterator[None]:
+    """Errors are those of the send with this id."""
+    try:
+        yield
+    except ClaudemeshError as error:
+        error.client_message_id = error.client_message_id or message_id
+        raise
+
+
+def _check_wait(wait: str | None, *, to_topic: bool) -> None:
+    if wait is not None and wait not in list(REACHED):
+        raise invalid("wait", f"{wait!r} is none of {', '.join(REACHED)}")
+    if wait == "delivered" and to_topic:
+        raise invalid("wait", MANY_RECEIVERS)
+
+
+def _late(message_id: str, status: SendStatus.ValueType) -> WaitTimeout:
+    """The time of a wait is up; says what is known of the message."""
+    state = enum_name(SendStatus.DESCRIPTOR, status)
+    if status == SendStatus.SEND_STATUS_ACCEPTED:
+        known = "accepted by the broker, not yet delivered"
+    elif status in (SendStatus.SEND_STATUS_QUEUED, SendStatus.SEND_STATUS_INFLIGHT):
+        known = "on this host's disk, not yet accepted by the broker"
+    else:
+        known = f"in the state {state}"
+    return WaitTimeout(
+        f"the time is up, and the message is {known}; it goes on by itself, and its id tells how far it is",
+        metadata={"client_message_id": message_id, "status": state},
+    )
 
 
 def _has_reached(response: SendResponse | PostTopicResponse, wait: WaitFor) -> bool:

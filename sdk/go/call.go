@@ -133,11 +133,19 @@ func (m *Mesh) outOfTime(ctx context.Context, last *Error) *Error {
 	}
 }
 
-// notRunning says why there is no connection.
+// notRunning says why there is no connection; what grpc-go said is the cause.
 func (m *Mesh) notRunning(err error) *Error {
 	m.mu.Lock()
 	addr := m.addr
 	m.mu.Unlock()
+	start := "claudemesh daemon up"
+	if addr.mesh != "" {
+		start += " --mesh " + addr.mesh
+	}
+	absent := newError(ErrDaemonNotRunning, "no daemon answers at %s; start it with `%s`", addr, start)
+	if _, own := err.(*Error); !own {
+		absent.cause = err
+	}
 	switch {
 	case addr.socket != "":
 		if failure := addr.fits(); failure != nil {
@@ -147,18 +155,13 @@ func (m *Mesh) notRunning(err error) *Error {
 		probe, dialErr := net.DialTimeout("unix", addr.socket, 100*time.Millisecond)
 		if dialErr == nil {
 			_ = probe.Close()
-			return newError(ErrDaemonNotRunning, "%s accepts connections, but no daemon answers there: %v", addr, err)
-		}
-		if errors.Is(dialErr, os.ErrPermission) {
+		} else if errors.Is(dialErr, os.ErrPermission) {
 			return newError(ErrPermissionDenied, "the socket %s belongs to another user: run as the user who runs the daemon, or use TCP with a token", addr)
 		}
-		start := "claudemesh daemon up"
-		if addr.mesh != "" {
-			start += " --mesh " + addr.mesh
-		}
-		return newError(ErrDaemonNotRunning, "no daemon runs at %s; start it: %s", addr, start)
+		return absent
 	case addr.tcp != "":
-		return newError(ErrDaemonNotRunning, "no daemon answers at %s: %v; its port is in the file http.port in its directory", addr, err)
+		absent.Message += "; its port is in the file http.port of its directory"
+		return absent
 	default:
 		return fromRPC(err)
 	}

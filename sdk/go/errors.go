@@ -71,7 +71,8 @@ func (e *Error) Is(target error) bool {
 	return ok && code == e.Code
 }
 
-// Unwrap gives the context's error when a context ended the call.
+// Unwrap gives the context's error when a context ended the call, and what
+// grpc-go said when there was no connection.
 func (e *Error) Unwrap() error { return e.cause }
 
 // GRPCStatus gives the status as the daemon sent it, or one like it.
@@ -94,6 +95,9 @@ func newError(code Code, format string, args ...any) *Error {
 }
 
 func (e *Error) because(cause error) *Error {
+	if e.cause != nil {
+		cause = errors.Join(cause, e.cause)
+	}
 	e.cause = cause
 	return e
 }
@@ -101,7 +105,7 @@ func (e *Error) because(cause error) *Error {
 // invalid refuses the value of one field.
 func invalid(field, format string, args ...any) *Error {
 	description := fmt.Sprintf(format, args...)
-	e := newError(ErrInvalidArgument, "%s: %s", field, description)
+	e := newError(ErrInvalidArgument, "`%s`: %s", field, description)
 	e.FieldViolations = []*pb.FieldViolation{{Field: field, Description: description}}
 	return e
 }

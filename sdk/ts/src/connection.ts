@@ -62,8 +62,12 @@ export class Connection {
 
   /** Says where the daemon is, for people. */
   get place(): string {
-    if (this.#endpoint === undefined) return "the daemon";
-    return `the daemon at ${this.#endpoint.kind === "unix" ? this.#endpoint.path : this.#endpoint.address}`;
+    return `the daemon${this.#where}`;
+  }
+
+  get #where(): string {
+    if (this.#endpoint === undefined) return "";
+    return ` at ${this.#endpoint.kind === "unix" ? this.#endpoint.path : this.#endpoint.address}`;
   }
 
   close(): void {
@@ -93,8 +97,8 @@ export class Connection {
     if (status.metadata.has("grpc-status")) return { kind: "answer", error: fromBareStatus(status) };
     if (status.code === Code.DeadlineExceeded) return { kind: "deadline" };
     if (this.#refusal && isErrno(this.#refusal, "EACCES", "EPERM")) {
-      const text = `${this.place} belongs to another user (${this.#refusal.message}); run as that user, or ask for a token and use its address`;
-      return { kind: "answer", error: newError("permission_denied", text, { cause: error }) };
+      const text = `${this.place} belongs to another user or is not open to this one; run as its user, or ask for a token and use its address`;
+      return { kind: "answer", error: newError("permission_denied", text, { cause: this.#refusal }) };
     }
     // Node shows a connection that died as a cancelled stream, a reset one, or one that ended without a status.
     if (!this.connected || [Code.Canceled, Code.Unavailable, Code.Aborted].includes(status.code)) {
@@ -104,11 +108,8 @@ export class Connection {
   }
 
   notRunning(cause?: unknown): ClaudemeshError {
-    const why = this.#refusal ?? cause;
-    const reason = why instanceof Error ? ` (${why instanceof ConnectError ? why.rawMessage : why.message})` : "";
-    return newError("daemon_not_running", `${this.place} does not answer${reason}; start it with \`claudemesh daemon up\``, {
-      cause,
-    });
+    const text = `no daemon answers${this.#where}; start it with \`claudemesh daemon up\``;
+    return newError("daemon_not_running", text, { cause: this.#refusal ?? cause });
   }
 
   async #open(): Promise<Transport> {

@@ -128,7 +128,7 @@ export class Core {
   /** The error of a call whose time is up. */
   late(cause?: unknown): ClaudemeshError {
     if (!this.connection.connected) return this.connection.notRunning(cause);
-    const text = `${this.connection.place} did not answer in time; whether it did the work is not known, so repeat a send under its id`;
+    const text = `${this.connection.place} did not answer in time; whether it did what was asked is not known`;
     return newError("deadline_exceeded", text, { cause });
   }
 

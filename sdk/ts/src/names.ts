@@ -44,7 +44,7 @@ export function shown(value: unknown): string {
 
 /** `invalid_argument` for one field. */
 export function invalid(field: string, what: string) {
-  return newError("invalid_argument", `${field}: ${what}`, {
+  return newError("invalid_argument", `\`${field}\`: ${what}`, {
     fieldViolations: [create(FieldViolationSchema, { field, description: what })],
   });
 }

@@ -81,10 +81,10 @@ class Link:
 
     def deadline(self, timeout: float | None) -> Deadline:
         seconds = DEFAULT_TIMEOUT if timeout is None else timeout
-        if not isinstance(seconds, (int, float)) or not seconds > 0:
-            raise invalid("timeout", "is a number of seconds above 0")
+        if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not seconds > 0:
+            raise invalid("timeout", "must be a number of seconds above 0")
         # grpc takes no longer ones.
-        return Deadline(min(float(seconds), 3e8))
+        return Deadline(float(min(seconds, 3e8)))
 
     async def call(
         self,
@@ -123,7 +123,7 @@ class Link:
         try:
             response = await self.io.unary(rpc, request, deadline.remaining(), self.metadata())
         except (grpc.RpcError, TimeIsUp, Closed) as error:
-            raise self.error(error, deadline) from error
+            raise self.error(error) from error
         self.answered()
         return response
 
@@ -150,7 +150,7 @@ class Link:
             try:
                 await self.io.once(lambda: self._ask_version(deadline), deadline.remaining())
             except (TimeIsUp, Closed) as error:
-                raise self.error(error, deadline) from error
+                raise self.error(error) from error
         version = self._version
         if version is None:
             return
@@ -204,34 +204,38 @@ class Link:
         """Notes that there was a connection, so that the next one is waited for."""
         self._was_connected = True
 
-    def error(self, error: grpc.RpcError | TimeIsUp | Closed, deadline: Deadline | None) -> ClaudemeshError:
+    def error(self, error: grpc.RpcError | TimeIsUp | Closed) -> ClaudemeshError:
         """What a failed attempt means to the caller."""
         if isinstance(error, Closed) or self.closed:
             return ClientClosed("the client was closed")
         if isinstance(error, TimeIsUp):
-            return self._too_late("", deadline)
+            return self._too_late()
         built, from_daemon = from_rpc(error)
         if from_daemon:
             self.answered()
         elif built.grpc_code == UNAVAILABLE:
             if not built.message.startswith(NOT_CONNECTED):
                 self.answered()
-            return self._absent(built.message)
+            built = self._absent()
         elif isinstance(built, DeadlineExceeded):
-            return self._too_late(built.message, deadline)
+            built = self._too_late()
+        # What grpc said of it.
+        built.__cause__ = error
         return built
 
-    def _too_late(self, text: str, deadline: Deadline | None) -> ClaudemeshError:
+    def _too_late(self) -> ClaudemeshError:
         if not self.io.connected():
-            return self._absent("there was no connection in time")
-        seconds = "" if deadline is None else f" within {deadline.seconds:g} s"
-        return DeadlineExceeded(f"the daemon at {self._endpoint} did not answer{seconds}{text and f' ({text})'}")
-
-    def _absent(self, reason: str) -> ClaudemeshError:
-        return DaemonNotRunning(
-            f"no daemon answers at {self._endpoint}: {reason}; see `claudemesh daemon status`, "
-            "start it with `claudemesh daemon up`"
+            return self._absent()
+        return DeadlineExceeded(
+            f"the daemon{self._where} did not answer in time; whether it did what was asked is not known"
         )
+
+    def _absent(self) -> ClaudemeshError:
+        return DaemonNotRunning(f"no daemon answers{self._where}; start it with `claudemesh daemon up`")
+
+    @property
+    def _where(self) -> str:
+        return "" if self._endpoint is None else f" at {self._endpoint}"
 
 
 def _read_token(path: str) -> str:
@@ -239,9 +243,12 @@ def _read_token(path: str) -> str:
         with Path(path).open(encoding="ascii") as file:
             token = file.read(4096).strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise Unauthenticated(f"cannot read the token in {path}: {error}") from error
-    if not token or not token.isprintable():
-        raise Unauthenticated(f"{path} holds no token")
+        reason = error.strerror if isinstance(error, OSError) else "it holds more than ASCII"
+        raise Unauthenticated(
+            f"cannot read the token in {path}: {reason}; name the daemon's file local_token"
+        ) from error
+    if not token or not token.isprintable() or " " in token:
+        raise Unauthenticated(f"{path} holds no token; name the daemon's file local_token")
     return token
 
 

@@ -7,7 +7,15 @@ import type { DescMessage, DescMethodStreaming, DescMethodUnary, MessageInitShap
 import { Code, ConnectError, type ContextValues, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createGrpcTransport, type GrpcTransportOptions, Http2SessionManager } from "@connectrpc/connect-node";
 import { fromBareStatus, fromStatus, newError } from "./convert.js";
-import { checkSocketPath, type DiscoveryOptions, discover, type Endpoint, isErrno, type Surroundings } from "./discovery.js";
+import {
+  checkSocketPath,
+  type DiscoveryOptions,
+  discover,
+  type Endpoint,
+  isErrno,
+  isToken,
+  type Surroundings,
+} from "./discovery.js";
 import { ClaudemeshError } from "./error.js";
 import { MessagingService } from "./gen/claudemesh/v1/messaging_pb.js";
 import { traceContext } from "./trace.js";
@@ -169,17 +177,15 @@ export class Connection {
 }
 
 async function readToken(file: string): Promise<string> {
+  const advice = "name the daemon's file local_token";
+  let token: string;
   try {
-    return (await readFile(file, "utf8")).trim();
+    token = (await readFile(file, "utf8")).trim();
   } catch (error) {
-    throw newError(
-      "unauthenticated",
-      `cannot read the token file ${file}: ${error instanceof Error ? error.message : String(error)}`,
-      {
-        cause: error,
-      },
-    );
+    throw newError("unauthenticated", `cannot read the token in ${file}; ${advice}`, { cause: error });
   }
+  if (token === "" || !isToken(token)) throw newError("unauthenticated", `${file} holds no token; ${advice}`);
+  return token;
 }
 
 function hostAndPort(address: string): { host: string; port: number; noDelay: true } {

@@ -26,7 +26,6 @@ export class Scope {
 
   /** Without `timeoutMs` it has no deadline. Call `release` when what it is for has ended. */
   constructor(closing: AbortSignal, caller: AbortSignal | undefined, timeoutMs?: number) {
-    if (timeoutMs !== undefined && !(timeoutMs > 0)) throw newError("invalid_argument", "`timeoutMs` must be greater than 0");
     this.signal = this.#controller.signal;
     // One scope can hold many sends.
     setMaxListeners(0, this.signal);

@@ -3,28 +3,30 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { Code } from "@connectrpc/connect";
 import { Backoff } from "./backoff.js";
+import { type Check, invalid, shown } from "./check.js";
 import { fromDetail, newError } from "./convert.js";
 import type { Core } from "./core.js";
 import { ClaudemeshError } from "./error.js";
 import { SendStatus } from "./gen/claudemesh/v1/common_pb.js";
 import type { GetSendResponse, PostTopicResponse, SendResponse } from "./gen/claudemesh/v1/messaging_pb.js";
-import { invalid, shown } from "./names.js";
 import type { Scope } from "./scope.js";
 
 export type Goal = "accepted" | "delivered";
 
-export function checkGoal(goal: unknown, toTopic: boolean): void {
-  if (goal === "delivered" && toTopic)
-    throw invalid("wait", "a post has many receivers and can be waited for until it is accepted");
-  if (goal !== undefined && goal !== "accepted" && goal !== "delivered") {
-    throw invalid("wait", `is ${shown(goal)}; allowed are accepted, delivered`);
-  }
-}
+export const goal: Check = (field, value) => {
+  if (value !== "accepted" && value !== "delivered") throw invalid(field, `is ${shown(value)}; allowed are accepted, delivered`);
+};
+
+/** The same where there are many receivers. */
+export const goalOfTopic: Check = (field, value) => {
+  goal(field, value);
+  if (value === "delivered") throw invalid(field, "a post has many receivers and can be waited for until it is accepted");
+};
 
 /** The answer to a send or a post, with how far it is, once it has come to the goal. */
 export async function waitFor<R extends SendResponse | PostTopicResponse>(
   core: Core,
-  goal: Goal,
+  wanted: Goal,
   scope: Scope,
   response: R,
 ): Promise<R> {
@@ -34,7 +36,7 @@ export async function waitFor<R extends SendResponse | PostTopicResponse>(
   try {
     for (;;) {
       const send = await core.within(scope, { feature: "send" }, (call) => core.raw.messaging.getSend({ clientMessageId }, call));
-      if (reached(goal, send)) return updated(response, send);
+      if (reached(wanted, send)) return updated(response, send);
       known = send.status;
       await sleep(pauses.next(), undefined, { signal: scope.signal });
     }
@@ -62,13 +64,13 @@ function late(clientMessageId: string, status: SendStatus, cause: unknown): Clau
 }
 
 /** Whether the send has come that far; throws when it never will. */
-function reached(goal: Goal, send: GetSendResponse): boolean {
+function reached(wanted: Goal, send: GetSendResponse): boolean {
   const { status, error } = send;
   switch (status) {
     case SendStatus.DELIVERED:
       return true;
     case SendStatus.ACCEPTED:
-      return goal === "accepted";
+      return wanted === "accepted";
     case SendStatus.REJECTED:
       throw newError(
         "message_rejected",

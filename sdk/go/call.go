@@ -37,8 +37,12 @@ func (p *pauses) next(asked time.Duration) time.Duration {
 
 func (p *pauses) reset() { p.last = 0 }
 
-// bounded gives a context that has a deadline.
+// bounded gives a context that has a deadline. That there is none at all is told
+// by what makes the call.
 func (m *Mesh) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if ctx == nil {
+		return nil, func() {}
+	}
 	if _, ok := ctx.Deadline(); ok {
 		return ctx, func() {}
 	}
@@ -64,6 +68,9 @@ func call[Request, Answer any](
 // repeat attempts what needs the feature until it does not end with UNAVAILABLE,
 // or the deadline.
 func (m *Mesh) repeat(ctx context.Context, feature string, attempt func(context.Context, ...grpc.CallOption) error) *Error {
+	if ctx == nil {
+		return noContext()
+	}
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()
 	var pause pauses

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -201,6 +202,18 @@ func known[E protoreflect.Enum](field string, values ...E) *Error {
 	for _, value := range values {
 		if value.Descriptor().Values().ByNumber(value.Number()) == nil {
 			return invalid(field, "%d is no %s", value.Number(), value.Descriptor().Name())
+		}
+	}
+	return nil
+}
+
+func noContext() *Error { return invalid("ctx", "must not be nil") }
+
+// texts refuses what no message can hold; it takes names and values in turn.
+func texts(pairs ...string) *Error {
+	for i := 0; i < len(pairs); i += 2 {
+		if !utf8.ValidString(pairs[i+1]) {
+			return invalid(pairs[i], "%.40q is not UTF-8", pairs[i+1])
 		}
 	}
 	return nil

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/oklog/ulid/v2"
 	"google.golang.org/grpc"
@@ -102,11 +101,10 @@ func WaitDelivered() SendOption {
 // it fails, the message may be there too: [Error.ClientMessageID] tells its id, to
 // send it again or to ask with [Mesh.GetSend].
 func (m *Mesh) Send(ctx context.Context, to, text string, options ...SendOption) (*pb.SendResponse, error) {
-	send := sending{Message: Message{To: to, Text: text}}
-	for _, option := range options {
-		option(&send)
+	send, failure := newSending(to, text, options)
+	if failure != nil {
+		return nil, failure.of(send.ID)
 	}
-	send.mint()
 	if strings.HasPrefix(to, "#") {
 		if failure := send.waitsForOne(); failure != nil {
 			return nil, failure.of(send.ID)
@@ -137,13 +135,13 @@ func (m *Mesh) SendMany(ctx context.Context, messages []Message) []SendResult {
 
 // Post queues a message to a topic. It can be waited for until it is accepted.
 func (m *Mesh) Post(ctx context.Context, topic, text string, options ...SendOption) (*pb.PostTopicResponse, error) {
-	send := sending{Message: Message{To: topic, Text: text}}
-	for _, option := range options {
-		option(&send)
+	send, failure := newSending(topic, text, options)
+	if failure != nil {
+		return nil, failure.of(send.ID)
 	}
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()
-	answer, failure := m.post(ctx, &send)
+	answer, failure := m.post(ctx, send)
 	if failure != nil {
 		return nil, failure.of(send.ID)
 	}
@@ -185,6 +183,9 @@ func (m *Mesh) post(ctx context.Context, send *sending) (*pb.PostTopicResponse, 
 
 // GetSend tells how far a send or a post has come.
 func (m *Mesh) GetSend(ctx context.Context, id string) (*pb.GetSendResponse, error) {
+	if failure := texts("id", id); failure != nil {
+		return nil, failure
+	}
 	answer, err := call(ctx, m, "send", m.raw.Messaging.GetSend, &pb.GetSendRequest{ClientMessageId: id})
 	if err != nil {
 		return nil, fromRPC(err).of(id)
@@ -197,6 +198,21 @@ func (e *Error) of(id string) *Error {
 	failure := *e
 	failure.ClientMessageID = id
 	return &failure
+}
+
+// newSending is a send with its options, under its id.
+func newSending(to, text string, options []SendOption) (*sending, *Error) {
+	send := &sending{Message: Message{To: to, Text: text}}
+	var failure *Error
+	for _, option := range options {
+		if option == nil {
+			failure = invalid("options", "must not hold nil")
+			continue
+		}
+		option(send)
+	}
+	send.mint()
+	return send, failure
 }
 
 // mint gives the message its id, before the first attempt.
@@ -230,15 +246,18 @@ func (m *Message) request() (*pb.SendRequest, *Error) {
 	if failure := known("priority", m.Priority); failure != nil {
 		return nil, failure
 	}
-	for _, text := range append([]string{m.To, m.Text, m.ReplyTo, m.ID}, m.Mentions...) {
-		if !utf8.ValidString(text) {
-			return nil, newError(ErrInvalidArgument, "%.40q is not UTF-8", text)
+	if failure := texts("to", m.To, "text", m.Text, "id", m.ID, "reply_to", m.ReplyTo); failure != nil {
+		return nil, failure
+	}
+	for _, mention := range m.Mentions {
+		if failure := texts("mentions", mention); failure != nil {
+			return nil, failure
 		}
 	}
 	if len(m.Meta) > 0 {
 		meta, err := json.Marshal(m.Meta)
 		if err != nil {
-			return nil, invalid("meta", "is no object of JSON values: %v", err)
+			return nil, invalid("meta", "holds something else than JSON values: %v", err)
 		}
 		request.Meta = &structpb.Struct{}
 		if err := request.Meta.UnmarshalJSON(meta); err != nil {

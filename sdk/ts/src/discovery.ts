@@ -125,12 +125,15 @@ async function namedMesh(explicit: string | undefined, env: Surroundings["env"],
 
 async function readStart(path: string): Promise<string | undefined> {
   try {
+    // Whoever made the directory may have put a pipe there, which opens for ever.
+    if (!(await stat(path)).isFile()) throw new Error("it is no plain file");
     let start = "";
     for await (const part of createReadStream(path, { encoding: "utf8", end: LONGEST_MESH_FILE - 1 })) start += String(part);
     return start;
   } catch (error) {
     if (isErrno(error, "ENOENT", "ENOTDIR")) return undefined;
-    throw newError("invalid_argument", `cannot read ${path}: ${String(error)}; name the mesh with \`mesh\``, { cause: error });
+    const reason = error instanceof Error ? error.message : String(error);
+    throw newError("invalid_argument", `cannot read ${path}: ${reason}; name the mesh with \`mesh\``, { cause: error });
   }
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -191,6 +192,9 @@ def _mesh_file(directory: Path) -> tuple[str, str] | None:
     for place in (directory, *directory.parents):
         path = place / ".claudemesh" / "mesh"
         try:
+            # Whoever made the directory may have put a pipe there, which opens for ever.
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise InvalidArgument(f"cannot read {path}: it is no plain file; name the mesh another way")
             with path.open("rb") as file:
                 text = file.read(MAX_MESH_FILE)
         except (FileNotFoundError, NotADirectoryError):

@@ -21,8 +21,8 @@ import { MessagingService } from "./gen/claudemesh/v1/messaging_pb.js";
 import { traceContext } from "./trace.js";
 
 const MIB = 1024 * 1024;
-// A page of the inbox holds at most 3.5 MiB.
-const LARGEST_ANSWER = 16 * MIB;
+// The limit of the daemon in each direction.
+const LARGEST_ANSWER = 8 * MIB;
 // A peer that leaves a ping unanswered is given up, with all that is open on the connection.
 const PING_INTERVAL_MS = 10_000;
 const PING_TIMEOUT_MS = 10_000;

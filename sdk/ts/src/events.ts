@@ -107,7 +107,7 @@ async function* follow(core: Core, options: EventsOptions, scope: Scope): AsyncG
   try {
     while (scope.end === undefined) {
       // Of this attempt alone: a stream whose headers do not come is dropped.
-      const attempt = new Scope(scope.signal, undefined);
+      const attempt = new Scope(scope);
       let silence: NodeJS.Timeout | undefined;
       try {
         await attempt.race(core.require("events"));

@@ -253,12 +253,13 @@ class Core:
             try:
                 await self.link.io.sleep(delay)
             except Closed as closed:
-                raise _for_send(self.link.error(closed), message_id) from closed
+                raise self.link.error(closed) from closed
             delay = min(GREATEST_POLL, delay * 2)
 
     async def get_send(self, id: str, timeout: float | None) -> GetSendResponse:
-        fields = {"client_message_id": text("id", id)}
-        return await self.link.call(GET_SEND, fields, self.link.deadline(timeout), feature="send")
+        with _of_send(text("id", id)):
+            fields = {"client_message_id": id}
+            return await self.link.call(GET_SEND, fields, self.link.deadline(timeout), feature="send")
 
     async def peers(self, include_offline: bool, roles: Iterable[RoleName], timeout: float | None) -> list[Peer]:
         deadline = self.link.deadline(timeout)

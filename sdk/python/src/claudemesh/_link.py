@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ IPC_API = "v1"
 # How grpc begins to tell that it could not connect at all. What it says of a
 # connection that it had is worded otherwise.
 NOT_CONNECTED = ("failed to connect to all addresses", "DNS resolution failed")
+
+# What grpc says when the time is up on this side.
+OUT_OF_TIME = ("Deadline Exceeded", "deadline_exceeded")
 
 UNAVAILABLE: int = grpc.StatusCode.UNAVAILABLE.value[0]
 
@@ -97,7 +101,6 @@ class Link:
     ) -> Response:
         """Makes a call, and makes it again as the rules say."""
         request: Request = fill(rpc.request, fields)
-        message_id = str(fields.get("client_message_id", ""))
         backoff = Backoff()
         fresh_token = False
         while True:
@@ -106,13 +109,11 @@ class Link:
                 if feature:
                     await self.require(feature, deadline)
                 return await self.attempt(rpc, request, deadline)
-            except Unauthenticated as error:
-                error.client_message_id = error.client_message_id or message_id
+            except Unauthenticated:
                 if fresh_token or not self.renew_token():
                     raise
                 fresh_token = True
             except ClaudemeshError as error:
-                error.client_message_id = error.client_message_id or message_id
                 if not repeat:
                     raise
                 await self.pause(error, backoff, deadline)
@@ -181,7 +182,7 @@ class Link:
         try:
             await self.io.sleep(delay)
         except Closed as closed:
-            raise ClientClosed("the client was closed", client_message_id=error.client_message_id) from closed
+            raise ClientClosed("the client was closed") from closed
 
     def metadata(self) -> Metadata:
         """What goes along with a call: the token, and where it belongs in a trace."""
@@ -217,7 +218,7 @@ class Link:
             if not built.message.startswith(NOT_CONNECTED):
                 self.answered()
             built = self._absent()
-        elif isinstance(built, DeadlineExceeded):
+        elif isinstance(built, DeadlineExceeded) and built.message in OUT_OF_TIME:
             built = self._too_late()
         # What grpc said of it.
         built.__cause__ = error
@@ -255,7 +256,9 @@ def _read_token(path: str) -> str:
 def _check_owner(endpoint: Unix) -> None:
     """A socket of another user is not this user's daemon, even where it could be opened."""
     try:
-        ours = Path(endpoint.path).stat().st_uid == os.geteuid() and os.access(endpoint.path, os.W_OK)
+        # Asked once: a daemon that starts again may remove it between two questions.
+        found = Path(endpoint.path).stat()
+        ours = found.st_uid == os.geteuid() and bool(found.st_mode & stat.S_IWUSR)
     except PermissionError:
         ours = False
     except OSError:

@@ -37,8 +37,12 @@ func (p *pauses) next(asked time.Duration) time.Duration {
 
 func (p *pauses) reset() { p.last = 0 }
 
-// bounded gives a context that has a deadline.
+// bounded gives a context that has a deadline. That there is none at all is told
+// by what makes the call.
 func (m *Mesh) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if ctx == nil {
+		return nil, func() {}
+	}
 	if _, ok := ctx.Deadline(); ok {
 		return ctx, func() {}
 	}
@@ -64,6 +68,9 @@ func call[Request, Answer any](
 // repeat attempts what needs the feature until it does not end with UNAVAILABLE,
 // or the deadline.
 func (m *Mesh) repeat(ctx context.Context, feature string, attempt func(context.Context, ...grpc.CallOption) error) *Error {
+	if ctx == nil {
+		return noContext()
+	}
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()
 	var pause pauses
@@ -133,11 +140,19 @@ func (m *Mesh) outOfTime(ctx context.Context, last *Error) *Error {
 	}
 }
 
-// notRunning says why there is no connection.
+// notRunning says why there is no connection; what grpc-go said is the cause.
 func (m *Mesh) notRunning(err error) *Error {
 	m.mu.Lock()
 	addr := m.addr
 	m.mu.Unlock()
+	start := "claudemesh daemon up"
+	if addr.mesh != "" {
+		start += " --mesh " + addr.mesh
+	}
+	absent := newError(ErrDaemonNotRunning, "no daemon answers at %s; start it with `%s`", addr, start)
+	if _, own := err.(*Error); !own {
+		absent.cause = err
+	}
 	switch {
 	case addr.socket != "":
 		if failure := addr.fits(); failure != nil {
@@ -147,18 +162,13 @@ func (m *Mesh) notRunning(err error) *Error {
 		probe, dialErr := net.DialTimeout("unix", addr.socket, 100*time.Millisecond)
 		if dialErr == nil {
 			_ = probe.Close()
-			return newError(ErrDaemonNotRunning, "%s accepts connections, but no daemon answers there: %v", addr, err)
-		}
-		if errors.Is(dialErr, os.ErrPermission) {
+		} else if errors.Is(dialErr, os.ErrPermission) {
 			return newError(ErrPermissionDenied, "the socket %s belongs to another user: run as the user who runs the daemon, or use TCP with a token", addr)
 		}
-		start := "claudemesh daemon up"
-		if addr.mesh != "" {
-			start += " --mesh " + addr.mesh
-		}
-		return newError(ErrDaemonNotRunning, "no daemon runs at %s; start it: %s", addr, start)
+		return absent
 	case addr.tcp != "":
-		return newError(ErrDaemonNotRunning, "no daemon answers at %s: %v; its port is in the file http.port in its directory", addr, err)
+		absent.Message += "; its port is in the file http.port of its directory"
+		return absent
 	default:
 		return fromRPC(err)
 	}

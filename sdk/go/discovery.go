@@ -54,6 +54,14 @@ const maxMeshFile = 4096
 // find says which daemon to talk to: the first of the explicit arguments, the
 // variables, the working directory and the only running daemon.
 func find(given address, s surroundings) (address, error) {
+	for field, value := range map[string]string{"socket": given.socket, "token_file": given.tokenFile} {
+		if strings.ContainsRune(value, 0) {
+			return address{}, invalid(field, "holds a NUL")
+		}
+	}
+	if strings.ContainsFunc(given.token, hidden) {
+		return address{}, invalid("token", "must be visible ASCII")
+	}
 	switch {
 	case given.socket != "" && (given.tcp != "" || given.mesh != ""), given.tcp != "" && given.mesh != "":
 		return address{}, newError(ErrInvalidArgument, "give only one of socket, address and mesh")
@@ -62,9 +70,9 @@ func find(given address, s surroundings) (address, error) {
 	case given.socket != "":
 		return onSocket(address{socket: given.socket})
 	case given.tcp != "":
-		return onTCP(given, "the address")
+		return onTCP(given, "address")
 	case given.mesh != "":
-		return ofMesh(given.mesh, "the argument", s)
+		return ofMesh(given.mesh, "mesh", s)
 	}
 	if socket := s.getenv("CLAUDEMESH_DAEMON_SOCK"); socket != "" {
 		return onSocket(address{socket: socket})
@@ -101,7 +109,7 @@ func (a address) fits() *Error {
 		longest = 103
 	}
 	if len(a.socket) > longest {
-		return newError(ErrInvalidArgument, "the path of the socket is longer than the %d bytes that the system allows: %s; use a shorter CLAUDEMESH_HOME",
+		return newError(ErrSocketPathTooLong, "the path of the socket is longer than the %d bytes that the system allows: %s; use a shorter CLAUDEMESH_HOME",
 			longest, a.socket)
 	}
 	return nil
@@ -112,7 +120,7 @@ func onTCP(a address, origin string) (address, error) {
 	host, port, err := net.SplitHostPort(text)
 	number, portErr := strconv.ParseUint(port, 10, 16)
 	if err != nil || portErr != nil || number == 0 || host == "" || strings.ContainsAny(host, "@/ \t\r\n?#%") {
-		return address{}, newError(ErrInvalidArgument, "%s %q is no address: write host:port, such as 127.0.0.1:47910", origin, a.tcp)
+		return address{}, invalid(origin, "%.80q is no address: write host:port, such as 127.0.0.1:47910", a.tcp)
 	}
 	if (a.token == "") == (a.tokenFile == "") {
 		return address{}, newError(ErrInvalidArgument,
@@ -124,8 +132,7 @@ func onTCP(a address, origin string) (address, error) {
 
 func ofMesh(mesh, origin string, s surroundings) (address, error) {
 	if !meshName.MatchString(mesh) {
-		return address{}, newError(ErrInvalidArgument,
-			"%q, from %s, is no name of a mesh: 1 to 64 letters, digits, - and _", mesh, origin)
+		return address{}, invalid(origin, "%.80q is no name of a mesh: 1 to 64 letters, digits, - and _, beginning with a letter or a digit", mesh)
 	}
 	root, err := root(s)
 	if err != nil {

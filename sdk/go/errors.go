@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -71,7 +72,8 @@ func (e *Error) Is(target error) bool {
 	return ok && code == e.Code
 }
 
-// Unwrap gives the context's error when a context ended the call.
+// Unwrap gives the context's error when a context ended the call, and what
+// grpc-go said when there was no connection.
 func (e *Error) Unwrap() error { return e.cause }
 
 // GRPCStatus gives the status as the daemon sent it, or one like it.
@@ -94,12 +96,18 @@ func newError(code Code, format string, args ...any) *Error {
 }
 
 func (e *Error) because(cause error) *Error {
+	if e.cause != nil {
+		cause = errors.Join(cause, e.cause)
+	}
 	e.cause = cause
 	return e
 }
 
-func (e *Error) field(name string) *Error {
-	e.FieldViolations = []*pb.FieldViolation{{Field: name, Description: e.Message}}
+// invalid refuses the value of one field.
+func invalid(field, format string, args ...any) *Error {
+	description := fmt.Sprintf(format, args...)
+	e := newError(ErrInvalidArgument, "`%s`: %s", field, description)
+	e.FieldViolations = []*pb.FieldViolation{{Field: field, Description: description}}
 	return e
 }
 
@@ -193,7 +201,19 @@ func (e *Error) lost() bool {
 func known[E protoreflect.Enum](field string, values ...E) *Error {
 	for _, value := range values {
 		if value.Descriptor().Values().ByNumber(value.Number()) == nil {
-			return newError(ErrInvalidArgument, "%d is no %s", value.Number(), value.Descriptor().Name()).field(field)
+			return invalid(field, "%d is no %s", value.Number(), value.Descriptor().Name())
+		}
+	}
+	return nil
+}
+
+func noContext() *Error { return invalid("ctx", "must not be nil") }
+
+// texts refuses what no message can hold; it takes names and values in turn.
+func texts(pairs ...string) *Error {
+	for i := 0; i < len(pairs); i += 2 {
+		if !utf8.ValidString(pairs[i+1]) {
+			return invalid(pairs[i], "%.40q is not UTF-8", pairs[i+1])
 		}
 	}
 	return nil

@@ -52,8 +52,19 @@ type EventFilter struct {
 // after one that is not the first, live-only events may be missing.
 func (m *Mesh) Events(ctx context.Context, filter EventFilter) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		if failure := known("types", filter.Types...); failure != nil {
+		failure := texts("after", filter.After, "topic", filter.Topic, "sender", filter.Sender)
+		if ctx == nil {
+			failure = noContext()
+		}
+		if failure == nil {
+			failure = known("types", filter.Types...)
+		}
+		if failure != nil {
 			yield(Event{}, failure)
+			return
+		}
+		if m.ctx.Err() != nil {
+			yield(Event{}, m.closed())
 			return
 		}
 		follow := &follower{mesh: m, request: &pb.StreamEventsRequest{

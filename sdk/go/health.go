@@ -30,6 +30,9 @@ func Connected() ReadyOption { return func(r *readiness) { r.connected = true } 
 func (m *Mesh) WaitReady(ctx context.Context, options ...ReadyOption) (*pb.GetHealthResponse, error) {
 	var wanted readiness
 	for _, option := range options {
+		if option == nil {
+			return nil, invalid("options", "must not hold nil")
+		}
 		option(&wanted)
 	}
 	ctx, cancel := m.bounded(ctx)
@@ -41,7 +44,7 @@ func (m *Mesh) WaitReady(ctx context.Context, options ...ReadyOption) (*pb.GetHe
 		if ready && (health.GetConnected() || !wanted.connected) {
 			return health, nil
 		}
-		if err != nil && (ctx.Err() != nil || !errors.Is(err, ErrDaemonNotRunning)) {
+		if err != nil && (!errors.Is(err, ErrDaemonNotRunning) || ctx.Err() != nil) {
 			return nil, err
 		}
 		if m.sleep(ctx, pause.next(0)) {

@@ -32,6 +32,14 @@ type InboxFilter struct {
 // Inbox reads stored messages, a page at a time. A failure is the last that comes.
 func (m *Mesh) Inbox(ctx context.Context, filter InboxFilter) iter.Seq2[*pb.InboxMessage, error] {
 	return func(yield func(*pb.InboxMessage, error) bool) {
+		failure := texts("topic", filter.Topic, "sender", filter.Sender, "after", filter.After)
+		if filter.Limit < 0 {
+			failure = invalid("limit", "must be 0 or more, not %d", filter.Limit)
+		}
+		if failure != nil {
+			yield(nil, failure)
+			return
+		}
 		request := &pb.ListMessagesRequest{Topic: filter.Topic, Sender: filter.Sender, After: filter.After}
 		if !filter.Since.IsZero() {
 			request.Since = timestamppb.New(filter.Since)
@@ -132,6 +140,11 @@ func (m *Mesh) Profile(ctx context.Context, change Profile) (*pb.SetProfileRespo
 			return nil, failure
 		}
 	}
+	if change.Summary != nil {
+		if failure := texts("summary", *change.Summary); failure != nil {
+			return nil, failure
+		}
+	}
 	return call(ctx, m, "profile", m.raw.Peers.SetProfile,
 		&pb.SetProfileRequest{Summary: change.Summary, Status: change.Status, Visible: change.Visible})
 }
@@ -153,6 +166,9 @@ func (t Topics) List(ctx context.Context, subscribedOnly bool) ([]*pb.Topic, err
 // Create makes an encrypted topic and subscribes this member. It is never
 // repeated: a repeat could not tell its own topic from somebody else's.
 func (t Topics) Create(ctx context.Context, name, description string) (*pb.Topic, error) {
+	if failure := texts("name", name, "description", description); failure != nil {
+		return nil, failure
+	}
 	var answer *pb.CreateTopicResponse
 	var err error
 	failure := t.mesh.repeat(ctx, "topic", func(ctx context.Context, options ...grpc.CallOption) error {
@@ -170,12 +186,18 @@ func (t Topics) Create(ctx context.Context, name, description string) (*pb.Topic
 
 // Subscribe subscribes this member to a topic.
 func (t Topics) Subscribe(ctx context.Context, name string) (*pb.Topic, error) {
+	if failure := texts("name", name); failure != nil {
+		return nil, failure
+	}
 	answer, err := call(ctx, t.mesh, "topic", t.mesh.raw.Topics.SubscribeTopic, &pb.SubscribeTopicRequest{Topic: name})
 	return answer.GetTopic(), err
 }
 
 // Unsubscribe ends a subscription, and tells whether there was one.
 func (t Topics) Unsubscribe(ctx context.Context, name string) (bool, error) {
+	if failure := texts("name", name); failure != nil {
+		return false, failure
+	}
 	answer, err := call(ctx, t.mesh, "topic", t.mesh.raw.Topics.UnsubscribeTopic, &pb.UnsubscribeTopicRequest{Topic: name})
 	return answer.GetWasSubscribed(), err
 }

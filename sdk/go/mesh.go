@@ -119,7 +119,15 @@ func Connect(options ...Option) (*Mesh, error) {
 	m := &Mesh{timeout: defaultTimeout, asking: make(chan struct{}, 1)}
 	m.ctx, m.close = context.WithCancel(context.Background())
 	for _, option := range options {
+		if option == nil {
+			m.close()
+			return nil, invalid("options", "must not hold nil")
+		}
 		option(m)
+	}
+	if m.timeout <= 0 {
+		m.close()
+		return nil, invalid("timeout", "must be above 0, not %s", m.timeout)
 	}
 	m.Topics = Topics{m}
 	m.sender = sender{mesh: m, waiting: map[uint32]*pending{}, wake: make(chan struct{}, 1)}

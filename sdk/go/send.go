@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/oklog/ulid/v2"
 	"google.golang.org/grpc"
@@ -102,9 +101,14 @@ func WaitDelivered() SendOption {
 // it fails, the message may be there too: [Error.ClientMessageID] tells its id, to
 // send it again or to ask with [Mesh.GetSend].
 func (m *Mesh) Send(ctx context.Context, to, text string, options ...SendOption) (*pb.SendResponse, error) {
-	send := sending{Message: Message{To: to, Text: text}}
-	for _, option := range options {
-		option(&send)
+	send, failure := newSending(to, text, options)
+	if failure != nil {
+		return nil, failure.of(send.ID)
+	}
+	if strings.HasPrefix(to, "#") {
+		if failure := send.waitsForOne(); failure != nil {
+			return nil, failure.of(send.ID)
+		}
 	}
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()
@@ -112,7 +116,7 @@ func (m *Mesh) Send(ctx context.Context, to, text string, options ...SendOption)
 	if result.Err != nil || send.wait == pb.SendStatus_SEND_STATUS_UNSPECIFIED {
 		return result.Response, result.Err
 	}
-	came, failure := m.await(ctx, result.ID, send.wait)
+	came, failure := m.await(ctx, result.ID, send.wait, result.Response.GetStatus())
 	if failure != nil {
 		return nil, failure.of(result.ID)
 	}
@@ -131,13 +135,13 @@ func (m *Mesh) SendMany(ctx context.Context, messages []Message) []SendResult {
 
 // Post queues a message to a topic. It can be waited for until it is accepted.
 func (m *Mesh) Post(ctx context.Context, topic, text string, options ...SendOption) (*pb.PostTopicResponse, error) {
-	send := sending{Message: Message{To: topic, Text: text}}
-	for _, option := range options {
-		option(&send)
+	send, failure := newSending(topic, text, options)
+	if failure != nil {
+		return nil, failure.of(send.ID)
 	}
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()
-	answer, failure := m.post(ctx, &send)
+	answer, failure := m.post(ctx, send)
 	if failure != nil {
 		return nil, failure.of(send.ID)
 	}
@@ -149,8 +153,8 @@ func (m *Mesh) post(ctx context.Context, send *sending) (*pb.PostTopicResponse, 
 	if failure != nil {
 		return nil, failure
 	}
-	if send.wait == pb.SendStatus_SEND_STATUS_DELIVERED {
-		return nil, newError(ErrInvalidArgument, "a post has many receivers: it can be waited for until it is accepted").field("wait")
+	if failure := send.waitsForOne(); failure != nil {
+		return nil, failure
 	}
 	answer, err := call(ctx, m, "topic", m.raw.Messaging.PostTopic, &pb.PostTopicRequest{
 		Topic:            request.GetTo(),
@@ -168,7 +172,7 @@ func (m *Mesh) post(ctx context.Context, send *sending) (*pb.PostTopicResponse, 
 	if send.wait == pb.SendStatus_SEND_STATUS_UNSPECIFIED {
 		return answer, nil
 	}
-	came, failure := m.await(ctx, send.ID, send.wait)
+	came, failure := m.await(ctx, send.ID, send.wait, answer.GetStatus())
 	if failure != nil {
 		return nil, failure
 	}
@@ -179,6 +183,9 @@ func (m *Mesh) post(ctx context.Context, send *sending) (*pb.PostTopicResponse, 
 
 // GetSend tells how far a send or a post has come.
 func (m *Mesh) GetSend(ctx context.Context, id string) (*pb.GetSendResponse, error) {
+	if failure := texts("id", id); failure != nil {
+		return nil, failure
+	}
 	answer, err := call(ctx, m, "send", m.raw.Messaging.GetSend, &pb.GetSendRequest{ClientMessageId: id})
 	if err != nil {
 		return nil, fromRPC(err).of(id)
@@ -193,13 +200,40 @@ func (e *Error) of(id string) *Error {
 	return &failure
 }
 
-// request is the message as it is sent. It gets its id here, before the first
-// attempt. What could not be written would break the stream that all sends share,
-// so it is refused here.
-func (m *Message) request() (*pb.SendRequest, *Error) {
+// newSending is a send with its options, under its id.
+func newSending(to, text string, options []SendOption) (*sending, *Error) {
+	send := &sending{Message: Message{To: to, Text: text}}
+	var failure *Error
+	for _, option := range options {
+		if option == nil {
+			failure = invalid("options", "must not hold nil")
+			continue
+		}
+		option(send)
+	}
+	send.mint()
+	return send, failure
+}
+
+// mint gives the message its id, before the first attempt.
+func (m *Message) mint() {
 	if m.ID == "" {
 		m.ID = ulid.MustNew(ulid.Now(), rand.Reader).String()
 	}
+}
+
+// waitsForOne refuses to wait for the receiver of what has many.
+func (s *sending) waitsForOne() *Error {
+	if s.wait == pb.SendStatus_SEND_STATUS_DELIVERED {
+		return invalid("wait", "a post has many receivers and can be waited for until it is accepted")
+	}
+	return nil
+}
+
+// request is the message as it is sent, with its id. What could not be written
+// would break the stream that all sends share, so it is refused here.
+func (m *Message) request() (*pb.SendRequest, *Error) {
+	m.mint()
 	request := &pb.SendRequest{
 		To:               m.To,
 		Message:          m.Text,
@@ -212,19 +246,22 @@ func (m *Message) request() (*pb.SendRequest, *Error) {
 	if failure := known("priority", m.Priority); failure != nil {
 		return nil, failure
 	}
-	for _, text := range append([]string{m.To, m.Text, m.ReplyTo, m.ID}, m.Mentions...) {
-		if !utf8.ValidString(text) {
-			return nil, newError(ErrInvalidArgument, "%.40q is not UTF-8", text)
+	if failure := texts("to", m.To, "text", m.Text, "id", m.ID, "reply_to", m.ReplyTo); failure != nil {
+		return nil, failure
+	}
+	for _, mention := range m.Mentions {
+		if failure := texts("mentions", mention); failure != nil {
+			return nil, failure
 		}
 	}
 	if len(m.Meta) > 0 {
 		meta, err := json.Marshal(m.Meta)
 		if err != nil {
-			return nil, newError(ErrInvalidArgument, "meta is no JSON: %v", err).field("meta")
+			return nil, invalid("meta", "holds something else than JSON values: %v", err)
 		}
 		request.Meta = &structpb.Struct{}
 		if err := request.Meta.UnmarshalJSON(meta); err != nil {
-			return nil, newError(ErrInvalidArgument, "meta is no JSON: %v", err).field("meta")
+			return nil, invalid("meta", "is no object of JSON values: %v", err)
 		}
 	}
 	// The rest is for the frame around it.
@@ -283,14 +320,15 @@ const (
 	longestLook = 500 * time.Millisecond
 )
 
-// await looks until the send has come as far as wanted.
-func (m *Mesh) await(ctx context.Context, id string, wanted pb.SendStatus) (*pb.GetSendResponse, *Error) {
+// await looks until the send, which has come as far as known, is as far as wanted.
+func (m *Mesh) await(ctx context.Context, id string, wanted, known pb.SendStatus) (*pb.GetSendResponse, *Error) {
 	for pause := firstLook; ; pause = min(2*pause, longestLook) {
 		came, err := call(ctx, m, "send", m.raw.Messaging.GetSend, &pb.GetSendRequest{ClientMessageId: id})
 		if err != nil {
 			failure := fromRPC(err)
-			if failure.Code == ErrDeadlineExceeded {
-				return nil, notThere(wanted)
+			// UNAVAILABLE is tried again until the time is up.
+			if failure.GRPCCode == codes.Unavailable || failure.GRPCCode == codes.DeadlineExceeded {
+				return nil, notThere(id, known)
 			}
 			return nil, failure
 		}
@@ -304,6 +342,7 @@ func (m *Mesh) await(ctx context.Context, id string, wanted pb.SendStatus) (*pb.
 		case pb.SendStatus_SEND_STATUS_DEAD, pb.SendStatus_SEND_STATUS_ABORTED:
 			return nil, ended("", "the send was given up", came)
 		}
+		known = came.GetStatus()
 		if !m.sleep(ctx, pause) {
 			switch {
 			case m.ctx.Err() != nil:
@@ -311,14 +350,24 @@ func (m *Mesh) await(ctx context.Context, id string, wanted pb.SendStatus) (*pb.
 			case ctx.Err() == context.Canceled:
 				return nil, fromContext(ctx)
 			}
-			return nil, notThere(wanted)
+			return nil, notThere(id, known)
 		}
 	}
 }
 
-func notThere(wanted pb.SendStatus) *Error {
-	return newError(ErrWaitTimeout, "the message is not %s yet; it stays queued, and its id tells how far it is",
-		strings.ToLower(strings.TrimPrefix(wanted.String(), "SEND_STATUS_"))).because(context.DeadlineExceeded)
+// notThere says that the time of a wait is up, and what is known of the message.
+func notThere(id string, status pb.SendStatus) *Error {
+	state := strings.ToLower(strings.TrimPrefix(status.String(), "SEND_STATUS_"))
+	known := "in the state " + state
+	switch status {
+	case pb.SendStatus_SEND_STATUS_ACCEPTED:
+		known = "accepted by the broker, not yet delivered"
+	case pb.SendStatus_SEND_STATUS_QUEUED, pb.SendStatus_SEND_STATUS_INFLIGHT:
+		known = "on this host's disk, not yet accepted by the broker"
+	}
+	failure := newError(ErrWaitTimeout, "the time is up, and the message is %s; it goes on by itself, and its id tells how far it is", known)
+	failure.Metadata = map[string]string{"client_message_id": id, "status": state}
+	return failure.because(context.DeadlineExceeded)
 }
 
 // ended says why a send will come no further. Without a code of its own the

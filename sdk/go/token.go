@@ -45,6 +45,9 @@ func (t *token) forget() bool {
 	return true
 }
 
+// hidden tells what cannot stand in a token.
+func hidden(r rune) bool { return r <= ' ' || r > '~' }
+
 func readToken(path string) (string, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -53,7 +56,6 @@ func readToken(path string) (string, error) {
 	defer func() { _ = file.Close() }()
 	content, err := io.ReadAll(io.LimitReader(file, maxToken))
 	value := strings.TrimSpace(string(content))
-	hidden := func(r rune) bool { return r <= ' ' || r > '~' }
 	if err != nil || value == "" || strings.ContainsFunc(value, hidden) {
 		return "", newError(ErrUnauthenticated, "%s holds no token; name the file local_token in the daemon's directory", path)
 	}

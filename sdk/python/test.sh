@@ -19,4 +19,4 @@ lowest=$(./environment.sh lowest)
 # Both ends of what is declared: everything with the newest releases, and what
 # touches them with the lowest.
 "$newest" -m pytest -q
-"$lowest" -m pytest -q tests/test_units.py tests/test_sync.py tests/test_async.py
+"$lowest" -m pytest -q tests/test_units.py tests/test_sync.py tests/test_async.py tests/test_wrong_input.py

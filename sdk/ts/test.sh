@@ -21,7 +21,7 @@ tools=$(cd ../.. && pwd)/target/sdk/ts
 node22=$tools/node_modules/node/bin/node
 [[ -x $node22 ]] || npm install --silent --no-audit --no-fund --no-save --prefix "$tools" node@22.23.3
 echo "again on Node $("$node22" --version)"
-"$node22" --test --test-timeout=120000 build/test/{discovery,kit,mesh,trace}.test.js
+"$node22" --test --test-timeout=120000 build/test/{discovery,kit,mesh,trace,wrong-input}.test.js
 
 npx --no-install vitest run
 

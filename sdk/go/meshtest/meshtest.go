@@ -14,8 +14,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -236,7 +238,7 @@ func (m *Mesh) Member(name string) *Member {
 	defer m.mu.Unlock()
 	found := m.members[name]
 	if found == nil {
-		m.t.Fatalf("meshtest: there is no member %q", name)
+		m.t.Fatalf("meshtest: there is no member %q; there are %s", name, strings.Join(slices.Sorted(maps.Keys(m.members)), ", "))
 	}
 	return found
 }

@@ -104,6 +104,13 @@ def test_relative_socket_is_of_the_directory_at_that_time(tmp_path: Path, monkey
     assert find(Arguments(socket="sock"), {}, tmp_path) == Unix(str(tmp_path / "sock"))
 
 
+def test_a_pipe_in_the_directory_hangs_nobody(tmp_path: Path) -> None:
+    (tmp_path / ".claudemesh").mkdir()
+    os.mkfifo(tmp_path / ".claudemesh/mesh")
+    with pytest.raises(errors.InvalidArgument, match="no plain file"):
+        find(Arguments(), {"HOME": str(tmp_path)}, tmp_path)
+
+
 def test_the_token_is_not_printed() -> None:
     assert "secret" not in repr(Tcp("127.0.0.1:1", token="secret")) + str(Tcp("127.0.0.1:1", token="secret"))
 

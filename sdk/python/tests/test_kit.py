@@ -27,7 +27,7 @@ def test_a_mesh_ends_with_its_block() -> None:
     assert not Path(sock).exists()
     with pytest.raises(errors.ClientClosed):
         alice.health()
-    with pytest.raises(ValueError, match="closed"):
+    with pytest.raises(errors.ClientClosed, match="the mesh is closed"):
         dev.kill("alice")
 
 
@@ -73,14 +73,26 @@ def test_members_can_be_disturbed(mesh: DevMesh) -> None:
 def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLAUDEMESH_BIN", "")
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(FileNotFoundError, match="CLAUDEMESH_BIN"):
+    with pytest.raises(errors.InvalidArgument, match="CLAUDEMESH_BIN"):
         DevMesh()
 
 
 def test_a_program_that_is_no_daemon_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLAUDEMESH_BIN", "/bin/false")
-    with pytest.raises(RuntimeError, match="ended with 1"):
+    with pytest.raises(errors.InternalError, match="/bin/false dev"):
         DevMesh()
+
+
+@pytest.mark.parametrize("program", ["/nope", "/etc/passwd", "/"])
+def test_a_program_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    monkeypatch.setenv("CLAUDEMESH_BIN", program)
+    with pytest.raises(errors.InvalidArgument, match=f"{program} cannot be started.*CLAUDEMESH_BIN"):
+        DevMesh()
+
+
+def test_a_member_that_is_not_there_is_told(shared: DevMesh) -> None:
+    with pytest.raises(errors.UnknownPeer, match="'zed'; there are alice, bob"):
+        shared.client("zed")
 
 
 def test_members_can_be_chosen() -> None:

@@ -7,14 +7,22 @@ import type { DescMessage, DescMethodStreaming, DescMethodUnary, MessageInitShap
 import { Code, ConnectError, type ContextValues, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createGrpcTransport, type GrpcTransportOptions, Http2SessionManager } from "@connectrpc/connect-node";
 import { fromBareStatus, fromStatus, newError } from "./convert.js";
-import { checkSocketPath, type DiscoveryOptions, discover, type Endpoint, isErrno, type Surroundings } from "./discovery.js";
+import {
+  checkSocketPath,
+  type DiscoveryOptions,
+  discover,
+  type Endpoint,
+  isErrno,
+  isToken,
+  type Surroundings,
+} from "./discovery.js";
 import { ClaudemeshError } from "./error.js";
 import { MessagingService } from "./gen/claudemesh/v1/messaging_pb.js";
 import { traceContext } from "./trace.js";
 
 const MIB = 1024 * 1024;
-// A page of the inbox holds at most 3.5 MiB.
-const LARGEST_ANSWER = 16 * MIB;
+// The limit of the daemon in each direction.
+const LARGEST_ANSWER = 8 * MIB;
 // A peer that leaves a ping unanswered is given up, with all that is open on the connection.
 const PING_INTERVAL_MS = 10_000;
 const PING_TIMEOUT_MS = 10_000;
@@ -62,8 +70,12 @@ export class Connection {
 
   /** Says where the daemon is, for people. */
   get place(): string {
-    if (this.#endpoint === undefined) return "the daemon";
-    return `the daemon at ${this.#endpoint.kind === "unix" ? this.#endpoint.path : this.#endpoint.address}`;
+    return `the daemon${this.#where}`;
+  }
+
+  get #where(): string {
+    if (this.#endpoint === undefined) return "";
+    return ` at ${this.#endpoint.kind === "unix" ? this.#endpoint.path : this.#endpoint.address}`;
   }
 
   close(): void {
@@ -93,8 +105,8 @@ export class Connection {
     if (status.metadata.has("grpc-status")) return { kind: "answer", error: fromBareStatus(status) };
     if (status.code === Code.DeadlineExceeded) return { kind: "deadline" };
     if (this.#refusal && isErrno(this.#refusal, "EACCES", "EPERM")) {
-      const text = `${this.place} belongs to another user (${this.#refusal.message}); run as that user, or ask for a token and use its address`;
-      return { kind: "answer", error: newError("permission_denied", text, { cause: error }) };
+      const text = `${this.place} belongs to another user or is not open to this one; run as its user, or ask for a token and use its address`;
+      return { kind: "answer", error: newError("permission_denied", text, { cause: this.#refusal }) };
     }
     // Node shows a connection that died as a cancelled stream, a reset one, or one that ended without a status.
     if (!this.connected || [Code.Canceled, Code.Unavailable, Code.Aborted].includes(status.code)) {
@@ -104,11 +116,8 @@ export class Connection {
   }
 
   notRunning(cause?: unknown): ClaudemeshError {
-    const why = this.#refusal ?? cause;
-    const reason = why instanceof Error ? ` (${why instanceof ConnectError ? why.rawMessage : why.message})` : "";
-    return newError("daemon_not_running", `${this.place} does not answer${reason}; start it with \`claudemesh daemon up\``, {
-      cause,
-    });
+    const text = `no daemon answers${this.#where}; start it with \`claudemesh daemon up\``;
+    return newError("daemon_not_running", text, { cause: this.#refusal ?? cause });
   }
 
   async #open(): Promise<Transport> {
@@ -168,17 +177,15 @@ export class Connection {
 }
 
 async function readToken(file: string): Promise<string> {
+  const advice = "name the daemon's file local_token";
+  let token: string;
   try {
-    return (await readFile(file, "utf8")).trim();
+    token = (await readFile(file, "utf8")).trim();
   } catch (error) {
-    throw newError(
-      "unauthenticated",
-      `cannot read the token file ${file}: ${error instanceof Error ? error.message : String(error)}`,
-      {
-        cause: error,
-      },
-    );
+    throw newError("unauthenticated", `cannot read the token in ${file}; ${advice}`, { cause: error });
   }
+  if (token === "" || !isToken(token)) throw newError("unauthenticated", `${file} holds no token; ${advice}`);
+  return token;
 }
 
 function hostAndPort(address: string): { host: string; port: number; noDelay: true } {

@@ -1,6 +1,5 @@
 // What all calls share: the generated clients, the deadline, the one rule for retries, and the check of versions.
 
-import { setMaxListeners } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Client, Code, ConnectError, createClient, type CallOptions as RawCallOptions } from "@connectrpc/connect";
 import { Backoff } from "./backoff.js";
@@ -54,13 +53,12 @@ export interface CallRules {
 export class Core {
   readonly connection: Connection;
   readonly raw: RawClients;
-  readonly #closing = new AbortController();
+  /** Ends when the client is closed. */
+  readonly closing = new Scope();
   #checked: { connection: number; version: GetVersionResponse } | undefined;
   #checking: Promise<GetVersionResponse> | undefined;
 
   constructor(options: DiscoveryOptions, surroundings: Surroundings) {
-    // Every call that is under way listens for the end of the client.
-    setMaxListeners(0, this.#closing.signal);
     this.connection = new Connection(options, surroundings);
     const { transport } = this.connection;
     this.raw = {
@@ -74,13 +72,8 @@ export class Core {
     };
   }
 
-  /** Aborts when the client is closed. */
-  get closing(): AbortSignal {
-    return this.#closing.signal;
-  }
-
   close(): void {
-    this.#closing.abort();
+    this.closing.cancel();
     this.connection.close();
   }
 
@@ -128,7 +121,7 @@ export class Core {
   /** The error of a call whose time is up. */
   late(cause?: unknown): ClaudemeshError {
     if (!this.connection.connected) return this.connection.notRunning(cause);
-    const text = `${this.connection.place} did not answer in time; whether it did the work is not known, so repeat a send under its id`;
+    const text = `${this.connection.place} did not answer in time; whether it did what was asked is not known`;
     return newError("deadline_exceeded", text, { cause });
   }
 
@@ -160,7 +153,7 @@ export class Core {
   #check(): Promise<GetVersionResponse> {
     // Calls that begin together share the question, so it must not end with the first of them.
     this.#checking ??= this.raw.control
-      .getVersion({}, { signal: this.closing, timeoutMs: DEFAULT_TIMEOUT_MS })
+      .getVersion({}, { signal: this.closing.signal, timeoutMs: DEFAULT_TIMEOUT_MS })
       .then((version) => {
         this.#checked = { connection: this.connection.count, version };
         return version;

@@ -5,6 +5,7 @@ import { readdir, readFile, stat } from "node:fs/promises";
 import { createConnection } from "node:net";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
+import { type Check, type Checks, invalid, shown, string } from "./check.js";
 import { newError } from "./convert.js";
 
 /** Where to look for the daemon; empty values count as not given. */
@@ -19,6 +20,27 @@ export interface DiscoveryOptions {
   tokenFile?: string | undefined;
   /** The name of the mesh on this host. */
   mesh?: string | undefined;
+}
+
+const place: Check = (field, value) => {
+  string(field, value);
+  if (String(value).includes("\0")) throw invalid(field, "holds a NUL");
+};
+
+export const DISCOVERY: Checks = {
+  socket: place,
+  address: place,
+  tokenFile: place,
+  mesh: place,
+  token: (field, value) => {
+    string(field, value);
+    if (!isToken(String(value))) throw invalid(field, "must be visible ASCII");
+  },
+};
+
+/** Whether it can stand in a header. */
+export function isToken(value: string): boolean {
+  return /^[!-~]*$/.test(value);
 }
 
 /** The environment and the directory that discovery looks at. */
@@ -46,8 +68,8 @@ export async function discover(options: DiscoveryOptions, surroundings: Surround
   if (token && tokenFile) throw wrong("`token` is given together with `tokenFile`; give one of them");
   if (socket) return unix(socket);
   if (address) {
-    if (token) return { kind: "tcp", address: authority(address), token };
-    if (tokenFile) return { kind: "tcp", address: authority(address), tokenFile };
+    if (token) return { kind: "tcp", address: authority(address, "address"), token };
+    if (tokenFile) return { kind: "tcp", address: authority(address, "address"), tokenFile };
     throw wrong("`address` needs a `token` or a `tokenFile`");
   }
   if (!mesh) {
@@ -56,7 +78,7 @@ export async function discover(options: DiscoveryOptions, surroundings: Surround
       const file = env["CLAUDEMESH_TOKEN_FILE"];
       if (!file)
         throw wrong("CLAUDEMESH_ADDR is set without CLAUDEMESH_TOKEN_FILE; set it to the path of the daemon's local_token");
-      return { kind: "tcp", address: authority(env["CLAUDEMESH_ADDR"]), tokenFile: file };
+      return { kind: "tcp", address: authority(env["CLAUDEMESH_ADDR"], "CLAUDEMESH_ADDR"), tokenFile: file };
     }
   }
   const daemons = join(env["CLAUDEMESH_HOME"] || join(env["HOME"] || homedir(), ".claudemesh"), "daemon");
@@ -74,47 +96,54 @@ function unix(path: string): Endpoint {
 /** Refuses a path that the system would cut off, to a socket that may be another. */
 export function checkSocketPath(path: string): void {
   if (Buffer.byteLength(path) <= LONGEST_SOCKET_PATH) return;
-  throw wrong(
+  throw newError(
+    "socket_path_too_long",
     `the socket path ${path} is longer than ${LONGEST_SOCKET_PATH} bytes; use a shorter CLAUDEMESH_HOME or a relative path`,
   );
 }
 
 /** `host:port`, from an address that may be written as a URL. */
-function authority(address: string): string {
-  const text = address.replace(/^http:\/\//, "").replace(/\/+$/, "");
-  const match = /^(\[[0-9A-Fa-f:.]+\]|[^\s:/?#@[\]]+):(\d{1,5})$/.exec(text);
+function authority(address: string, origin: string): string {
+  const written = address.replace(/^http:\/\//, "").replace(/\/+$/, "");
+  const match = /^(\[[0-9A-Fa-f:.]+\]|[^\s:/?#@[\]]+):(\d{1,5})$/.exec(written);
   const port = Number(match?.[2]);
   if (!(port >= 1 && port <= 65535))
-    throw wrong(`${JSON.stringify(address)} is no address; write host:port, such as 127.0.0.1:47910`);
-  return text;
+    throw invalid(origin, `${shown(address)} is no address; write host:port, such as 127.0.0.1:47910`);
+  return written;
 }
 
 async function namedMesh(explicit: string | undefined, env: Surroundings["env"], cwd: string): Promise<string | undefined> {
-  if (explicit) return meshName(explicit, "`mesh`");
+  if (explicit) return meshName(explicit, "mesh");
   if (env["CLAUDEMESH_MESH"]) return meshName(env["CLAUDEMESH_MESH"], "CLAUDEMESH_MESH");
   for (let directory = cwd; ; directory = dirname(directory)) {
     const path = join(directory, ".claudemesh", "mesh");
-    const text = await readStart(path);
-    if (text !== undefined) return meshName((text.split("\n", 1)[0] ?? "").trim(), path);
+    const start = await readStart(path);
+    if (start !== undefined) return meshName((start.split("\n", 1)[0] ?? "").trim(), path);
     if (dirname(directory) === directory) return undefined;
   }
 }
 
 async function readStart(path: string): Promise<string | undefined> {
   try {
-    let text = "";
-    for await (const part of createReadStream(path, { encoding: "utf8", end: LONGEST_MESH_FILE - 1 })) text += String(part);
-    return text;
+    // Whoever made the directory may have put a pipe there, which opens for ever.
+    if (!(await stat(path)).isFile()) throw new Error("it is no plain file");
+    let start = "";
+    for await (const part of createReadStream(path, { encoding: "utf8", end: LONGEST_MESH_FILE - 1 })) start += String(part);
+    return start;
   } catch (error) {
     if (isErrno(error, "ENOENT", "ENOTDIR")) return undefined;
-    throw newError("invalid_argument", `cannot read ${path}: ${String(error)}; name the mesh with \`mesh\``, { cause: error });
+    const reason = error instanceof Error ? error.message : String(error);
+    throw newError("invalid_argument", `cannot read ${path}: ${reason}; name the mesh with \`mesh\``, { cause: error });
   }
 }
 
 /** Names become directories, so nothing that leads elsewhere may pass. */
 function meshName(name: string, origin: string): string {
   if (!/^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/.test(name)) {
-    throw wrong(`${JSON.stringify(name.slice(0, 80))} from ${origin} is no name of a mesh: 1 to 64 letters, digits, - and _`);
+    throw invalid(
+      origin,
+      `${shown(name)} is no name of a mesh: 1 to 64 letters, digits, - and _, beginning with a letter or a digit`,
+    );
   }
   return name;
 }

@@ -4,12 +4,17 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { Backoff } from "./backoff.js";
+import { CALL, type Checks, checkOptions, flag, listOf, string } from "./check.js";
+import { newError } from "./convert.js";
 import { type Core, TokenRule } from "./core.js";
 import { type EventType, type StreamEventsResponse, StreamEventsResponseSchema } from "./gen/claudemesh/v1/events_pb.js";
 import { eventTypeOf, type SnakeCase } from "./names.js";
 import { Scope } from "./scope.js";
 
 const HEADERS_TIMEOUT_MS = 10_000;
+
+const { timeoutMs: _, ...SIGNAL } = CALL;
+const EVENTS: Checks = { ...SIGNAL, after: string, fromStart: flag, types: listOf(eventTypeOf), topic: string, sender: string };
 
 type Known = Exclude<StreamEventsResponse["event"], { case: undefined }>;
 
@@ -64,7 +69,9 @@ export class EventStream implements AsyncIterableIterator<Event>, AsyncDisposabl
 
   /** Made by `mesh.events()`. */
   constructor(core: Core, options: EventsOptions) {
+    checkOptions(options, EVENTS);
     this.#scope = new Scope(core.closing, options.signal);
+    if (this.#scope.end === "closed") throw newError("client_closed", "this client is closed");
     this.#events = follow(core, options, this.#scope);
   }
 
@@ -92,7 +99,7 @@ export class EventStream implements AsyncIterableIterator<Event>, AsyncDisposabl
 }
 
 async function* follow(core: Core, options: EventsOptions, scope: Scope): AsyncGenerator<Event, undefined> {
-  const types = (options.types ?? []).map((type): EventType => eventTypeOf(type));
+  const types = (options.types ?? []).map((type): EventType => eventTypeOf("types", type));
   let after = options.after ?? "";
   let fromStart = options.fromStart ?? false;
   const backoff = new Backoff();
@@ -100,7 +107,7 @@ async function* follow(core: Core, options: EventsOptions, scope: Scope): AsyncG
   try {
     while (scope.end === undefined) {
       // Of this attempt alone: a stream whose headers do not come is dropped.
-      const attempt = new Scope(scope.signal, undefined);
+      const attempt = new Scope(scope);
       let silence: NodeJS.Timeout | undefined;
       try {
         await attempt.race(core.require("events"));

@@ -1,8 +1,10 @@
-import type { DiscoveryOptions } from "./discovery.js";
+import { checkOptions } from "./check.js";
+import { DISCOVERY, type DiscoveryOptions } from "./discovery.js";
 import { Mesh } from "./mesh.js";
 
 /** A client of a daemon. It does not talk to the daemon yet, and does not fail because it is away: the first call does. */
 export function connect(options: DiscoveryOptions = {}): Mesh {
+  checkOptions(options, DISCOVERY);
   return new Mesh(options);
 }
 

@@ -1,9 +1,10 @@
 // The client of a daemon.
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { create, type JsonObject, toBinary } from "@bufbuild/protobuf";
+import { create, type JsonObject } from "@bufbuild/protobuf";
 import { type Timestamp, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { Backoff } from "./backoff.js";
+import { CALL, type Checks, checkOptions, flag, invalid, json, listOf, shown, string, strings } from "./check.js";
 import { ofSend } from "./convert.js";
 import { type CallOptions, Core, DEFAULT_TIMEOUT_MS, type RawClients } from "./core.js";
 import type { DiscoveryOptions } from "./discovery.js";
@@ -19,17 +20,48 @@ import {
   type SendResponse,
 } from "./gen/claudemesh/v1/messaging_pb.js";
 import type { Peer, PeerRole, SetProfileResponse } from "./gen/claudemesh/v1/peers_pb.js";
-import { invalid, type PeerRoleName, type PeerStatusName, type PriorityName, priorityOf, roleOf, statusOf } from "./names.js";
+import { type PeerRoleName, type PeerStatusName, type PriorityName, priorityOf, roleOf, statusOf } from "./names.js";
 import { Scope } from "./scope.js";
 import { SendStream } from "./send-stream.js";
 import { Topics } from "./topics.js";
 import { traceContext } from "./trace.js";
 import { ulid } from "./ulid.js";
-import { checkGoal, waitFor } from "./wait.js";
+import { goal, goalOfTopic, waitFor } from "./wait.js";
 
 // A longer text goes in a call of its own, so that its refusal cannot end the stream of the others.
 const LONGEST_STREAMED_TEXT = 1024 * 1024;
 const LONGEST_PAGE = 1000;
+
+const MESSAGE: Checks = {
+  id: string,
+  priority: priorityOf,
+  meta: json,
+  replyTo: string,
+  mentions: strings,
+  allowUnencrypted: flag,
+};
+const SEND: Checks = { ...CALL, ...MESSAGE, wait: goal };
+const POST: Checks = { ...CALL, ...MESSAGE, wait: goalOfTopic };
+const ONE_OF_MANY: Checks = { to: string, text: string, ...MESSAGE };
+const INBOX: Checks = {
+  ...CALL,
+  since: (field, value) => {
+    const time = value as Date | Timestamp | null;
+    if (time instanceof Date ? Number.isNaN(time.getTime()) : typeof time?.seconds !== "bigint" || !Number.isInteger(time.nanos))
+      throw invalid(field, `must be a valid Date or Timestamp, not ${shown(value)}`);
+  },
+  topic: string,
+  sender: string,
+  after: string,
+  limit: (field, value) => {
+    if (!(Number.isInteger(value) && Number(value) >= 0))
+      throw invalid(field, `must be a whole number, 0 or more, not ${shown(value)}`);
+  },
+  newestFirst: flag,
+};
+const PEERS: Checks = { ...CALL, includeOffline: flag, roles: listOf(roleOf) };
+const PROFILE: Checks = { summary: string, status: statusOf, visible: flag };
+const WAIT_READY: Checks = { ...CALL, connected: flag };
 
 /** What a message can have besides its text. */
 export interface MessageOptions {
@@ -124,34 +156,42 @@ export class Mesh implements AsyncDisposable {
 
   /** Queues a message for a member, a `#topic`, a `@group` or `*`; it is on the daemon's disk when this returns. */
   async send(to: string, text: string, options: SendOptions = {}): Promise<SendResponse> {
-    return this.#within(options, (scope) => this.#send(scope, { ...options, to, text, id: options.id ?? ulid() }, options.wait));
+    return withId(options, async (id) => {
+      checkOptions(options, typeof to === "string" && to.startsWith("#") ? { ...SEND, wait: goalOfTopic } : SEND);
+      const request = sendRequest("to", to, text, id, options);
+      return this.#within(options, (scope) => this.#send(scope, request, options.wait));
+    });
   }
 
   /** Queues a message for the subscribers of a topic. */
   async post(topic: string, text: string, options: PostOptions = {}): Promise<PostTopicResponse> {
-    const id = options.id ?? ulid();
-    return this.#within(options, async (scope) => {
-      try {
-        const { to, $typeName: _, ...message } = sendRequest({ ...options, to: topic, text, id });
-        checkGoal(options.wait, ["accepted"]);
+    return withId(options, async (id) => {
+      checkOptions(options, POST);
+      const { to, $typeName: _, ...message } = sendRequest("topic", topic, text, id, options);
+      return this.#within(options, async (scope) => {
         const response = await this.#core.within(scope, { feature: "topic" }, (call) =>
           this.raw.messaging.postTopic({ ...message, topic: to }, call),
         );
         return options.wait === undefined ? response : await waitFor(this.#core, options.wait, scope, response);
-      } catch (error) {
-        throw ofSend(error, id);
-      }
+      });
     });
   }
 
   /** Queues many messages at once; gives a result for each, in their order. */
   async sendMany(messages: readonly OutgoingMessage[], options: CallOptions = {}): Promise<SendResult[]> {
+    checkOptions(options, CALL);
+    listOf((field, message) => {
+      if (typeof message !== "object" || message === null) throw invalid(field, `must hold objects, not ${shown(message)}`);
+    })("messages", messages);
     return this.#within(options, (scope) =>
       Promise.all(
         messages.map(async (message): Promise<SendResult> => {
-          const id = message.id ?? ulid();
+          const id = idOf(message);
           try {
-            return { id, response: await this.#send(scope, { ...message, id }) };
+            return await withId({ id }, async () => {
+              checkOptions(message, ONE_OF_MANY, "messages");
+              return { id, response: await this.#send(scope, sendRequest("to", message.to, message.text, id, message)) };
+            });
           } catch (error) {
             if (!(error instanceof ClaudemeshError)) throw error;
             return { id, error };
@@ -162,15 +202,16 @@ export class Mesh implements AsyncDisposable {
   }
 
   /** Tells how far a send or a post has come. */
-  getSend(id: string, options: CallOptions = {}): Promise<GetSendResponse> {
+  async getSend(id: string, options: CallOptions = {}): Promise<GetSendResponse> {
+    string("id", id);
+    checkOptions(options, CALL);
     return this.#core.call(options, { feature: "send", id }, (call) => this.raw.messaging.getSend({ clientMessageId: id }, call));
   }
 
   /** Iterates over stored messages; pages are fetched as needed. */
   async *inbox(options: InboxOptions = {}): AsyncGenerator<InboxMessage, undefined> {
+    checkOptions(options, INBOX);
     const { limit, since } = options;
-    if (limit !== undefined && !(Number.isInteger(limit) && limit >= 0)) throw invalid("limit", "is no whole number of messages");
-    if (since instanceof Date && Number.isNaN(since.getTime())) throw invalid("since", "is no valid date");
     const filter = {
       topic: options.topic ?? "",
       sender: options.sender ?? "",
@@ -197,7 +238,8 @@ export class Mesh implements AsyncDisposable {
 
   /** Lists the members of the mesh, this one included. */
   async peers(options: PeersOptions = {}): Promise<Peer[]> {
-    const roles = (options.roles ?? []).map((role): PeerRole => roleOf(role));
+    checkOptions(options, PEERS);
+    const roles = (options.roles ?? []).map((role): PeerRole => roleOf("roles", role));
     const request = { includeOffline: options.includeOffline ?? false, roles, limit: LONGEST_PAGE };
     const peers: Peer[] = [];
     for (let pageToken = ""; ; ) {
@@ -212,26 +254,31 @@ export class Mesh implements AsyncDisposable {
 
   /** Changes what other members see of this one; what is left out stays. */
   async profile(profile: Profile, options: CallOptions = {}): Promise<SetProfileResponse> {
+    checkOptions(profile, PROFILE, "profile");
+    checkOptions(options, CALL);
     const request = {
       ...(profile.summary === undefined ? {} : { summary: profile.summary }),
-      ...(profile.status === undefined ? {} : { status: statusOf(profile.status) }),
+      ...(profile.status === undefined ? {} : { status: statusOf("status", profile.status) }),
       ...(profile.visible === undefined ? {} : { visible: profile.visible }),
     };
     return this.#core.call(options, { feature: "profile" }, (call) => this.raw.peers.setProfile(request, call));
   }
 
   /** Tells whether the daemon is connected and how much waits. */
-  health(options: CallOptions = {}): Promise<GetHealthResponse> {
+  async health(options: CallOptions = {}): Promise<GetHealthResponse> {
+    checkOptions(options, CALL);
     return this.#core.call(options, {}, (call) => this.raw.control.getHealth({}, call));
   }
 
   /** Tells the version of the daemon and what it serves. */
-  version(options: CallOptions = {}): Promise<GetVersionResponse> {
+  async version(options: CallOptions = {}): Promise<GetVersionResponse> {
+    checkOptions(options, CALL);
     return this.#core.call(options, {}, (call) => this.raw.control.getVersion({}, call));
   }
 
   /** Waits until the daemon answers and is ready, also one that has not been started yet. */
-  waitReady(options: WaitReadyOptions = {}): Promise<GetHealthResponse> {
+  async waitReady(options: WaitReadyOptions = {}): Promise<GetHealthResponse> {
+    checkOptions(options, WAIT_READY);
     return this.#core.call(options, { patient: true }, async (call) => {
       const pauses = new Backoff();
       for (;;) {
@@ -260,62 +307,42 @@ export class Mesh implements AsyncDisposable {
     }
   }
 
-  async #send(scope: Scope, message: OutgoingMessage & { id: string }, wait?: "accepted" | "delivered"): Promise<SendResponse> {
-    try {
-      const request = sendRequest(message);
-      checkGoal(wait, ["accepted", "delivered"]);
-      const response =
-        request.message.length > LONGEST_STREAMED_TEXT
-          ? await this.#core.within(scope, { feature: "send" }, (call) => this.raw.messaging.send(request, call))
-          : await this.#stream.send(scope, request, await traceContext());
-      return wait === undefined ? response : await waitFor(this.#core, wait, scope, response);
-    } catch (error) {
-      throw ofSend(error, message.id);
-    }
+  async #send(scope: Scope, request: SendRequest, wait?: "accepted" | "delivered"): Promise<SendResponse> {
+    const response =
+      request.message.length > LONGEST_STREAMED_TEXT
+        ? await this.#core.within(scope, { feature: "send" }, (call) => this.raw.messaging.send(request, call))
+        : await this.#stream.send(scope, request, await traceContext());
+    return wait === undefined ? response : await waitFor(this.#core, wait, scope, response);
   }
 }
 
-/** Checks what would break the stream that all sends share, or be changed silently on its way. */
-/** Whether a value goes into JSON without becoming another one, as an object of a class would. */
-function isJson(value: unknown): boolean {
-  if (Array.isArray(value)) return value.every(isJson);
-  if (typeof value !== "object" || value === null)
-    return value === null || ["string", "number", "boolean"].includes(typeof value);
-  const prototype: unknown = Object.getPrototypeOf(value);
-  return (prototype === Object.prototype || prototype === null) && Object.values(value).every(isJson);
+/** The id of a send, made where none is given. A wrong one is refused with the rest of the options. */
+function idOf(options: MessageOptions | null): string {
+  return (typeof options?.id === "string" && options.id) || ulid();
 }
 
-function sendRequest({
-  to,
-  text,
-  id,
-  priority,
-  meta,
-  replyTo,
-  mentions,
-  allowUnencrypted,
-}: OutgoingMessage & { id: string }): SendRequest {
-  for (const [field, value] of Object.entries({ to, message: text, client_message_id: id, reply_to_id: replyTo ?? "" })) {
-    if (typeof value !== "string") throw invalid(field, "is no string");
-    if (!value.isWellFormed()) throw invalid(field, "holds half of a surrogate pair, which UTF-8 cannot carry");
+/** Makes a send under its id, which every error of it holds. */
+async function withId<T>(options: MessageOptions | null, work: (id: string) => Promise<T>): Promise<T> {
+  const id = idOf(options);
+  try {
+    return await work(id);
+  } catch (error) {
+    throw ofSend(error, id);
   }
-  if (mentions?.some((mention) => typeof mention !== "string")) throw invalid("mentions", "holds something else than strings");
-  if (meta !== undefined) {
-    if (!isJson(meta)) throw invalid("meta", "holds something else than JSON values, such as a Date");
-    try {
-      toBinary(SendRequestSchema, create(SendRequestSchema, { meta }));
-    } catch (error) {
-      throw invalid("meta", `is no object of JSON values: ${error instanceof Error ? error.message : String(error)}`);
-    }
-  }
+}
+
+/** The request of a message whose options are checked. What would break the stream that all sends share is refused here. */
+function sendRequest(field: "to" | "topic", to: string, text: string, id: string, options: MessageOptions): SendRequest {
+  string(field, to);
+  string("text", text);
   return create(SendRequestSchema, {
     to,
     message: text,
     clientMessageId: id,
-    priority: priority === undefined ? 0 : priorityOf(priority),
-    replyToId: replyTo ?? "",
-    mentions: [...(mentions ?? [])],
-    allowUnencrypted: allowUnencrypted ?? false,
-    ...(meta === undefined ? {} : { meta }),
+    priority: options.priority === undefined ? 0 : priorityOf("priority", options.priority),
+    replyToId: options.replyTo ?? "",
+    mentions: [...(options.mentions ?? [])],
+    allowUnencrypted: options.allowUnencrypted ?? false,
+    ...(options.meta === undefined ? {} : { meta: options.meta }),
   });
 }

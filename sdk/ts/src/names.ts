@@ -1,8 +1,8 @@
 // The short names of enum values, and the type of an event's `kind`.
 
-import { create, type DescEnum } from "@bufbuild/protobuf";
-import { newError } from "./convert.js";
-import { FieldViolationSchema, PrioritySchema } from "./gen/claudemesh/v1/common_pb.js";
+import type { DescEnum } from "@bufbuild/protobuf";
+import { invalid, shown } from "./check.js";
+import { PrioritySchema } from "./gen/claudemesh/v1/common_pb.js";
 import { EventTypeSchema } from "./gen/claudemesh/v1/events_pb.js";
 import { PeerRoleSchema, PeerStatusSchema } from "./gen/claudemesh/v1/peers_pb.js";
 
@@ -18,27 +18,21 @@ export type SnakeCase<S extends string> = S extends `${infer Head}${infer Rest}`
   ? `${Head extends Lowercase<Head> ? Head : `_${Lowercase<Head>}`}${SnakeCase<Rest>}`
   : "";
 
-export const priorityOf = reader("priority", PrioritySchema);
-export const statusOf = reader("status", PeerStatusSchema);
-export const roleOf = reader("roles", PeerRoleSchema);
-export const eventTypeOf = reader("types", EventTypeSchema);
+/** The number of a value by its short name. It is a check too. */
+export const priorityOf = reader(PrioritySchema);
+export const statusOf = reader(PeerStatusSchema);
+export const roleOf = reader(PeerRoleSchema);
+export const eventTypeOf = reader(EventTypeSchema);
 
-function reader(field: string, schema: DescEnum): (name: string) => number {
-  const numbers = new Map<string, number>();
+function reader(schema: DescEnum): (field: string, name: unknown) => number {
+  const numbers = new Map<unknown, number>();
   for (const value of schema.values) {
     // Zero means "not given" in every enum.
     if (value.number !== 0) numbers.set(value.name.slice(schema.sharedPrefix?.length ?? 0).toLowerCase(), value.number);
   }
-  return (name) => {
+  return (field, name) => {
     const number = numbers.get(name);
-    if (number === undefined) throw invalid(field, `is ${JSON.stringify(name)}; allowed are ${[...numbers.keys()].join(", ")}`);
+    if (number === undefined) throw invalid(field, `is ${shown(name)}; allowed are ${[...numbers.keys()].join(", ")}`);
     return number;
   };
-}
-
-/** `invalid_argument` for one field. */
-export function invalid(field: string, what: string) {
-  return newError("invalid_argument", `\`${field}\` ${what}`, {
-    fieldViolations: [create(FieldViolationSchema, { field, description: what })],
-  });
 }

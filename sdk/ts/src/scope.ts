@@ -9,7 +9,7 @@ const FOREVER_MS = 2 ** 31 - 1;
 
 export type End = "cancelled" | "closed" | "deadline";
 
-/** Ends at a deadline, when the caller's signal aborts, or when the client is closed. */
+/** Ends at a deadline, when the caller's signal aborts, or with the scope that it is part of: that of the client, at last. */
 export class Scope {
   /** Aborts at the end. */
   readonly signal: AbortSignal;
@@ -20,23 +20,22 @@ export class Scope {
   readonly #deadline: number;
   #timer: NodeJS.Timeout | undefined;
   readonly #caller: AbortSignal | undefined;
-  readonly #closing: AbortSignal;
   readonly #onAbort = () => this.#finish("cancelled");
-  readonly #onClose = () => this.#finish("closed");
+  // Not listeners of the signal: each that is added to one is compared with all others.
+  readonly #ends = new Set<() => void>();
+  #leave = () => {};
 
   /** Without `timeoutMs` it has no deadline. Call `release` when what it is for has ended. */
-  constructor(closing: AbortSignal, caller: AbortSignal | undefined, timeoutMs?: number) {
-    if (timeoutMs !== undefined && !(timeoutMs > 0)) throw newError("invalid_argument", "`timeoutMs` must be greater than 0");
+  constructor(whole?: Scope, caller?: AbortSignal, timeoutMs?: number) {
     this.signal = this.#controller.signal;
-    // One scope can hold many sends.
+    // One scope can hold many calls.
     setMaxListeners(0, this.signal);
-    this.#closing = closing;
     this.#caller = caller;
     this.#deadline = timeoutMs === undefined ? Infinity : performance.now() + timeoutMs;
-    if (closing.aborted) this.#finish("closed");
+    if (whole?.end !== undefined) this.#finish("closed");
     else if (caller?.aborted) this.#finish("cancelled");
     else {
-      closing.addEventListener("abort", this.#onClose);
+      if (whole) this.#leave = whole.onEnd(() => this.#finish("closed"));
       if (caller) {
         // Many calls may share one signal.
         setMaxListeners(0, caller);
@@ -63,18 +62,24 @@ export class Scope {
   /** Waits for `promise`, but no longer than the scope goes on; then it throws the signal's reason. */
   async race<T>(promise: Promise<T>): Promise<T> {
     this.signal.throwIfAborted();
-    let onAbort = () => {};
+    let leave = () => {};
     try {
       return await Promise.race([
         promise,
         new Promise<never>((_, reject) => {
-          onAbort = () => reject(this.signal.reason as Error);
-          this.signal.addEventListener("abort", onAbort);
+          leave = this.onEnd(() => reject(this.signal.reason as Error));
         }),
       ]);
     } finally {
-      this.signal.removeEventListener("abort", onAbort);
+      leave();
     }
+  }
+
+  /** Calls `work` at the end, now when it has ended, unless the function that this gives is called before. */
+  onEnd(work: () => void): () => void {
+    if (this.end === undefined) this.#ends.add(work);
+    else work();
+    return () => this.#ends.delete(work);
   }
 
   /** Ends it now. */
@@ -84,7 +89,7 @@ export class Scope {
 
   release(): void {
     clearTimeout(this.#timer);
-    this.#closing.removeEventListener("abort", this.#onClose);
+    this.#leave();
     this.#caller?.removeEventListener("abort", this.#onAbort);
   }
 
@@ -93,5 +98,7 @@ export class Scope {
     this.end = end;
     this.release();
     this.#controller.abort();
+    for (const work of this.#ends) work();
+    this.#ends.clear();
   }
 }

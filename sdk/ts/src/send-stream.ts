@@ -25,10 +25,44 @@ interface Pending {
   done: boolean;
 }
 
+/** First in, first out. Taking from the front of a long array moves all the rest of it each time. */
+class Line<T> {
+  #items: T[];
+  #next = 0;
+
+  constructor(items: T[] = []) {
+    this.#items = items;
+  }
+
+  get length(): number {
+    return this.#items.length - this.#next;
+  }
+
+  push(item: T): void {
+    this.#items.push(item);
+  }
+
+  take(): T | undefined {
+    const item = this.#items[this.#next];
+    if (item === undefined) return undefined;
+    this.#next++;
+    if (this.#next * 2 > this.#items.length) {
+      this.#items = this.rest();
+      this.#next = 0;
+    }
+    return item;
+  }
+
+  /** What is still in it. */
+  rest(): T[] {
+    return this.#items.slice(this.#next);
+  }
+}
+
 export class SendStream {
   readonly #core: Core;
   /** What is still to be written, in order. */
-  #queue: Pending[] = [];
+  #queue = new Line<Pending>();
   /** What was written to the open stream and has no answer yet. */
   readonly #unanswered = new Map<number, Pending>();
   /** Sends that wait for their callers: those above, and those that pause before another attempt. */
@@ -47,7 +81,7 @@ export class SendStream {
     if (own) throw own;
     this.#waiting++;
     this.#core.connection.restSendStream(false);
-    let onEnd = () => {};
+    let leave = () => {};
     const pending: Pending = {
       scope,
       send,
@@ -61,13 +95,12 @@ export class SendStream {
       return await new Promise<SendResponse>((resolve, reject) => {
         pending.resolve = resolve;
         pending.reject = reject;
-        onEnd = () => reject(scope.error() ?? this.#core.late());
-        scope.signal.addEventListener("abort", onEnd);
+        leave = scope.onEnd(() => reject(scope.error() ?? this.#core.late()));
         this.#enqueue(pending);
       });
     } finally {
       pending.done = true;
-      scope.signal.removeEventListener("abort", onEnd);
+      leave();
       this.#waiting--;
       if (this.#waiting === 0) {
         this.#core.connection.restSendStream(true);
@@ -89,8 +122,8 @@ export class SendStream {
   async #run(): Promise<void> {
     const backoff = new Backoff();
     let tokens = new TokenRule(this.#core.connection);
-    while (this.#queue.some((pending) => !pending.done)) {
-      const scope = new Scope(this.#core.closing, undefined);
+    while (this.#queue.rest().some((pending) => !pending.done)) {
+      const scope = new Scope(this.#core.closing);
       try {
         await this.#core.require("send");
         const answers = this.#core.raw.messaging.sendStream(this.#requests(scope), { signal: scope.signal });
@@ -108,7 +141,7 @@ export class SendStream {
         await this.#broken(end !== "closed" ? error : newError("client_closed", "this client is closed"), backoff, tokens);
       }
     }
-    this.#queue = [];
+    this.#queue = new Line();
     this.#running = false;
   }
 
@@ -119,7 +152,9 @@ export class SendStream {
       if (failure.kind === "deadline") throw this.#core.late(error);
       await this.#pause(this.#core.pauseAfter(failure, backoff));
     } catch (final) {
-      for (const pending of this.#queue.splice(0)) pending.reject(final);
+      const given = this.#queue.rest();
+      this.#queue = new Line();
+      for (const pending of given) pending.reject(final);
     }
   }
 
@@ -141,7 +176,7 @@ export class SendStream {
   /** Ends the attempt. What is unanswered goes out again before what was never written. */
   #requeue(scope: Scope): void {
     scope.cancel();
-    this.#queue.unshift(...this.#unanswered.values());
+    this.#queue = new Line([...this.#unanswered.values(), ...this.#queue.rest()]);
     this.#unanswered.clear();
     this.#nextIndex = 0;
   }
@@ -176,12 +211,12 @@ export class SendStream {
   /** The messages of one stream; ends when none was to be sent for a while. */
   async *#requests(scope: Scope): AsyncGenerator<MessageInitShape<typeof SendStreamRequestSchema>> {
     while (!scope.signal.aborted) {
-      const pending = this.#queue.shift();
+      const pending = this.#queue.take();
       if (pending === undefined) {
         if (await this.#more(scope)) continue;
         // The daemon is to end its side too. What is sent meanwhile waits for that, so it must not take for ever.
         const timer = setTimeout(() => scope.cancel(), END_MS).unref();
-        scope.signal.addEventListener("abort", () => clearTimeout(timer));
+        scope.onEnd(() => clearTimeout(timer));
         return;
       }
       if (pending.done) continue;
@@ -197,9 +232,10 @@ export class SendStream {
   #more(scope: Scope): Promise<boolean> {
     return new Promise((resolve) => {
       let timer: NodeJS.Timeout | undefined;
+      let leave = () => {};
       const end = (more: boolean) => {
         clearTimeout(timer);
-        scope.signal.removeEventListener("abort", stop);
+        leave();
         this.#wake = undefined;
         resolve(more);
       };
@@ -209,7 +245,7 @@ export class SendStream {
         if (this.#queue.length > 0) end(true);
         else if (this.#waiting === 0) timer = setTimeout(stop, IDLE_MS).unref();
       };
-      scope.signal.addEventListener("abort", stop);
+      leave = scope.onEnd(stop);
       this.#wake = look;
       look();
     });

@@ -3,6 +3,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import type { Socket } from "node:net";
 import { createInterface } from "node:readline";
+import { CALL, type Checks, checkOptions, flag, invalid, listOf, string } from "./check.js";
 import { newError } from "./convert.js";
 import type { ClaudemeshError } from "./error.js";
 import { connect } from "./index.js";
@@ -24,6 +25,14 @@ export interface DevMeshOptions<Name extends string = string> {
   /** How long the start may take, in milliseconds; 60,000 by default. */
   timeoutMs?: number;
 }
+
+const OPTIONS: Checks = {
+  members: listOf(string),
+  clock: flag,
+  dir: string,
+  bin: string,
+  timeoutMs: CALL.timeoutMs,
+};
 
 interface MemberJson {
   name: string;
@@ -53,6 +62,7 @@ interface Answer {
 export async function devMesh<const Name extends string = "alice" | "bob">(
   options: DevMeshOptions<Name> = {},
 ): Promise<DevMesh<Name>> {
+  checkOptions(options, OPTIONS);
   const names = options.members ?? ["alice", "bob"];
   const args = ["dev", "--json", "--members", names.join(",")];
   if (options.clock) args.push("--clock");
@@ -87,11 +97,18 @@ export class DevMesh<Name extends string = string> implements AsyncDisposable {
 
   /** A client of a member's daemon, which is closed with the mesh. */
   client(name: Name): Mesh {
-    return this.members[name].connect();
+    // Names are checked by the compiler, but not in JavaScript.
+    const member = Object.hasOwn(this.members, name) ? this.members[name] : undefined;
+    if (member === undefined) {
+      const names = Object.keys(this.members).join(", ");
+      throw newError("unknown_peer", `the mesh has no member ${JSON.stringify(name)}; there are ${names}`);
+    }
+    return member.connect();
   }
 
   /** Adds one more member. */
   async add(name: string): Promise<Member> {
+    string("name", name);
     const { member } = await this.#program.ask({ do: "add", member: name });
     if (member === undefined) throw newError("internal_error", "the answer holds no member");
     return this.#member(member);
@@ -109,6 +126,7 @@ export class DevMesh<Name extends string = string> implements AsyncDisposable {
 
   /** Moves the clock of all processes of a mesh that was started with `clock`. */
   async advanceClock(seconds: number): Promise<void> {
+    if (!Number.isFinite(seconds)) throw invalid("seconds", "must be a number");
     await this.#program.ask({ do: "clock", advance_s: seconds });
   }
 
@@ -161,6 +179,7 @@ export class Member {
 
   /** A new client of its daemon, over the socket or over TCP. It is closed with the mesh. */
   connect(transport: "unix" | "tcp" = "unix"): Mesh {
+    this.#program.check();
     const client = connect(transport === "unix" ? { socket: this.socket } : { address: this.address, tokenFile: this.tokenFile });
     this.#keep(client);
     return client;
@@ -240,9 +259,8 @@ class Program {
     const ready = this.#answer(0);
     this.#exited = new Promise((resolve) => {
       const fail = (error: Error | undefined, text: string) => {
-        this.#ended = newError("internal_error", `\`${this.#bin} dev\` ${text}${this.#stderr && `: ${this.#stderr.trim()}`}`, {
-          cause: error,
-        });
+        const reason = `\`${this.#bin} dev\` ${text}${this.#stderr && `: ${this.#stderr.trim()}`}`;
+        this.#ended ??= newError(error === undefined ? "internal_error" : "invalid_argument", reason, { cause: error });
         for (const { reject } of this.#asked.values()) reject(this.#ended);
         this.#asked.clear();
         resolve();
@@ -268,8 +286,13 @@ class Program {
     }
   }
 
-  async ask(command: Record<string, unknown>): Promise<Answer> {
+  /** Throws when it has ended, or is closed. */
+  check(): void {
     if (this.#ended !== undefined) throw this.#ended;
+  }
+
+  async ask(command: Record<string, unknown>): Promise<Answer> {
+    this.check();
     const id = this.#nextId++;
     const answer = this.#answer(id);
     this.#child?.stdin?.write(`${JSON.stringify({ id, ...command })}\n`);
@@ -278,6 +301,7 @@ class Program {
 
   /** The end of its standard input ends it and all that it started. */
   async end(): Promise<void> {
+    this.#ended ??= newError("client_closed", "the mesh is closed");
     this.#keepAlive(true);
     this.#child?.stdin?.end();
     await this.#exited;

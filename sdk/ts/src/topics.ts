@@ -1,8 +1,12 @@
+import { CALL, type Checks, checkOptions, flag, string } from "./check.js";
 import { newError } from "./convert.js";
 import type { CallOptions, Core } from "./core.js";
 import type { Topic } from "./gen/claudemesh/v1/topics_pb.js";
 
 const LONGEST_PAGE = 1000;
+
+const LIST: Checks = { ...CALL, subscribedOnly: flag };
+const CREATE: Checks = { ...CALL, description: string };
 
 export interface ListTopicsOptions extends CallOptions {
   /** Only topics that this member is subscribed to. */
@@ -24,6 +28,7 @@ export class Topics {
 
   /** Lists the topics that this member may see. */
   async list(options: ListTopicsOptions = {}): Promise<Topic[]> {
+    checkOptions(options, LIST);
     const topics: Topic[] = [];
     for (let pageToken = ""; ; ) {
       const request = { subscribedOnly: options.subscribedOnly ?? false, limit: LONGEST_PAGE, pageToken };
@@ -38,6 +43,8 @@ export class Topics {
 
   /** Makes an encrypted topic and subscribes to it. It is not repeated: a repeat could not tell its own topic from another's. */
   async create(name: string, options: CreateTopicOptions = {}): Promise<Topic> {
+    string("name", name);
+    checkOptions(options, CREATE);
     const request = { topic: name, description: options.description ?? "" };
     return present(
       await this.#core.call(options, { feature: "topic", repeat: false }, (call) =>
@@ -48,6 +55,8 @@ export class Topics {
 
   /** Subscribes this member. */
   async subscribe(name: string, options: CallOptions = {}): Promise<Topic> {
+    string("name", name);
+    checkOptions(options, CALL);
     return present(
       await this.#core.call(options, { feature: "topic" }, (call) => this.#core.raw.topics.subscribeTopic({ topic: name }, call)),
     );
@@ -55,6 +64,8 @@ export class Topics {
 
   /** Ends the subscription; tells whether there was one. */
   async unsubscribe(name: string, options: CallOptions = {}): Promise<boolean> {
+    string("name", name);
+    checkOptions(options, CALL);
     const answer = await this.#core.call(options, { feature: "topic" }, (call) =>
       this.#core.raw.topics.unsubscribeTopic({ topic: name }, call),
     );

@@ -3,58 +3,74 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { Code } from "@connectrpc/connect";
 import { Backoff } from "./backoff.js";
+import { type Check, invalid, shown } from "./check.js";
 import { fromDetail, newError } from "./convert.js";
 import type { Core } from "./core.js";
 import { ClaudemeshError } from "./error.js";
 import { SendStatus } from "./gen/claudemesh/v1/common_pb.js";
 import type { GetSendResponse, PostTopicResponse, SendResponse } from "./gen/claudemesh/v1/messaging_pb.js";
-import { invalid } from "./names.js";
 import type { Scope } from "./scope.js";
 
 export type Goal = "accepted" | "delivered";
 
-export function checkGoal(goal: string | undefined, allowed: readonly Goal[]): void {
-  if (goal !== undefined && !allowed.some((name) => name === goal)) {
-    throw invalid("wait", `is ${JSON.stringify(goal)}; allowed here: ${allowed.join(", ")}`);
-  }
-}
+export const goal: Check = (field, value) => {
+  if (value !== "accepted" && value !== "delivered") throw invalid(field, `is ${shown(value)}; allowed are accepted, delivered`);
+};
+
+/** The same where there are many receivers. */
+export const goalOfTopic: Check = (field, value) => {
+  goal(field, value);
+  if (value === "delivered") throw invalid(field, "a post has many receivers and can be waited for until it is accepted");
+};
 
 /** The answer to a send or a post, with how far it is, once it has come to the goal. */
 export async function waitFor<R extends SendResponse | PostTopicResponse>(
   core: Core,
-  goal: Goal,
+  wanted: Goal,
   scope: Scope,
   response: R,
 ): Promise<R> {
   const { clientMessageId } = response;
   const pauses = new Backoff();
+  let known = response.status;
   try {
     for (;;) {
       const send = await core.within(scope, { feature: "send" }, (call) => core.raw.messaging.getSend({ clientMessageId }, call));
-      if (reached(goal, send)) return updated(response, send);
+      if (reached(wanted, send)) return updated(response, send);
+      known = send.status;
       await sleep(pauses.next(), undefined, { signal: scope.signal });
     }
   } catch (error) {
     const own = scope.error();
     if (own) throw own;
     // UNAVAILABLE is tried again until the time is up.
-    const late =
+    const timeIsUp =
       scope.end === "deadline" ||
       (error instanceof ClaudemeshError && [Code.Unavailable, Code.DeadlineExceeded].includes(error.grpcCode));
-    if (!late) throw error;
-    const text = `the message is queued, but it was not ${goal} in time; \`getSend\` tells how far it is`;
-    throw newError("wait_timeout", text, { cause: error });
+    if (!timeIsUp) throw error;
+    throw late(clientMessageId, known, error);
   }
 }
 
+/** The time of a wait is up; says what is known of the message. */
+function late(clientMessageId: string, status: SendStatus, cause: unknown): ClaudemeshError {
+  const state = (SendStatus[status] ?? String(status)).toLowerCase();
+  let known = `in the state ${state}`;
+  if (status === SendStatus.ACCEPTED) known = "accepted by the broker, not yet delivered";
+  else if (status === SendStatus.QUEUED || status === SendStatus.INFLIGHT)
+    known = "on this host's disk, not yet accepted by the broker";
+  const text = `the time is up, and the message is ${known}; it goes on by itself, and its id tells how far it is`;
+  return newError("wait_timeout", text, { metadata: { client_message_id: clientMessageId, status: state }, cause });
+}
+
 /** Whether the send has come that far; throws when it never will. */
-function reached(goal: Goal, send: GetSendResponse): boolean {
+function reached(wanted: Goal, send: GetSendResponse): boolean {
   const { status, error } = send;
   switch (status) {
     case SendStatus.DELIVERED:
       return true;
     case SendStatus.ACCEPTED:
-      return goal === "accepted";
+      return wanted === "accepted";
     case SendStatus.REJECTED:
       throw newError(
         "message_rejected",

@@ -18,7 +18,7 @@ interface Request {
 const clients = new Map<string, sdk.Mesh>();
 const streams = new Map<
   string,
-  { events: sdk.EventStream; waiting: Promise<IteratorResult<sdk.Event, undefined>> | undefined }
+  { events: () => sdk.EventStream; waiting: Promise<IteratorResult<sdk.Event, undefined>> | undefined }
 >();
 const calls = new Map<number, AbortController>();
 
@@ -104,7 +104,7 @@ async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {
 async function nextEvent(stream: string, seconds: number): Promise<JsonValue> {
   const open = streams.get(stream);
   if (open === undefined) throw new Error(`no stream ${stream}`);
-  open.waiting ??= open.events.next();
+  open.waiting ??= open.events().next();
   let timer: NodeJS.Timeout | undefined;
   const timeout = new Promise<undefined>((resolve) => {
     timer = setTimeout(resolve, seconds * 1000, undefined);
@@ -129,15 +129,17 @@ async function run({ client: name, op, args }: Request, signal: AbortSignal): Pr
     return {};
   }
   if (mesh === undefined) throw new Error(`no client ${name}`);
-  const options = { ...optionsOf(args), signal };
+  // What is no option: arguments that stand on their own, and names that are for this runner.
+  const { to: _to, topic, text: _text, name: _name, id, messages: _messages, ...rest } = optionsOf(args);
+  const options: Args = { ...rest, signal };
   switch (op) {
     case "close":
       await mesh.close();
       return {};
     case "send":
-      return json(await mesh.send(args["to"], args["text"], options));
+      return json(await mesh.send(args["to"], args["text"], id === undefined ? options : { ...options, id }));
     case "post":
-      return json(await mesh.post(args["topic"], args["text"], options));
+      return json(await mesh.post(args["topic"], args["text"], id === undefined ? options : { ...options, id }));
     case "send_many": {
       const results = await mesh.sendMany(args["messages"].map(optionsOf), options);
       return results.map((result) => ({
@@ -148,21 +150,31 @@ async function run({ client: name, op, args }: Request, signal: AbortSignal): Pr
     case "get_send":
       return json(await mesh.getSend(args["id"], options));
     case "inbox":
-      return (await collect(mesh.inbox(options))).map(json);
+      return (await collect(mesh.inbox(topic === undefined ? options : { ...options, topic }))).map(json);
     case "events.open": {
       // Its iteration goes on after this request.
-      streams.set(args["stream"], { events: mesh.events(optionsOf(args)), waiting: undefined });
+      const { stream, ...filter } = optionsOf(args);
+      try {
+        const events = mesh.events(filter);
+        streams.set(stream, { events: () => events, waiting: undefined });
+      } catch (error) {
+        // The suite looks for it at the first step of the iteration.
+        const refuse = () => {
+          throw error;
+        };
+        streams.set(stream, { events: refuse, waiting: undefined });
+      }
       return {};
     }
     case "events.next":
       return nextEvent(args["stream"], args["timeout"] ?? 10);
     case "events.close":
-      await streams.get(args["stream"])?.events.close();
+      await streams.get(args["stream"])?.events().close();
       return {};
     case "peers":
       return (await mesh.peers(options)).map(json);
     case "profile": {
-      const { summary, status, visible, ...others } = options as Args;
+      const { summary, status, visible, ...others } = options;
       return json(await mesh.profile({ summary, status, visible }, others));
     }
     case "topics.list":

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
@@ -91,4 +91,11 @@ test("a daemon whose lock is not listed is found by its socket, and a dead socke
   } finally {
     server.close();
   }
+});
+
+test("a pipe in the directory hangs nobody", async () => {
+  await using tmp = await temporary();
+  await mkdir(join(tmp.path, ".claudemesh"));
+  execFileSync("mkfifo", [join(tmp.path, ".claudemesh", "mesh")]);
+  await assert.rejects(discover({}, { env: { HOME: tmp.path }, cwd: tmp.path }), /no plain file/);
 });

@@ -31,6 +31,49 @@ test("members are cut off, stalled, added; the broker goes and comes back", asyn
   await assert.rejects(dev.advanceClock(60), ClaudemeshError);
 });
 
+test("a kit that is closed says so, and a member that does not exist is told", async () => {
+  const dev = await devMesh();
+  const { alice } = dev.members;
+  assert.throws(() => dev.client("zed" as "alice"), /no member "zed"; there are alice, bob/);
+  assert.throws(() => dev.client("toString" as "alice"), /no member "toString"; there are alice, bob/);
+  const client = dev.client("alice");
+  await dev.close();
+  await dev.close();
+  const uses: [string, () => unknown][] = [
+    ["dev.client", () => dev.client("bob")],
+    ["dev.add", () => dev.add("carol")],
+    ["dev.stopBroker", () => dev.stopBroker()],
+    ["dev.startBroker", () => dev.startBroker()],
+    ["dev.advanceClock", () => dev.advanceClock(1)],
+    ["alice.connect", () => alice.connect()],
+    ["alice.kill", () => alice.kill()],
+    ["alice.restart", () => alice.restart()],
+    ["send", () => client.send("bob", "x")],
+    ["post", () => client.post("ops", "x")],
+    ["sendMany", async () => (await client.sendMany([{ to: "bob", text: "x" }])).map(({ error }) => Promise.reject(error))[0]],
+    ["getSend", () => client.getSend("x")],
+    ["inbox", () => client.inbox().next()],
+    ["events", () => client.events().next()],
+    ["peers", () => client.peers()],
+    ["profile", () => client.profile({})],
+    ["topics.list", () => client.topics.list()],
+    ["topics.create", () => client.topics.create("ops")],
+    ["topics.subscribe", () => client.topics.subscribe("ops")],
+    ["topics.unsubscribe", () => client.topics.unsubscribe("ops")],
+    ["health", () => client.health()],
+    ["version", () => client.version()],
+    ["waitReady", () => client.waitReady()],
+    ["raw", () => client.raw.control.getVersion({})],
+  ];
+  for (const [name, use] of uses) {
+    await assert.rejects(
+      async () => use(),
+      (error) => error instanceof ClaudemeshError && error.code === "client_closed",
+      name,
+    );
+  }
+});
+
 test("a mesh is gone when its scope is left, and when its program forgets it", async () => {
   let socket: string;
   {
@@ -55,4 +98,6 @@ test("a mesh is gone when its scope is left, and when its program forgets it", a
 test("what hinders the start is said", async () => {
   await assert.rejects(devMesh({ bin: "/nowhere/claudemesh" }), /nowhere.*CLAUDEMESH_BIN/);
   await assert.rejects(devMesh({ members: ["no name"] }), ClaudemeshError);
+  await assert.rejects(devMesh({ members: "alice" as never }), /`members`: must be an array/);
+  await assert.rejects(devMesh({ member: ["alice"] } as never), /`member`: .*did you mean `members`/);
 });

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -26,24 +27,25 @@ from claudemesh._io import (
 from claudemesh._link import UNAVAILABLE, Link
 from claudemesh._model import (
     Message,
-    PriorityName,
     RoleName,
     SendResult,
     StatusName,
     WaitFor,
     enum_name,
+    flag,
     invalid,
-    meta_value,
-    priority_value,
+    message_fields,
+    optional,
     role_values,
+    send_id,
     send_request,
+    several,
     status_value,
-    texts,
+    text,
     time_value,
 )
 from claudemesh._retry import Backoff
 from claudemesh._trace import trace_context
-from claudemesh._ulid import ulid
 from claudemesh.errors import (
     DaemonNotRunning,
     DeadlineExceeded,
@@ -77,6 +79,9 @@ SLICE = 128
 FIRST_POLL = 0.05
 GREATEST_POLL = 0.5
 
+# Why a send to a topic cannot be waited for any further.
+MANY_RECEIVERS = "a post has many receivers and can be waited for until it is accepted"
+
 # What each kind of waiting is content with.
 REACHED: dict[str, frozenset[SendStatus.ValueType]] = {
     "accepted": frozenset({SendStatus.SEND_STATUS_ACCEPTED, SendStatus.SEND_STATUS_DELIVERED}),
@@ -102,20 +107,21 @@ class Core:
 
     async def send(self, message: Message, wait: WaitFor | None, timeout: float | None) -> SendResponse:
         self.link.check()
-        deadline = self.link.deadline(timeout)
-        _check_wait(wait, REACHED)
-        message_id = message.id or ulid()
-        (outcome,) = await self._submit_valid([(message_id, message)], deadline)
-        if isinstance(outcome, ClaudemeshError):
-            raise outcome
-        if wait is not None and not _has_reached(outcome, wait):
-            _take_over(outcome, await self._wait(message_id, wait, deadline))
-        return outcome
+        message_id = send_id(message)
+        with _of_send(message_id):
+            deadline = self.link.deadline(timeout)
+            _check_wait(wait, to_topic=text("to", message.to).startswith("#"))
+            (outcome,) = await self._submit_valid([(message_id, message)], deadline)
+            if isinstance(outcome, ClaudemeshError):
+                raise outcome
+            if wait is not None and not _has_reached(outcome, wait):
+                _take_over(outcome, await self._wait(outcome, wait, deadline))
+            return outcome
 
     async def send_many(self, messages: Iterable[Message], timeout: float | None) -> list[SendResult]:
         self.link.check()
         deadline = self.link.deadline(timeout)
-        named = [(message.id or ulid(), message) for message in messages]
+        named = [(send_id(message), message) for message in _messages(messages)]
         results: list[SendResult] = []
         for start in range(0, len(named), SLICE):
             part = named[start : start + SLICE]
@@ -195,88 +201,73 @@ class Core:
             envelopes = [SendStreamRequest(send=requests[place], trace_context=context) for place in sent]
             outcomes = await self.link.io.submit(envelopes, deadline, self.link.metadata)
         except Closed as closed:
-            ended = self.link.error(closed, deadline)
+            ended = self.link.error(closed)
             return [_for_send(ended, request.client_message_id) for request in requests]
         except ClaudemeshError as error:
             return [_for_send(error, request.client_message_id) for request in requests]
         for place, outcome in zip(sent, outcomes, strict=True):
-            results[place] = self._judge(outcome, deadline)
+            results[place] = self._judge(outcome)
         return [result for result in results if result is not None]
 
-    def _judge(self, outcome: Outcome, deadline: Deadline) -> SendResponse | ClaudemeshError:
+    def _judge(self, outcome: Outcome) -> SendResponse | ClaudemeshError:
         if isinstance(outcome, Exception):
-            return self.link.error(outcome, deadline)
+            return self.link.error(outcome)
         self.link.answered()
         return from_detail(outcome.error) if outcome.WhichOneof("result") == "error" else outcome.response
 
-    async def post(
-        self,
-        topic: str,
-        text: str,
-        id: str,
-        priority: PriorityName | None,
-        meta: Mapping[str, Any] | None,
-        reply_to: str,
-        mentions: Sequence[str],
-        allow_unencrypted: bool,
-        wait: WaitFor | None,
-        timeout: float | None,
-    ) -> PostTopicResponse:
-        deadline = self.link.deadline(timeout)
-        _check_wait(wait, {"accepted"})
-        message_id = id or ulid()
-        try:
-            fields = {
-                "topic": topic,
-                "message": text,
-                "priority": priority_value(priority),
-                "mentions": texts("mentions", mentions),
-                "meta": meta_value(meta),
-                "reply_to_id": reply_to,
-                "client_message_id": message_id,
-                "allow_unencrypted": allow_unencrypted,
-            }
+    async def post(self, message: Message, wait: WaitFor | None, timeout: float | None) -> PostTopicResponse:
+        """Posts a message whose destination is a topic."""
+        self.link.check()
+        message_id = send_id(message)
+        with _of_send(message_id):
+            deadline = self.link.deadline(timeout)
+            _check_wait(wait, to_topic=True)
+            fields = {"topic": text("topic", message.to), **message_fields(message, message_id)}
             response = await self.link.call(POST_TOPIC, fields, deadline, feature="topic")
-        except ClaudemeshError as error:
-            error.client_message_id = error.client_message_id or message_id
-            raise
-        if wait is not None and not _has_reached(response, wait):
-            _take_over(response, await self._wait(message_id, wait, deadline))
-        return response
+            if wait is not None and not _has_reached(response, wait):
+                _take_over(response, await self._wait(response, wait, deadline))
+            return response
 
-    async def _wait(self, message_id: str, wait: WaitFor, deadline: Deadline) -> GetSendResponse:
+    async def _wait(
+        self, response: SendResponse | PostTopicResponse, wait: WaitFor, deadline: Deadline
+    ) -> GetSendResponse:
         """Asks how far the send is until it is far enough, or ended otherwise."""
+        message_id = response.client_message_id
         delay = FIRST_POLL
-        state = "queued"
+        status = response.status
         while True:
-            late = WaitTimeout(
-                f"the message is {state} and not {wait} after {deadline.seconds:g} s; it stays queued",
-                metadata={"client_message_id": message_id},
-            )
             try:
                 send = await self.link.call(GET_SEND, {"client_message_id": message_id}, deadline, feature="send")
-            except (DeadlineExceeded, DaemonNotRunning) as error:
-                raise late from error
+            except ClaudemeshError as error:
+                # UNAVAILABLE is tried again until the time is up.
+                if error.grpc_code not in (UNAVAILABLE, DeadlineExceeded.default_grpc_code):
+                    raise
+                raise _late(message_id, status) from error
             if send.status in REACHED[wait]:
                 return send
             if send.status in ENDS:
                 raise _ended(send)
-            state = enum_name(SendStatus.DESCRIPTOR, send.status)
+            status = send.status
             if delay >= deadline.remaining():
-                raise late
+                raise _late(message_id, status)
             try:
                 await self.link.io.sleep(delay)
             except Closed as closed:
-                raise _for_send(self.link.error(closed, deadline), message_id) from closed
+                raise self.link.error(closed) from closed
             delay = min(GREATEST_POLL, delay * 2)
 
     async def get_send(self, id: str, timeout: float | None) -> GetSendResponse:
-        fields = {"client_message_id": id}
-        return await self.link.call(GET_SEND, fields, self.link.deadline(timeout), feature="send")
+        with _of_send(text("id", id)):
+            fields = {"client_message_id": id}
+            return await self.link.call(GET_SEND, fields, self.link.deadline(timeout), feature="send")
 
     async def peers(self, include_offline: bool, roles: Iterable[RoleName], timeout: float | None) -> list[Peer]:
         deadline = self.link.deadline(timeout)
-        fields = {"include_offline": include_offline, "roles": role_values(roles), "limit": PAGE}
+        fields = {
+            "include_offline": flag("include_offline", include_offline),
+            "roles": role_values(roles),
+            "limit": PAGE,
+        }
         peers: list[Peer] = []
         token = ""
         while True:
@@ -290,14 +281,15 @@ class Core:
         self, summary: str | None, status: StatusName | None, visible: bool | None, timeout: float | None
     ) -> SetProfileResponse:
         fields = {
-            "summary": summary,
+            "summary": optional("summary", summary),
             "status": None if status is None else status_value(status),
-            "visible": visible,
+            "visible": None if visible is None else flag("visible", visible),
         }
         return await self.link.call(SET_PROFILE, fields, self.link.deadline(timeout), feature="profile")
 
     async def list_topics(self, subscribed_only: bool, timeout: float | None) -> list[Topic]:
         deadline = self.link.deadline(timeout)
+        flag("subscribed_only", subscribed_only)
         topics: list[Topic] = []
         token = ""
         while True:
@@ -309,18 +301,19 @@ class Core:
                 return topics
 
     async def create_topic(self, name: str, description: str, timeout: float | None) -> Topic:
-        fields = {"topic": name, "description": description}
+        fields = {"topic": text("name", name), "description": optional("description", description)}
         deadline = self.link.deadline(timeout)
         # A repeat could not tell its own topic from somebody else's.
         return (await self.link.call(CREATE_TOPIC, fields, deadline, feature="topic", repeat=False)).topic
 
     async def subscribe(self, name: str, timeout: float | None) -> Topic:
         deadline = self.link.deadline(timeout)
-        return (await self.link.call(SUBSCRIBE_TOPIC, {"topic": name}, deadline, feature="topic")).topic
+        return (await self.link.call(SUBSCRIBE_TOPIC, {"topic": text("name", name)}, deadline, feature="topic")).topic
 
     async def unsubscribe(self, name: str, timeout: float | None) -> bool:
         deadline = self.link.deadline(timeout)
-        return (await self.link.call(UNSUBSCRIBE_TOPIC, {"topic": name}, deadline, feature="topic")).was_subscribed
+        fields = {"topic": text("name", name)}
+        return (await self.link.call(UNSUBSCRIBE_TOPIC, fields, deadline, feature="topic")).was_subscribed
 
     async def health(self, timeout: float | None) -> GetHealthResponse:
         return await self.link.call(GET_HEALTH, {}, self.link.deadline(timeout))
@@ -330,6 +323,7 @@ class Core:
 
     async def wait_ready(self, timeout: float | None, connected: bool) -> GetHealthResponse:
         deadline = self.link.deadline(timeout)
+        flag("connected", connected)
         backoff = Backoff()
         while True:
             failure: ClaudemeshError
@@ -348,7 +342,7 @@ class Core:
             try:
                 await self.link.io.sleep(delay)
             except Closed as closed:
-                raise self.link.error(closed, deadline) from closed
+                raise self.link.error(closed) from closed
 
 
 class Inbox:
@@ -367,17 +361,18 @@ class Inbox:
     ) -> None:
         link.check()
         link.deadline(timeout)
-        if limit is not None and (not isinstance(limit, int) or limit < 0):
-            raise invalid("limit", "is a whole number, 0 or more")
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
+            raise invalid("limit", "must be a whole number, 0 or more")
+        newest_first = flag("newest_first", newest_first)
         order = MessageOrder.MESSAGE_ORDER_NEWEST_FIRST if newest_first else MessageOrder.MESSAGE_ORDER_OLDEST_FIRST
         self._link = link
         self._timeout = timeout
         self._left = limit
         self._fields = {
             "since": time_value("since", since),
-            "topic": topic,
-            "sender": sender,
-            "after": after,
+            "topic": optional("topic", topic),
+            "sender": optional("sender", sender),
+            "after": optional("after", after),
             "order": order,
         }
         self._page: list[InboxMessage] = []
@@ -399,9 +394,44 @@ class Inbox:
         return self._page.pop()
 
 
-def _check_wait(wait: str | None, allowed: Iterable[str]) -> None:
-    if wait is not None and wait not in allowed:
-        raise invalid("wait", f"{wait!r} is none of {', '.join(allowed)}")
+@contextlib.contextmanager
+def _of_send(message_id: str) -> Iterator[None]:
+    """Errors are those of the send with this id."""
+    try:
+        yield
+    except ClaudemeshError as error:
+        error.client_message_id = error.client_message_id or message_id
+        raise
+
+
+def _messages(messages: Any) -> list[Message]:
+    listed = several("messages", messages)
+    for message in listed:
+        if not isinstance(message, Message):
+            raise invalid("messages", f"must hold a claudemesh.Message for each, not {message!r:.80}")
+    return listed
+
+
+def _check_wait(wait: str | None, *, to_topic: bool) -> None:
+    if wait is not None and wait not in list(REACHED):
+        raise invalid("wait", f"{wait!r:.80} is none of {', '.join(REACHED)}")
+    if wait == "delivered" and to_topic:
+        raise invalid("wait", MANY_RECEIVERS)
+
+
+def _late(message_id: str, status: SendStatus.ValueType) -> WaitTimeout:
+    """The time of a wait is up; says what is known of the message."""
+    state = enum_name(SendStatus.DESCRIPTOR, status)
+    if status == SendStatus.SEND_STATUS_ACCEPTED:
+        known = "accepted by the broker, not yet delivered"
+    elif status in (SendStatus.SEND_STATUS_QUEUED, SendStatus.SEND_STATUS_INFLIGHT):
+        known = "on this host's disk, not yet accepted by the broker"
+    else:
+        known = f"in the state {state}"
+    return WaitTimeout(
+        f"the time is up, and the message is {known}; it goes on by itself, and its id tells how far it is",
+        metadata={"client_message_id": message_id, "status": state},
+    )
 
 
 def _has_reached(response: SendResponse | PostTopicResponse, wait: WaitFor) -> bool:
@@ -426,15 +456,15 @@ def _ended(send: GetSendResponse) -> ClaudemeshError:
     """Why a send will not come any further."""
     status = enum_name(SendStatus.DESCRIPTOR, send.status)
     told = from_detail(send.error) if send.HasField("error") and send.error.code else None
-    text = told.message if told else f"the message ended as {status}"
+    reason = told.message if told else f"the message ended as {status}"
     metadata = told.metadata if told else {}
     error: ClaudemeshError
     if send.status == SendStatus.SEND_STATUS_REJECTED:
-        error = MessageRejected(text, metadata=metadata)
+        error = MessageRejected(reason, metadata=metadata)
     elif send.status == SendStatus.SEND_STATUS_EXPIRED:
-        error = DeliveryExpired(text, metadata=metadata)
+        error = DeliveryExpired(reason, metadata=metadata)
     else:
-        error = told or FailedPrecondition(text, code=status)
+        error = told or FailedPrecondition(reason, code=status)
     error.metadata.setdefault("client_message_id", send.client_message_id)
     error.client_message_id = send.client_message_id
     return error

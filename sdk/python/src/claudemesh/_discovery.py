@@ -9,11 +9,14 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from claudemesh._model import invalid, optional
 from claudemesh.errors import DaemonNotRunning, InvalidArgument, MeshRequired, SocketPathTooLong
 
 # What fits into a `sockaddr_un` with its final zero byte.
@@ -79,6 +82,27 @@ class Arguments:
     token: str = ""
     mesh: str = ""
 
+    @staticmethod
+    def of(socket: Any, address: Any, token_file: Any, token: Any, mesh: Any) -> Arguments:
+        return Arguments(
+            _argument("socket", socket, path=True),
+            _argument("address", address),
+            _argument("token_file", token_file, path=True),
+            _argument("token", token),
+            _argument("mesh", mesh),
+        )
+
+
+def _argument(field: str, value: Any, *, path: bool = False) -> str:
+    if path and isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    given: str = optional(field, value) or ""
+    if "\0" in given:
+        raise invalid(field, "holds a NUL")
+    if field == "token" and not (given.isascii() and given.isprintable() and " " not in given):
+        raise invalid(field, "must be visible ASCII")
+    return given
+
 
 def working_directory() -> Path | None:
     """None when it was removed."""
@@ -131,7 +155,7 @@ def _address(text: str, origin: str) -> str:
     address = text.removeprefix("http://").rstrip("/")
     found = re.fullmatch(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})", address, re.ASCII)
     if found is None or not 0 < int(found[1]) < 65536:
-        raise InvalidArgument(f"{origin} {text!r} is no address; write host:port, such as 127.0.0.1:47910")
+        raise invalid(origin, f"{text[:80]!r} is no address; write host:port, such as 127.0.0.1:47910")
     return address
 
 
@@ -148,7 +172,7 @@ def _named(arguments: Arguments, environment: Mapping[str, str], directory: Path
     It is checked to be fit for a path: the directory may be somebody else's.
     """
     if arguments.mesh:
-        mesh, origin = arguments.mesh, "the argument mesh"
+        mesh, origin = arguments.mesh, "mesh"
     elif variable := environment.get("CLAUDEMESH_MESH"):
         mesh, origin = variable, "CLAUDEMESH_MESH"
     else:
@@ -157,9 +181,9 @@ def _named(arguments: Arguments, environment: Mapping[str, str], directory: Path
             return None
         mesh, origin = found
     if not MESH_NAME.fullmatch(mesh):
-        raise InvalidArgument(
-            f"{mesh[:80]!r} of {origin} is no name of a mesh: 1 to 64 letters, digits, - and _, "
-            "beginning with a letter or a digit"
+        raise invalid(
+            origin,
+            f"{mesh[:80]!r} is no name of a mesh: 1 to 64 letters, digits, - and _, beginning with a letter or a digit",
         )
     return mesh
 
@@ -168,6 +192,9 @@ def _mesh_file(directory: Path) -> tuple[str, str] | None:
     for place in (directory, *directory.parents):
         path = place / ".claudemesh" / "mesh"
         try:
+            # Whoever made the directory may have put a pipe there, which opens for ever.
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise InvalidArgument(f"cannot read {path}: it is no plain file; name the mesh another way")
             with path.open("rb") as file:
                 text = file.read(MAX_MESH_FILE)
         except (FileNotFoundError, NotADirectoryError):

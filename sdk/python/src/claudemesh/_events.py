@@ -9,7 +9,7 @@ import grpc
 from claudemesh._error import ClaudemeshError
 from claudemesh._io import HEADERS_TIMEOUT, Closed, Deadline, EventCall, TimeIsUp
 from claudemesh._link import Link
-from claudemesh._model import Event, event_of, fill, invalid, type_values
+from claudemesh._model import Event, event_of, fill, flag, invalid, optional, type_values
 from claudemesh._retry import Backoff
 from claudemesh.errors import Unauthenticated
 from claudemesh.v1.events_pb2 import StreamEventsRequest
@@ -20,13 +20,16 @@ class EventFeed:
 
     def __init__(self, link: Link, after: str, from_start: bool, types: Iterable[str], topic: str, sender: str) -> None:
         link.check()
-        if after and from_start:
-            raise invalid("after", "is given together with from_start")
         self._link = link
-        self._position = after
-        self._from_start = from_start
-        self._filter = {"types": type_values(types), "topic": topic, "sender": sender}
-        self._request()
+        self._position = optional("after", after) or ""
+        self._from_start = flag("from_start", from_start)
+        if self._position and from_start:
+            raise invalid("after", "is given together with from_start")
+        self._filter = {
+            "types": type_values(types),
+            "topic": optional("topic", topic),
+            "sender": optional("sender", sender),
+        }
         self._call: EventCall | None = None
         self._backoff = Backoff()
         self._fresh_token = False
@@ -55,7 +58,7 @@ class EventFeed:
                 if self._ended or self._link.closed:
                     self.close()
                     return None
-                await self._recover(self._link.error(error, None))
+                await self._recover(self._link.error(error))
             except ClaudemeshError as error:
                 await self._recover(error)
             else:

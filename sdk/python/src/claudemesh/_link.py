@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ IPC_API = "v1"
 # How grpc begins to tell that it could not connect at all. What it says of a
 # connection that it had is worded otherwise.
 NOT_CONNECTED = ("failed to connect to all addresses", "DNS resolution failed")
+
+# What grpc says when the time is up on this side.
+OUT_OF_TIME = ("Deadline Exceeded", "deadline_exceeded")
 
 UNAVAILABLE: int = grpc.StatusCode.UNAVAILABLE.value[0]
 
@@ -81,10 +85,10 @@ class Link:
 
     def deadline(self, timeout: float | None) -> Deadline:
         seconds = DEFAULT_TIMEOUT if timeout is None else timeout
-        if not isinstance(seconds, (int, float)) or not seconds > 0:
-            raise invalid("timeout", "is a number of seconds above 0")
+        if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not seconds > 0:
+            raise invalid("timeout", "must be a number of seconds above 0")
         # grpc takes no longer ones.
-        return Deadline(min(float(seconds), 3e8))
+        return Deadline(float(min(seconds, 3e8)))
 
     async def call(
         self,
@@ -97,7 +101,6 @@ class Link:
     ) -> Response:
         """Makes a call, and makes it again as the rules say."""
         request: Request = fill(rpc.request, fields)
-        message_id = str(fields.get("client_message_id", ""))
         backoff = Backoff()
         fresh_token = False
         while True:
@@ -106,13 +109,11 @@ class Link:
                 if feature:
                     await self.require(feature, deadline)
                 return await self.attempt(rpc, request, deadline)
-            except Unauthenticated as error:
-                error.client_message_id = error.client_message_id or message_id
+            except Unauthenticated:
                 if fresh_token or not self.renew_token():
                     raise
                 fresh_token = True
             except ClaudemeshError as error:
-                error.client_message_id = error.client_message_id or message_id
                 if not repeat:
                     raise
                 await self.pause(error, backoff, deadline)
@@ -123,7 +124,7 @@ class Link:
         try:
             response = await self.io.unary(rpc, request, deadline.remaining(), self.metadata())
         except (grpc.RpcError, TimeIsUp, Closed) as error:
-            raise self.error(error, deadline) from error
+            raise self.error(error) from error
         self.answered()
         return response
 
@@ -150,7 +151,7 @@ class Link:
             try:
                 await self.io.once(lambda: self._ask_version(deadline), deadline.remaining())
             except (TimeIsUp, Closed) as error:
-                raise self.error(error, deadline) from error
+                raise self.error(error) from error
         version = self._version
         if version is None:
             return
@@ -181,7 +182,7 @@ class Link:
         try:
             await self.io.sleep(delay)
         except Closed as closed:
-            raise ClientClosed("the client was closed", client_message_id=error.client_message_id) from closed
+            raise ClientClosed("the client was closed") from closed
 
     def metadata(self) -> Metadata:
         """What goes along with a call: the token, and where it belongs in a trace."""
@@ -204,34 +205,38 @@ class Link:
         """Notes that there was a connection, so that the next one is waited for."""
         self._was_connected = True
 
-    def error(self, error: grpc.RpcError | TimeIsUp | Closed, deadline: Deadline | None) -> ClaudemeshError:
+    def error(self, error: grpc.RpcError | TimeIsUp | Closed) -> ClaudemeshError:
         """What a failed attempt means to the caller."""
         if isinstance(error, Closed) or self.closed:
             return ClientClosed("the client was closed")
         if isinstance(error, TimeIsUp):
-            return self._too_late("", deadline)
+            return self._too_late()
         built, from_daemon = from_rpc(error)
         if from_daemon:
             self.answered()
         elif built.grpc_code == UNAVAILABLE:
             if not built.message.startswith(NOT_CONNECTED):
                 self.answered()
-            return self._absent(built.message)
-        elif isinstance(built, DeadlineExceeded):
-            return self._too_late(built.message, deadline)
+            built = self._absent()
+        elif isinstance(built, DeadlineExceeded) and built.message in OUT_OF_TIME:
+            built = self._too_late()
+        # What grpc said of it.
+        built.__cause__ = error
         return built
 
-    def _too_late(self, text: str, deadline: Deadline | None) -> ClaudemeshError:
+    def _too_late(self) -> ClaudemeshError:
         if not self.io.connected():
-            return self._absent("there was no connection in time")
-        seconds = "" if deadline is None else f" within {deadline.seconds:g} s"
-        return DeadlineExceeded(f"the daemon at {self._endpoint} did not answer{seconds}{text and f' ({text})'}")
-
-    def _absent(self, reason: str) -> ClaudemeshError:
-        return DaemonNotRunning(
-            f"no daemon answers at {self._endpoint}: {reason}; see `claudemesh daemon status`, "
-            "start it with `claudemesh daemon up`"
+            return self._absent()
+        return DeadlineExceeded(
+            f"the daemon{self._where} did not answer in time; whether it did what was asked is not known"
         )
+
+    def _absent(self) -> ClaudemeshError:
+        return DaemonNotRunning(f"no daemon answers{self._where}; start it with `claudemesh daemon up`")
+
+    @property
+    def _where(self) -> str:
+        return "" if self._endpoint is None else f" at {self._endpoint}"
 
 
 def _read_token(path: str) -> str:
@@ -239,16 +244,21 @@ def _read_token(path: str) -> str:
         with Path(path).open(encoding="ascii") as file:
             token = file.read(4096).strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise Unauthenticated(f"cannot read the token in {path}: {error}") from error
-    if not token or not token.isprintable():
-        raise Unauthenticated(f"{path} holds no token")
+        reason = error.strerror if isinstance(error, OSError) else "it holds more than ASCII"
+        raise Unauthenticated(
+            f"cannot read the token in {path}: {reason}; name the daemon's file local_token"
+        ) from error
+    if not token or not token.isprintable() or " " in token:
+        raise Unauthenticated(f"{path} holds no token; name the daemon's file local_token")
     return token
 
 
 def _check_owner(endpoint: Unix) -> None:
     """A socket of another user is not this user's daemon, even where it could be opened."""
     try:
-        ours = Path(endpoint.path).stat().st_uid == os.geteuid() and os.access(endpoint.path, os.W_OK)
+        # Asked once: a daemon that starts again may remove it between two questions.
+        found = Path(endpoint.path).stat()
+        ours = found.st_uid == os.geteuid() and bool(found.st_mode & stat.S_IWUSR)
     except PermissionError:
         ours = False
     except OSError:

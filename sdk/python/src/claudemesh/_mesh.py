@@ -93,9 +93,8 @@ class Mesh:
         timeout: float | None = None,
     ) -> PostTopicResponse:
         """Queues a message for the subscribers of a topic; arguments as for `send`."""
-        return run(
-            self._core.post(topic, text, id, priority, meta, reply_to, mentions, allow_unencrypted, wait, timeout)
-        )
+        message = Message(topic, text, id, priority, meta, reply_to, mentions, allow_unencrypted)
+        return run(self._core.post(message, wait, timeout))
 
     def get_send(self, id: str, *, timeout: float | None = None) -> GetSendResponse:
         """Tells how far the send of this id has come."""
@@ -261,4 +260,4 @@ def connect(
     `.claudemesh/mesh` in the working directory or above, or as the only one that
     runs. Nothing is sent yet: the first call talks to the daemon.
     """
-    return Mesh(Arguments(os.fspath(socket), address, os.fspath(token_file), token, mesh))
+    return Mesh(Arguments.of(socket, address, token_file, token, mesh))

@@ -13,6 +13,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from claudemesh._error import ClaudemeshError
+from claudemesh._ulid import ulid
 from claudemesh.errors import InvalidArgument
 from claudemesh.v1.common_pb2 import FieldViolation, Priority
 from claudemesh.v1.events_pb2 import EventType, StreamEventsResponse
@@ -72,8 +73,9 @@ def event_of(raw: StreamEventsResponse) -> Event:
 
 
 def invalid(field: str, description: str) -> InvalidArgument:
+    """The error of one argument."""
     violation = FieldViolation(field=field, description=description)
-    return InvalidArgument(f"{field}: {description}", field_violations=[violation])
+    return InvalidArgument(f"`{field}`: {description}", field_violations=[violation])
 
 
 def _prefix(enum: EnumDescriptor) -> str:
@@ -85,7 +87,7 @@ def enum_value(enum: EnumDescriptor, field: str, name: str) -> int:
     prefix = _prefix(enum)
     names = {value.name.removeprefix(prefix).lower(): value.number for value in enum.values if value.number}
     if not isinstance(name, str) or name not in names:
-        raise invalid(field, f"{name!r} is none of {', '.join(names)}")
+        raise invalid(field, f"{name!r:.80} is none of {', '.join(names)}")
     return names[name]
 
 
@@ -104,22 +106,24 @@ def status_value(name: StatusName) -> PeerStatus.ValueType:
 
 
 def role_values(names: Iterable[RoleName]) -> list[PeerRole.ValueType]:
-    return [PeerRole.ValueType(enum_value(PeerRole.DESCRIPTOR, "roles", name)) for name in _several("roles", names)]
+    return [PeerRole.ValueType(enum_value(PeerRole.DESCRIPTOR, "roles", name)) for name in several("roles", names)]
 
 
 def type_values(names: Iterable[str]) -> list[EventType.ValueType]:
-    return [EventType.ValueType(enum_value(EventType.DESCRIPTOR, "types", name)) for name in _several("types", names)]
+    return [EventType.ValueType(enum_value(EventType.DESCRIPTOR, "types", name)) for name in several("types", names)]
 
 
 def meta_value(meta: Mapping[str, Any] | None) -> Struct | None:
-    if not meta:
+    if meta is None:
         return None
+    if not isinstance(meta, Mapping):
+        raise invalid("meta", f"must be a mapping with JSON values, not {_kind(meta)}")
     struct = Struct()
     try:
         struct.update(_plain(meta))
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise invalid("meta", f"is no object of JSON values: {error}") from error
-    return struct
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise invalid("meta", f"holds something else than JSON values: {error}") from error
+    return struct if meta else None
 
 
 def _plain(value: Any) -> Any:
@@ -138,7 +142,7 @@ def time_value(field: str, time: datetime | None) -> Timestamp | None:
     if time is None:
         return None
     if not isinstance(time, datetime):
-        raise invalid(field, "is no datetime")
+        raise invalid(field, f"must be a datetime, not {_kind(time)}")
     stamp = Timestamp()
     try:
         stamp.FromDatetime(time.astimezone(timezone.utc))
@@ -147,37 +151,66 @@ def time_value(field: str, time: datetime | None) -> Timestamp | None:
     return stamp
 
 
-def texts(field: str, values: Iterable[str]) -> list[str]:
-    return list(_several(field, values))
+def text(field: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise invalid(field, f"must be a str, not {_kind(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise invalid(field, "holds half of a surrogate pair, which UTF-8 cannot carry") from error
+    return value
 
 
-def _several(field: str, values: Iterable[Any]) -> Iterable[Any]:
+def optional(field: str, value: Any) -> str | None:
+    """A text, or None where it is not given."""
+    return None if value is None else text(field, value)
+
+
+def flag(field: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise invalid(field, f"must be True or False, not {_kind(value)}")
+    return value
+
+
+def texts(field: str, values: Any) -> list[str]:
+    return [text(field, value) for value in several(field, values)]
+
+
+def several(field: str, values: Any) -> list[Any]:
     # A text is a list of texts too, and never what was meant.
-    if isinstance(values, str):
-        raise invalid(field, "takes a list")
-    return values
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise invalid(field, f"must be a list, not {_kind(values)}")
+    return list(values)
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else type(value).__name__
 
 
 def fill(kind: type[ProtobufMessage], fields: Mapping[str, Any]) -> Any:
     """A message with the fields that are given."""
-    try:
-        return kind(**{name: value for name, value in fields.items() if value is not None})
-    except (TypeError, ValueError) as error:
-        raise InvalidArgument(str(error)) from error
+    return kind(**{name: value for name, value in fields.items() if value is not None})
+
+
+def send_id(message: Message) -> str:
+    """The id of a send, made where none is given. A wrong one is refused with the rest of the message."""
+    return message.id if isinstance(message.id, str) and message.id else ulid()
+
+
+def message_fields(message: Message, message_id: str) -> dict[str, Any]:
+    """What a send and a post have in common, checked."""
+    optional("id", message.id)
+    return {
+        "client_message_id": message_id,
+        "message": text("text", message.text),
+        "priority": priority_value(message.priority),
+        "meta": meta_value(message.meta),
+        "reply_to_id": optional("reply_to", message.reply_to),
+        "allow_unencrypted": flag("allow_unencrypted", message.allow_unencrypted),
+        "mentions": texts("mentions", message.mentions),
+    }
 
 
 def send_request(message: Message, message_id: str) -> SendRequest:
-    request: SendRequest = fill(
-        SendRequest,
-        {
-            "to": message.to,
-            "message": message.text,
-            "priority": priority_value(message.priority),
-            "meta": meta_value(message.meta),
-            "reply_to_id": message.reply_to,
-            "client_message_id": message_id,
-            "allow_unencrypted": message.allow_unencrypted,
-            "mentions": texts("mentions", message.mentions),
-        },
-    )
+    request: SendRequest = fill(SendRequest, {"to": text("to", message.to), **message_fields(message, message_id)})
     return request

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import claudemesh.aio
-from claudemesh import _mesh
+from claudemesh import _mesh, errors
 from claudemesh._error import build
 
 __all__ = ["DevMesh", "Member", "binary"]
@@ -38,7 +38,7 @@ def binary() -> Path:
     """The program that is tested with."""
     found = os.environ.get("CLAUDEMESH_BIN") or shutil.which("claudemesh")
     if not found:
-        raise FileNotFoundError("no claudemesh program: set CLAUDEMESH_BIN to its path, or put it on the PATH")
+        raise errors.InvalidArgument("no claudemesh program: set CLAUDEMESH_BIN to its path, or put it on the PATH")
     return Path(found)
 
 
@@ -81,12 +81,18 @@ class DevMesh:
         command = [str(binary()), "dev", "--json", "--members", ",".join(members or ("alice", "bob"))]
         command += ["--clock"] if clock else []
         command += ["--dir", os.fspath(directory)] if directory else []
+        self._program = command[0]
         self.members: dict[str, Member] = {}
         self._clients: list[_mesh.Mesh] = []
         self._next = 0
         self._lock = threading.Lock()
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
+        try:
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
+        except OSError as error:
+            raise errors.InvalidArgument(
+                f"{command[0]} cannot be started: {error.strerror}; set CLAUDEMESH_BIN to the path of the program"
+            ) from error
         threading.Thread(target=self._read, name="claudemesh-dev", daemon=True).start()
         try:
             ready = self._line(START_TIMEOUT)
@@ -101,11 +107,14 @@ class DevMesh:
             self._note(member)
 
     def __getitem__(self, name: str) -> Member:
-        return self.members[name]
+        member = self.members.get(name)
+        if member is None:
+            raise errors.UnknownPeer(f"the mesh has no member {name!r}; there are {', '.join(self.members)}")
+        return member
 
     def client(self, name: str, *, tcp: bool = False) -> _mesh.Mesh:
         """A new client of a member's daemon, closed with the mesh."""
-        client = self.members[name].connect(tcp=tcp)
+        client = self[name].connect(tcp=tcp)
         self._clients.append(client)
         return client
 
@@ -172,12 +181,12 @@ class DevMesh:
             line = json.dumps({"id": self._next, "do": do, **arguments})
             stdin = self._process.stdin
             if stdin is None or stdin.closed:
-                raise ValueError("the mesh is closed")
+                raise errors.ClientClosed("the mesh is closed")
             try:
                 stdin.write(line + "\n")
                 stdin.flush()
             except BrokenPipeError:
-                raise RuntimeError(f"claudemesh dev has ended with {self._process.wait(END_TIMEOUT)}") from None
+                raise self._ended() from None
             answer = self._line(COMMAND_TIMEOUT)
         if not answer.get("ok"):
             raise self._failure(answer)
@@ -217,13 +226,18 @@ class DevMesh:
         try:
             line = self._lines.get(timeout=timeout)
         except queue.Empty:
-            raise TimeoutError(f"claudemesh dev said nothing for {timeout:g} s") from None
+            raise errors.DeadlineExceeded(f"claudemesh dev said nothing for {timeout:g} s") from None
         if not line:
-            raise RuntimeError(f"claudemesh dev has ended with {self._process.wait(END_TIMEOUT)}")
+            raise self._ended()
         answer: dict[str, Any] = json.loads(line)
         return answer
 
+    def _ended(self) -> errors.ClaudemeshError:
+        return errors.InternalError(
+            f"`{self._program} dev` has ended with {self._process.wait(END_TIMEOUT)}; what it said is on standard error"
+        )
+
     @staticmethod
-    def _failure(answer: dict[str, Any]) -> Exception:
+    def _failure(answer: dict[str, Any]) -> errors.ClaudemeshError:
         error = answer.get("error", {})
-        return build(error.get("code", "internal"), 2, error.get("message", json.dumps(answer)))
+        return build(error.get("code", "internal_error"), 2, error.get("message", json.dumps(answer)))

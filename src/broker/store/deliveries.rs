@@ -27,8 +27,9 @@ pub struct Ended {
     pub client_message_id: Option<String>,
     /// What it held in the queue.
     pub bytes: i64,
-    /// It had left the queue before: its receiver kept it until a key came.
-    pub was_waiting: bool,
+    /// It had left the queue before: its receiver kept it until a key came, or one of
+    /// its devices set it aside.
+    pub had_left: bool,
     /// Why its receiver set it aside.
     pub reject_reason: Option<String>,
 }
@@ -53,6 +54,13 @@ pub enum Claimed {
 /// Not at its end yet.
 fn open() -> Condition {
     Condition::all().add(Column::DeliveredAt.is_null()).add(Column::ExpiredAt.is_null())
+}
+
+/// What a receiver may still say that it stored. Of a member's devices one may have
+/// set the copy aside that another one can open.
+fn not_stored() -> Condition {
+    let aside = Condition::any().add(Column::ExpiredAt.is_null()).add(Column::RejectReason.is_not_null());
+    Condition::all().add(Column::DeliveredAt.is_null()).add(aside)
 }
 
 /// Not at its receiver yet, so that it is to be pushed and takes room.
@@ -119,7 +127,8 @@ pub async fn still_open(db: &impl ConnectionTrait, ids: &[String]) -> Result<Vec
     Ok(rows)
 }
 
-/// The ids of a member's own open copies that acknowledgements name.
+/// The ids of a member's own copies that acknowledgements name and that are not stored
+/// yet.
 pub async fn own(db: &impl ConnectionTrait, member_id: &str, named: &[Claimed]) -> Result<Vec<String>, DbErr> {
     let mut any = Condition::any();
     for claimed in named {
@@ -133,15 +142,23 @@ pub async fn own(db: &impl ConnectionTrait, member_id: &str, named: &[Claimed]) 
         .column(Column::Id)
         .filter(any)
         .filter(Column::RecipientMemberId.eq(member_id))
-        .filter(open())
+        .filter(not_stored())
         .into_tuple()
         .all(db)
         .await
 }
 
-/// Marks copies as acknowledged; returns those that were not yet.
+/// Marks copies as stored by a device of their receiver, whatever another one made of
+/// them; returns those that were not yet.
 pub async fn settle(db: &impl ConnectionTrait, ids: &[String], now: i64) -> Result<Vec<Ended>, DbErr> {
-    end(db, ids, &[(Column::DeliveredAt, now.into())]).await
+    let values = [
+        (Column::DeliveredAt, now.into()),
+        // Kept, so that its room in the queue is given back once.
+        (Column::WaitingAt, Expr::cust("COALESCE(waiting_at, expired_at)")),
+        (Column::ExpiredAt, None::<i64>.into()),
+        (Column::RejectReason, None::<String>.into()),
+    ];
+    change(db, ids, &not_stored(), &values).await
 }
 
 /// Marks copies as set aside by their receiver; returns those that were open.
@@ -156,7 +173,7 @@ pub async fn reject(db: &impl ConnectionTrait, ids: &[String], reason: &str, now
 pub async fn park(db: &impl ConnectionTrait, ids: &[String], now: i64) -> Result<Vec<Ended>, DbErr> {
     let mut parked = change(db, ids, &queued(), &[(Column::WaitingAt, now.into())]).await?;
     // The statement gives the rows as it leaves them.
-    parked.iter_mut().for_each(|copy| copy.was_waiting = false);
+    parked.iter_mut().for_each(|copy| copy.had_left = false);
     Ok(parked)
 }
 
@@ -231,7 +248,7 @@ async fn change(
                 recipient_member_id: row.try_get_by_index(3)?,
                 client_message_id: row.try_get_by_index(4)?,
                 bytes: row.try_get_by_index(5)?,
-                was_waiting: row.try_get_by_index::<Option<i64>>(6)?.is_some(),
+                had_left: row.try_get_by_index::<Option<i64>>(6)?.is_some(),
                 reject_reason: None,
             });
         }

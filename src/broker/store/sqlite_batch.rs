@@ -38,8 +38,9 @@ const DELIVERY: &str = "delivery (id, broker_message_id, mesh_id, sender_member_
      target_session_key, client_message_id, bytes, created_at, claimed_at, claim_id, claim_expires_at, delivered_at, \
      expired_at, expiry_told_at, waiting_at, reject_reason)";
 const DELIVERY_COLUMNS: usize = 17;
-const SETTLE: &str = "UPDATE delivery SET delivered_at = ? WHERE id IN (SELECT value FROM json_each(?)) \
-     AND delivered_at IS NULL AND expired_at IS NULL \
+const SETTLE: &str = "UPDATE delivery SET delivered_at = ?, waiting_at = COALESCE(waiting_at, expired_at), \
+     expired_at = NULL, reject_reason = NULL WHERE id IN (SELECT value FROM json_each(?)) \
+     AND delivered_at IS NULL AND (expired_at IS NULL OR reject_reason IS NOT NULL) \
      RETURNING id, mesh_id, sender_member_id, recipient_member_id, client_message_id, bytes, waiting_at";
 const CLAIM: &str = "UPDATE delivery SET claimed_at = ?, claim_id = v.value, claim_expires_at = ? \
      FROM json_each(?) AS v WHERE delivery.id = v.key \
@@ -262,7 +263,7 @@ fn ended(row: &SqliteRow) -> Result<Ended, DbErr> {
         recipient_member_id: column(row, 3)?,
         client_message_id: column(row, 4)?,
         bytes: column(row, 5)?,
-        was_waiting: column::<Option<i64>>(row, 6)?.is_some(),
+        had_left: column::<Option<i64>>(row, 6)?.is_some(),
         reject_reason: None,
     })
 }

@@ -14,8 +14,13 @@ const BOOT: &str = "01J0000000000000000000000B";
 /// A daemon's connection that knows every outcome. It is asked for with the first
 /// question: what waits is pushed after the answer to that.
 async fn daemon(mesh: &RawMesh, member: &Member) -> Raw {
+    device(mesh, member, HOST).await
+}
+
+/// The same from another state directory.
+async fn device(mesh: &RawMesh, member: &Member, instance: &str) -> Raw {
     let mut hello = member.hello();
-    hello["instanceId"] = json!(HOST);
+    hello["instanceId"] = json!(instance);
     hello["bootId"] = json!(BOOT);
     let (mut raw, _) = Raw::hello(&mesh.url(), &hello).await;
     let require = ["client_message_id_dedupe", "concurrent_connection_policy"];
@@ -66,15 +71,60 @@ async fn a_message_that_was_set_aside_is_told_to_its_sender_with_the_reason(back
         let status = alice_raw.expect_past_events("delivery_status").await;
         assert_eq!((&status["client_message_id"], &status["state"]), (&json!(id), &json!("rejected")), "{status}");
         assert_eq!((&status["reason"], &status["recipientMemberId"]), (&json!(told), &json!(bob.member_id)));
-        // It is at its end: a later word changes nothing, and it does not come again.
-        bob_raw.send(&receipt(&push, "stored")).await;
+        // It is at its end: said again nothing changes, and it does not come again.
+        bob_raw.send(&receipt(&push, "waiting")).await;
+        bob_raw.send(&rejected(&push, "invalid")).await;
     }
     bob_raw.answers_so_far().await;
     assert_eq!(alice_raw.answers_so_far().await, Vec::<Value>::new());
-    until_number(&mesh, "SELECT count(*) FROM delivery WHERE reject_reason IS NULL OR delivered_at IS NOT NULL", 0)
-        .await;
+    until_number(&mesh, "SELECT count(*) FROM delivery WHERE reject_reason IS NULL OR waiting_at IS NOT NULL", 0).await;
     let mut again = daemon(&mesh, &bob).await;
     assert_eq!(again.answers_so_far().await, Vec::<Value>::new());
+}
+
+/// Of two devices of a member one cannot open a message and the other one stores it.
+async fn what_one_device_stored_is_delivered_whatever_another_made_of_it(backend: Backend) {
+    let mesh = RawMesh::with_policy(backend, "allow_concurrent").await;
+    let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
+    let mut alice_raw = daemon(&mesh, &alice).await;
+    let mut phone = daemon(&mesh, &bob).await;
+    let mut laptop = device(&mesh, &bob, "01J0000000000000000000000C").await;
+    let told = async |alice: &mut Raw, state: &str| {
+        let status = alice.expect_past_events("delivery_status").await;
+        assert_eq!(status["state"], state, "{status}");
+    };
+    for number in 0..20 {
+        send(&mut alice_raw, &bob, &format!("m{number}")).await;
+        let (first, second) = (phone.message().await, laptop.message().await);
+        assert_eq!(first["deliveryId"], second["deliveryId"]);
+        phone.send(&rejected(&first, "unreadable")).await;
+        told(&mut alice_raw, "rejected").await;
+        // The second device may have been given it on an earlier connection.
+        if number % 2 == 0 {
+            laptop = device(&mesh, &bob, "01J0000000000000000000000C").await;
+        }
+        laptop.send(&receipt(&second, "stored")).await;
+        told(&mut alice_raw, "delivered").await;
+        // A later word of the first device takes nothing back.
+        phone.send(&rejected(&first, "invalid")).await;
+    }
+    phone.answers_so_far().await;
+    assert_eq!(alice_raw.answers_so_far().await, Vec::<Value>::new());
+    until_number(
+        &mesh,
+        "SELECT count(*) FROM delivery WHERE delivered_at IS NOT NULL AND expired_at IS NULL AND reject_reason IS NULL",
+        20,
+    )
+    .await;
+    // Each gave its room in the queue back once: 1,000 fit, and no more.
+    phone.close().await;
+    laptop.close().await;
+    for number in 0..1_000 {
+        send(&mut alice_raw, &bob, &format!("then-{number}")).await;
+    }
+    alice_raw.send(&send_with_id(&bob.public(), "one-too-many", FINGERPRINT)).await;
+    let ack = alice_raw.expect_past_events("ack").await;
+    assert_eq!(ack["code"], "recipient_queue_full", "{ack}");
 }
 
 /// Who does not know the word is told nothing false, and the same frames as ever
@@ -202,6 +252,7 @@ async fn what_waits_for_ever_ends_with_the_brokers_limit(backend: Backend) {
 }
 
 on_both_databases! {
+    what_one_device_stored_is_delivered_whatever_another_made_of_it,
     a_message_that_was_set_aside_is_told_to_its_sender_with_the_reason,
     a_sender_without_the_bit_hears_of_deliveries_as_before,
     who_was_away_hears_of_a_rejection_when_it_returns,

@@ -155,6 +155,14 @@ impl Registry {
         }
     }
 
+    /// What holds the place of this connection or lease now: itself, or the connection
+    /// of the same client that took it over.
+    pub fn current(&self, peer: &Peer) -> Option<Arc<Peer>> {
+        let inner = self.lock();
+        let peers = inner.meshes.get(&peer.mesh.id)?.by_member.get(&peer.member_id)?;
+        peers.iter().find(|held| held.presence_id == peer.presence_id).cloned()
+    }
+
     /// Connections and leases of a member.
     pub fn of_member(&self, mesh_id: &str, member_id: &str) -> Vec<Arc<Peer>> {
         let inner = self.lock();

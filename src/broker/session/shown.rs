@@ -68,13 +68,14 @@ pub fn set_summary(shared: &Shared, peer: &Arc<Peer>, text: String) {
 
 /// Shows or hides the connection, and with a daemon's its member.
 pub async fn set_visible(shared: &Shared, peer: &Arc<Peer>, visible: bool) -> Result<(), Refusal> {
+    let was_visible = peer.is_visible();
     let before = std::mem::replace(&mut peer.profile().visible, visible);
-    if let Err(error) = keep(shared, std::slice::from_ref(peer)).await {
+    if let Err(error) = keep(shared, std::slice::from_ref(peer), Some(visible)).await {
         tracing::warn!(error = %error, "Cannot store whether a member shows itself: {error}");
         peer.profile().visible = before;
         return Err(Refusal::Internal);
     }
-    if before != visible {
+    if was_visible != peer.is_visible() {
         presence::visibility(shared, peer, visible);
     }
     Ok(())
@@ -82,11 +83,19 @@ pub async fn set_visible(shared: &Shared, peer: &Arc<Peer>, visible: bool) -> Re
 
 /// Tells what has changed since the last tick.
 pub async fn tell_changes(shared: &Shared) {
-    let peers = shared.changes.take();
+    let mut peers = shared.changes.take();
+    // What was replaced meanwhile has no say any more: its successor's hello came later.
+    peers.retain_mut(|peer| match shared.registry.current(peer) {
+        Some(current) => {
+            *peer = current;
+            true
+        }
+        None => false,
+    });
     if peers.is_empty() {
         return;
     }
-    if let Err(error) = keep(shared, &peers).await {
+    if let Err(error) = keep(shared, &peers, None).await {
         // Members of this broker see it from its memory all the same, and the
         // daemon says it again with its next hello.
         tracing::warn!(error = %error, "Cannot store what a member shows of itself: {error}");
@@ -102,14 +111,15 @@ pub fn tell(shared: &Shared, mesh_id: &str) {
     }
 }
 
-/// Writes down what the connections of daemons show, where it is news.
-async fn keep(shared: &Shared, peers: &[Arc<Peer>]) -> Result<(), DbErr> {
-    if peers.iter().all(|peer| news(peer).is_none()) {
+/// Writes down what the connections of daemons show, where it is news. `visible` is
+/// what one of them has just said about that.
+async fn keep(shared: &Shared, peers: &[Arc<Peer>], visible: Option<bool>) -> Result<(), DbErr> {
+    if peers.iter().all(|peer| news(peer, visible).is_none()) {
         return Ok(());
     }
     let changing = shared.roster.changing().await;
     let news: Vec<(&Arc<Peer>, Arc<Member>, Shown)> =
-        peers.iter().filter_map(|peer| news(peer).map(|(member, shown)| (peer, member, shown))).collect();
+        peers.iter().filter_map(|peer| news(peer, visible).map(|(member, shown)| (peer, member, shown))).collect();
     let now = shared.store.now().0;
     let transaction = shared.store.begin().await?;
     for (_, member, shown) in &news {
@@ -129,7 +139,9 @@ pub fn json(shown: &Shown) -> String {
 }
 
 /// What a daemon's connection shows, where it is not what is known of its member.
-fn news(peer: &Peer) -> Option<(Arc<Member>, Shown)> {
+/// Whether the member hides stays as it is known unless `visible` says otherwise:
+/// another device may have hidden it.
+fn news(peer: &Peer, visible: Option<bool>) -> Option<(Arc<Member>, Shown)> {
     if peer.kind != Kind::Member || peer.facts.instance_id.is_none() {
         return None;
     }
@@ -138,7 +150,7 @@ fn news(peer: &Peer) -> Option<(Arc<Member>, Shown)> {
     let shown = Shown {
         status: profile.status.clone(),
         summary: profile.summary.clone().unwrap_or_default(),
-        visible: profile.visible,
+        visible: visible.unwrap_or(member.shown.visible),
     };
     (member.shown != shown).then_some((member, shown))
 }

@@ -151,6 +151,36 @@ async fn a_sender_without_the_bit_hears_of_deliveries_as_before(backend: Backend
     assert_eq!((&status["client_message_id"], &status["state"]), (&json!("aside"), &json!("rejected")), "{status}");
 }
 
+async fn the_status_of_a_message_tells_every_end_and_not_who_hides(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
+    let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
+    let (mut alice_raw, mut bob_raw) = (daemon(&mesh, &alice).await, daemon(&mesh, &bob).await);
+    let mut status = async |id: &str, receiver: &mut Raw, end: Option<&str>, then: &str| {
+        alice_raw.send(&send_with_id(&bob.public(), id, FINGERPRINT)).await;
+        let ack = alice_raw.expect_past_events("ack").await;
+        let push = receiver.message().await;
+        if let Some(end) = end {
+            receiver.send(&receipt(&push, end)).await;
+            alice_raw.expect_past_events("delivery_status").await;
+        }
+        let question = json!({"type": "message_status", "messageId": ack["messageId"]});
+        let (answer, _) = alice_raw.request(question.clone()).await;
+        let told = answer["recipients"][0]["status"].clone();
+        assert_eq!((&told, &answer["delivered"]), (&json!(then), &json!(then == "delivered")), "{answer}");
+        question
+    };
+    status("m1", &mut bob_raw, Some("stored"), "delivered").await;
+    status("m2", &mut bob_raw, Some("quarantined"), "rejected").await;
+    let question = status("m3", &mut bob_raw, None, "held").await;
+    bob_raw.request(json!({"type": "set_visible", "visible": false})).await;
+    status("m4", &mut bob_raw, None, "disconnected").await;
+    // The same as when it is away.
+    let (hides, _) = alice_raw.request(question.clone()).await;
+    bob_raw.close().await;
+    let (away, _) = alice_raw.request(question).await;
+    assert_eq!(hides["recipients"], away["recipients"]);
+}
+
 async fn who_was_away_hears_of_a_rejection_when_it_returns(backend: Backend) {
     let mut mesh = RawMesh::start(backend).await;
     let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
@@ -255,6 +285,7 @@ on_both_databases! {
     what_one_device_stored_is_delivered_whatever_another_made_of_it,
     a_message_that_was_set_aside_is_told_to_its_sender_with_the_reason,
     a_sender_without_the_bit_hears_of_deliveries_as_before,
+    the_status_of_a_message_tells_every_end_and_not_who_hides,
     who_was_away_hears_of_a_rejection_when_it_returns,
     a_message_that_waits_for_a_key_is_delivered_when_its_receiver_says_so,
     what_waits_at_its_receiver_takes_no_room,

@@ -151,6 +151,21 @@ async fn a_sender_without_the_bit_hears_of_deliveries_as_before(backend: Backend
     assert_eq!((&status["client_message_id"], &status["state"]), (&json!("aside"), &json!("rejected")), "{status}");
 }
 
+/// Before the bit every acknowledgement said that the receiver has it.
+async fn what_a_receiver_without_the_bit_acknowledges_is_delivered(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
+    let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
+    let mut alice_raw = daemon(&mesh, &alice).await;
+    let (mut bob_raw, _) = Raw::daemon(&mesh.url(), &bob, HOST, BOOT).await;
+    for (id, state) in [("sealed", "waiting"), ("aside", "quarantined"), ("there", "stored")] {
+        send(&mut alice_raw, &bob, id).await;
+        let push = bob_raw.message().await;
+        bob_raw.send(&receipt(&push, state)).await;
+        let status = alice_raw.expect_past_events("delivery_status").await;
+        assert_eq!((&status["client_message_id"], &status["state"]), (&json!(id), &json!("delivered")), "{status}");
+    }
+}
+
 async fn the_status_of_a_message_tells_every_end_and_not_who_hides(backend: Backend) {
     let mesh = RawMesh::start(backend).await;
     let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
@@ -285,6 +300,7 @@ on_both_databases! {
     what_one_device_stored_is_delivered_whatever_another_made_of_it,
     a_message_that_was_set_aside_is_told_to_its_sender_with_the_reason,
     a_sender_without_the_bit_hears_of_deliveries_as_before,
+    what_a_receiver_without_the_bit_acknowledges_is_delivered,
     the_status_of_a_message_tells_every_end_and_not_who_hides,
     who_was_away_hears_of_a_rejection_when_it_returns,
     a_message_that_waits_for_a_key_is_delivered_when_its_receiver_says_so,

@@ -16,7 +16,7 @@ use crate::broker::fanout::Audience;
 use crate::broker::roster::Member;
 use crate::broker::shared::Shared;
 use crate::broker::store::{deliveries, members, messages};
-use crate::broker::{accept, admin, certificates, departures, expiries, history, topics};
+use crate::broker::{accept, admin, certificates, departures, endings, history, topics};
 use crate::domain::names;
 use crate::domain::time::UnixMillis;
 use crate::wire::codec::{DecodeError, DecodeErrorKind};
@@ -173,7 +173,7 @@ async fn negotiation(shared: &Arc<Shared>, peer: &Arc<Peer>, pusher: &mut Pusher
         None => {}
     }
     if peer.has(Feature::DeliveryAck) {
-        expiries::tell_returned(shared, peer).await;
+        endings::tell_returned(shared, peer).await;
     }
 }
 

@@ -9,8 +9,11 @@ use sea_orm::{
 };
 
 use super::dialect::ROWS_PER_STATEMENT;
+use super::endings;
 use super::entity::delivery::{Column, Entity, Model};
-use super::expiries;
+
+/// Names of one look-up: each is a term of its own, and SQLite nests 1,000.
+const NAMES_PER_STATEMENT: usize = 100;
 
 /// A copy that came to its end, with what is needed to tell its sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +46,7 @@ pub struct Waiting {
 
 /// Whose copy an acknowledgement means, when the connection it came on has not
 /// pushed it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Claimed {
     /// By the copy's id.
     Delivery(String),
@@ -127,25 +130,33 @@ pub async fn still_open(db: &impl ConnectionTrait, ids: &[String]) -> Result<Vec
     Ok(rows)
 }
 
-/// The ids of a member's own copies that acknowledgements name and that are not stored
-/// yet.
-pub async fn own(db: &impl ConnectionTrait, member_id: &str, named: &[Claimed]) -> Result<Vec<String>, DbErr> {
-    let mut any = Condition::any();
-    for claimed in named {
-        any = match claimed {
-            Claimed::Delivery(id) => any.add(Column::Id.eq(id.as_str())),
-            Claimed::Message(id) => any.add(Column::BrokerMessageId.eq(id.as_str())),
-        };
+/// The copies that acknowledgements name and that are not stored yet, each name with
+/// the member who may mean it: copy, message and receiver by id.
+pub async fn own(
+    db: &impl ConnectionTrait,
+    named: &[(&str, &Claimed)],
+) -> Result<Vec<(String, String, String)>, DbErr> {
+    let mut rows = Vec::new();
+    for chunk in named.chunks(NAMES_PER_STATEMENT) {
+        let mut any = Condition::any();
+        for (member_id, claimed) in chunk {
+            let name = match claimed {
+                Claimed::Delivery(id) => Column::Id.eq(id.as_str()),
+                Claimed::Message(id) => Column::BrokerMessageId.eq(id.as_str()),
+            };
+            any = any.add(Condition::all().add(Column::RecipientMemberId.eq(*member_id)).add(name));
+        }
+        let found = Entity::find()
+            .select_only()
+            .columns([Column::Id, Column::BrokerMessageId, Column::RecipientMemberId])
+            .filter(any)
+            .filter(not_stored())
+            .into_tuple()
+            .all(db)
+            .await?;
+        rows.extend(found);
     }
-    Entity::find()
-        .select_only()
-        .column(Column::Id)
-        .filter(any)
-        .filter(Column::RecipientMemberId.eq(member_id))
-        .filter(not_stored())
-        .into_tuple()
-        .all(db)
-        .await
+    Ok(rows)
 }
 
 /// Marks copies as stored by a device of their receiver, whatever another one made of
@@ -163,9 +174,7 @@ pub async fn settle(db: &impl ConnectionTrait, ids: &[String], now: i64) -> Resu
 
 /// Marks copies as set aside by their receiver; returns those that were open.
 pub async fn reject(db: &impl ConnectionTrait, ids: &[String], reason: &str, now: i64) -> Result<Vec<Ended>, DbErr> {
-    let mut ended = end(db, ids, &[(Column::ExpiredAt, now.into()), (Column::RejectReason, reason.into())]).await?;
-    ended.iter_mut().for_each(|copy| copy.reject_reason = Some(reason.to_owned()));
-    Ok(ended)
+    end(db, ids, &[(Column::ExpiredAt, now.into()), (Column::RejectReason, reason.into())]).await
 }
 
 /// Marks copies as kept by their receiver until a key comes; returns those that have
@@ -195,7 +204,7 @@ pub async fn expire(db: &impl ConnectionTrait, before: i64, now: i64, limit: u64
 /// Ends copies that need not be kept, and of which nobody is told.
 pub async fn forget(db: &impl ConnectionTrait, ids: Vec<String>, now: i64) -> Result<Vec<Ended>, DbErr> {
     let ended = end(db, &ids, &[(Column::ExpiredAt, now.into())]).await?;
-    expiries::told(db, &ended.iter().map(|copy| copy.id.clone()).collect::<Vec<_>>(), now).await?;
+    endings::told(db, &ended.iter().map(|copy| copy.id.clone()).collect::<Vec<_>>(), now).await?;
     Ok(ended)
 }
 
@@ -238,6 +247,7 @@ async fn change(
                 Column::ClientMessageId,
                 Column::Bytes,
                 Column::WaitingAt,
+                Column::RejectReason,
             ]))
             .take();
         for row in db.query_all(&update).await? {
@@ -249,7 +259,7 @@ async fn change(
                 client_message_id: row.try_get_by_index(4)?,
                 bytes: row.try_get_by_index(5)?,
                 had_left: row.try_get_by_index::<Option<i64>>(6)?.is_some(),
-                reject_reason: None,
+                reject_reason: row.try_get_by_index(7)?,
             });
         }
     }

@@ -216,6 +216,43 @@ async fn who_was_away_hears_of_a_rejection_when_it_returns(backend: Backend) {
     assert_eq!(alice_raw.answers_so_far().await, Vec::<Value>::new(), "told once");
 }
 
+/// A word that was written to a link that is dead already was not heard.
+async fn who_does_not_answer_is_told_again_on_its_next_link(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
+    let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
+    let (mut alice_raw, mut bob_raw) = (daemon(&mesh, &alice).await, daemon(&mesh, &bob).await);
+    send(&mut alice_raw, &bob, "m1").await;
+    let push = bob_raw.message().await;
+    alice_raw.stop_reading().await;
+    for _ in 0..3 {
+        let (answer, _) = bob_raw.request(rejected(&push, "invalid")).await;
+        assert_eq!(answer["type"], "ack", "{answer}");
+    }
+    drop(alice_raw);
+    let mut alice_raw = daemon(&mesh, &alice).await;
+    let status = alice_raw.expect_past_events("delivery_status").await;
+    assert_eq!((&status["state"], &status["reason"]), (&json!("rejected"), &json!("invalid")), "{status}");
+    until_number(&mesh, "SELECT count(*) FROM delivery WHERE expiry_told_at IS NULL", 0).await;
+    let mut alice_raw = daemon(&mesh, &alice).await;
+    assert_eq!(alice_raw.answers_so_far().await, Vec::<Value>::new(), "it has answered");
+}
+
+/// Each round looks for what senders do not know; what is under way is not told twice.
+async fn what_is_under_way_to_its_sender_is_told_once(backend: Backend) {
+    let mesh = RawMesh::configured(backend, "[timers]\nsweep_ms = 50\n").await;
+    let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
+    let (mut alice_raw, mut bob_raw) = (daemon(&mesh, &alice).await, daemon(&mesh, &bob).await);
+    for number in 0..20 {
+        send(&mut alice_raw, &bob, &format!("m{number}")).await;
+        let push = bob_raw.message().await;
+        bob_raw.send(&rejected(&push, "invalid")).await;
+        let status = alice_raw.expect_past_events("delivery_status").await;
+        assert_eq!(status["client_message_id"], format!("m{number}"), "{status}");
+    }
+    until_number(&mesh, "SELECT count(*) FROM delivery WHERE expiry_told_at IS NULL", 0).await;
+    assert_eq!(alice_raw.answers_so_far().await, Vec::<Value>::new());
+}
+
 async fn a_message_that_waits_for_a_key_is_delivered_when_its_receiver_says_so(backend: Backend) {
     let mut mesh = RawMesh::start(backend).await;
     let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
@@ -303,6 +340,8 @@ on_both_databases! {
     what_a_receiver_without_the_bit_acknowledges_is_delivered,
     the_status_of_a_message_tells_every_end_and_not_who_hides,
     who_was_away_hears_of_a_rejection_when_it_returns,
+    who_does_not_answer_is_told_again_on_its_next_link,
+    what_is_under_way_to_its_sender_is_told_once,
     a_message_that_waits_for_a_key_is_delivered_when_its_receiver_says_so,
     what_waits_at_its_receiver_takes_no_room,
     what_waits_for_ever_ends_with_the_brokers_limit,

@@ -137,6 +137,10 @@ async fn admit(shared: &Arc<Shared>, authenticated: Authenticated) -> Result<Ope
     };
     let (peer, queues) = Peer::new(identity, shared.clock.monotonic());
     let admitted = shared.registry.admit(&peer);
+    if let Err(error) = nodes::look_at(shared, &mesh.id).await {
+        // The next round looks again.
+        tracing::warn!(error = %error, "Cannot read who is connected elsewhere: {error}");
+    }
     for older in admitted.replaced {
         older.finish(End::close(close::NORMAL, "session_replaced"));
     }

@@ -83,6 +83,11 @@ impl Registry {
         self.lock().meshes.values().map(|mesh| mesh.online).sum()
     }
 
+    /// The meshes that have connections or leases here.
+    pub fn mesh_ids(&self) -> Vec<String> {
+        self.lock().meshes.keys().cloned().collect()
+    }
+
     /// The connection or lease that a hello of this client continues.
     pub fn predecessor(&self, mesh_id: &str, member_id: &str, kind: Kind, facts: &Facts) -> Option<Arc<Peer>> {
         let inner = self.lock();

@@ -308,18 +308,30 @@ pub async fn waiting(db: &impl ConnectionTrait, member_ids: &[String]) -> Result
     Ok(all)
 }
 
-/// Members with open copies accepted since `since`, each with its mesh.
-pub async fn recent(db: &impl ConnectionTrait, since: i64, limit: u64) -> Result<Vec<(String, String)>, DbErr> {
-    Entity::find()
-        .select_only()
-        .columns([Column::MeshId, Column::RecipientMemberId])
-        .distinct()
-        .filter(queued())
-        .filter(Column::CreatedAt.gte(since))
-        .limit(limit)
-        .into_tuple()
-        .all(db)
-        .await
+/// Members of these meshes with open copies accepted since `since`, each with its mesh;
+/// at most `limit` of each statement's meshes.
+pub async fn recent(
+    db: &impl ConnectionTrait,
+    mesh_ids: &[String],
+    since: i64,
+    limit: u64,
+) -> Result<Vec<(String, String)>, DbErr> {
+    let mut members = Vec::new();
+    for chunk in mesh_ids.chunks(ROWS_PER_STATEMENT) {
+        let found = Entity::find()
+            .select_only()
+            .columns([Column::MeshId, Column::RecipientMemberId])
+            .distinct()
+            .filter(queued())
+            .filter(Column::CreatedAt.gte(since))
+            .filter(Column::MeshId.is_in(chunk.iter().map(String::as_str)))
+            .limit(limit)
+            .into_tuple()
+            .all(db)
+            .await?;
+        members.extend::<Vec<_>>(found);
+    }
+    Ok(members)
 }
 
 /// A member's copies, the newest first, of messages older than `before`; without

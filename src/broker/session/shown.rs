@@ -1,9 +1,9 @@
 //! What members show of themselves: kept, and told on.
 //!
 //! What a daemon's connection shows is its member's and outlives the connection;
-//! what an older client or a session shows ends with it. A change of a text is
-//! told at the next tick, so that who changes it all the time costs everybody one
-//! event a tick. To hide or show oneself takes effect at once.
+//! what an older client or a session shows ends with it. Changes take effect at once
+//! and are told at the next tick, the last one of each kind, so that who changes
+//! something all the time costs everybody one event of it a tick.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,22 +22,33 @@ use crate::wire::event::SystemEvent;
 use crate::wire::presence::Shown;
 use crate::wire::refusal::Refusal;
 
-/// Connections whose change is still to be told, by presence id.
+/// What is still to be told, by presence id.
 #[derive(Debug, Default)]
-pub struct Changes(Mutex<BTreeMap<String, Arc<Peer>>>);
+pub struct Changes(Mutex<BTreeMap<String, Change>>);
+
+/// What one connection has changed since the last tick.
+#[derive(Debug)]
+struct Change {
+    peer: Arc<Peer>,
+    /// Its status or summary.
+    text: bool,
+    /// Whether others saw it before, if it was asked to show or hide itself.
+    was_visible: Option<bool>,
+}
 
 // === impl Changes ===
 
 impl Changes {
-    fn note(&self, peer: &Arc<Peer>) {
-        self.lock().insert(peer.presence_id.clone(), Arc::clone(peer));
+    fn note(&self, peer: &Arc<Peer>, change: impl FnOnce(&mut Change)) {
+        let none = || Change { peer: Arc::clone(peer), text: false, was_visible: None };
+        change(self.lock().entry(peer.presence_id.clone()).or_insert_with(none));
     }
 
-    fn take(&self) -> Vec<Arc<Peer>> {
+    fn take(&self) -> Vec<Change> {
         std::mem::take(&mut *self.lock()).into_values().collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Peer>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Change>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -53,7 +64,7 @@ pub fn set_status(shared: &Shared, peer: &Arc<Peer>, status: &str) {
     let Some(status) = Status::parse(status) else { return };
     let before = std::mem::replace(&mut peer.profile().status, status.name().to_owned());
     if before != status.name() {
-        shared.changes.note(peer);
+        shared.changes.note(peer, |change| change.text = true);
     }
 }
 
@@ -62,7 +73,7 @@ pub fn set_summary(shared: &Shared, peer: &Arc<Peer>, text: String) {
     let text = Some(summary(text));
     let before = std::mem::replace(&mut peer.profile().summary, text.clone());
     if before != text {
-        shared.changes.note(peer);
+        shared.changes.note(peer, |change| change.text = true);
     }
 }
 
@@ -76,22 +87,28 @@ pub async fn set_visible(shared: &Shared, peer: &Arc<Peer>, visible: bool) -> Re
         return Err(Refusal::Internal);
     }
     if was_visible != peer.is_visible() {
-        presence::visibility(shared, peer, visible);
+        shared.changes.note(peer, |change| _ = change.was_visible.get_or_insert(was_visible));
     }
     Ok(())
 }
 
 /// Tells what has changed since the last tick.
 pub async fn tell_changes(shared: &Shared) {
-    let mut peers = shared.changes.take();
-    // What was replaced meanwhile has no say any more: its successor's hello came later.
-    peers.retain_mut(|peer| match shared.registry.current(peer) {
-        Some(current) => {
-            *peer = current;
-            true
+    let mut peers = Vec::new();
+    for Change { peer, text, was_visible } in shared.changes.take() {
+        // What was replaced meanwhile has no say any more: its successor's hello came later.
+        let current = shared.registry.current(&peer);
+        let is_there = current.is_some();
+        let peer = current.unwrap_or(peer);
+        let is_visible = peer.is_visible();
+        // Who hid itself and went was not told of when it went.
+        if was_visible.is_some_and(|was_visible| was_visible != is_visible) && (is_there || !is_visible) {
+            presence::visibility(shared, &peer, is_visible);
         }
-        None => false,
-    });
+        if text && is_there {
+            peers.push(peer);
+        }
+    }
     if peers.is_empty() {
         return;
     }

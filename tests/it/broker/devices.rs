@@ -84,6 +84,39 @@ async fn a_connection_that_was_replaced_has_no_say_any_more(backend: Backend) {
     assert_eq!(stored(&mesh, &bob, "after").await["status"], "idle");
 }
 
+/// Whoever changes its mind all the time costs the others no more than a word a tick.
+async fn of_many_changes_the_last_one_is_told(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
+    let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
+    let mut alice_raw = device(&mesh, &alice, PHONE, None).await;
+    let mut bob_raw = device(&mesh, &bob, LAPTOP, None).await;
+    alice_raw.event("peer_joined").await;
+    for number in 0..41 {
+        let (answer, _) = bob_raw.request(json!({"type": "set_visible", "visible": number % 2 == 1})).await;
+        assert_eq!(answer["error"], Value::Null, "{answer}");
+        bob_raw.send(&json!({"type": "set_summary", "summary": format!("number {number}")})).await;
+    }
+    let (answer, mut told) = alice_raw.request(json!({"type": "list_peers"})).await;
+    let listed = answer["peers"].as_array().expect("a list");
+    assert!(listed.iter().all(|peer| peer["memberPubkey"] != bob.public().as_str()), "at once: {answer}");
+    // What is stored at a tick was told at that tick.
+    stored(&mesh, &bob, "number 40").await;
+    told.extend(alice_raw.request(json!({"type": "list_peers"})).await.1);
+    told.retain(|frame| frame["event"] == "peer_hidden" || frame["event"] == "peer_visible");
+    assert!(told.len() < 10, "41 changes: {told:?}");
+    assert_eq!(told.last().map(|frame| &frame["event"]), Some(&json!("peer_hidden")), "{told:?}");
+}
+
+async fn who_hides_and_goes_is_gone_for_the_others(backend: Backend) {
+    let mesh = RawMesh::configured(backend, "[timers]\ngrace_ms = 1\n").await;
+    let (_, mut alice_raw) = mesh.connected("alice").await;
+    let (bob, mut bob_raw) = mesh.connected("bob").await;
+    bob_raw.request(json!({"type": "set_visible", "visible": false})).await;
+    bob_raw.close().await;
+    let hidden = alice_raw.event("peer_hidden").await;
+    assert_eq!(hidden["eventData"]["pubkey"], bob.public().as_str(), "{hidden}");
+}
+
 /// What was said a moment before a link was lost is not lost with it.
 async fn a_change_that_waits_to_be_stored_survives_a_new_link(backend: Backend) {
     let mesh = RawMesh::start(backend).await;
@@ -98,5 +131,7 @@ async fn a_change_that_waits_to_be_stored_survives_a_new_link(backend: Backend) 
 on_both_databases! {
     only_who_is_asked_to_show_a_member_shows_it,
     a_connection_that_was_replaced_has_no_say_any_more,
+    of_many_changes_the_last_one_is_told,
+    who_hides_and_goes_is_gone_for_the_others,
     a_change_that_waits_to_be_stored_survives_a_new_link,
 }

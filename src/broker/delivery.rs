@@ -33,7 +33,9 @@ pub async fn scan(shared: Arc<Shared>, stop: CancellationToken) {
         }
         let now = shared.store.now().0;
         let since = looked_until.min(now).saturating_sub(back);
-        match deliveries::recent(shared.store.readers(), since, MAX_RECEIVERS).await {
+        // Of the others nobody here can be woken.
+        let meshes = shared.registry.mesh_ids();
+        match deliveries::recent(shared.store.readers(), &meshes, since, MAX_RECEIVERS).await {
             Ok(receivers) => {
                 looked_until = now;
                 for (mesh_id, member_id) in receivers {

@@ -24,6 +24,7 @@ use super::session::terms::{End, Facts};
 use super::session::{negotiate, presence as shown, shown as profiles};
 use super::shared::Shared;
 use super::store::entity::{node, presence as row};
+use super::store::presence::Elsewhere;
 use super::store::{nodes, presence};
 use super::topics;
 use crate::domain::time::UnixMillis;
@@ -42,8 +43,8 @@ const OVERLAP_MS: i64 = 60_000;
 pub struct Nodes {
     /// Features that some live broker lacks.
     lacking: RwLock<BTreeSet<Feature>>,
-    /// Daemons that the others have, by mesh.
-    elsewhere: RwLock<HashMap<String, Arc<Vec<row::Model>>>>,
+    /// Daemons that the others have, for each mesh that has connections here.
+    elsewhere: RwLock<HashMap<String, Arc<Vec<Elsewhere>>>>,
     /// Until when the others' changes were read. Held during the reading.
     read_until: tokio::sync::Mutex<Option<UnixMillis>>,
     /// Up to which change the members of a topic were told. Held for a look-up.
@@ -60,7 +61,7 @@ impl Nodes {
     }
 
     /// The daemons of a mesh that other brokers have, as of the last round.
-    pub fn elsewhere(&self, mesh_id: &str) -> Arc<Vec<row::Model>> {
+    pub fn elsewhere(&self, mesh_id: &str) -> Arc<Vec<Elsewhere>> {
         self.elsewhere.read().unwrap_or_else(PoisonError::into_inner).get(mesh_id).cloned().unwrap_or_default()
     }
 
@@ -68,7 +69,7 @@ impl Nodes {
     fn forget(&self, gone: &row::Model) {
         let mut elsewhere = self.elsewhere.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(rows) = elsewhere.get_mut(&gone.mesh_id) {
-            Arc::make_mut(rows).retain(|row| of_directory(row) != of_directory(gone));
+            Arc::make_mut(rows).retain(|row| of_directory(row) != (&gone.member_id, &gone.instance_id));
         }
     }
 }
@@ -123,21 +124,18 @@ pub async fn round(shared: &Arc<Shared>) -> Result<(), DbErr> {
 
 /// Sees who is connected to the other brokers, and tells those who are here.
 async fn look_elsewhere(shared: &Arc<Shared>) -> Result<(), DbErr> {
-    let lost_since = shared.store.now().minus(shared.config.timers.grace).0;
-    let rows = presence::of_others(shared.store.readers(), &shared.node_id, live_since(shared), lost_since).await?;
-    let mut now: HashMap<String, Vec<row::Model>> = HashMap::new();
-    for row in rows {
-        now.entry(row.mesh_id.clone()).or_default().push(row);
-    }
-    let now: HashMap<String, Arc<Vec<row::Model>>> = now.into_iter().map(|(id, rows)| (id, Arc::new(rows))).collect();
+    let now = read_elsewhere(shared, shared.registry.mesh_ids()).await?;
     let before = {
         let mut elsewhere = shared.nodes.elsewhere.write().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *elsewhere, now.clone())
+        let before = std::mem::replace(&mut *elsewhere, now.clone());
+        // A mesh whose first connection came during the reading.
+        let came = before.iter().filter(|(id, _)| !now.contains_key(*id) && shared.registry.online_count(id) > 0);
+        elsewhere.extend(came.map(|(id, rows)| (id.clone(), Arc::clone(rows))));
+        before
     };
-    let none = Arc::default();
-    for mesh_id in before.keys().chain(now.keys().filter(|id| !before.contains_key(*id))) {
-        let Some(mesh) = shared.roster.cached(mesh_id) else { continue };
-        let (old, new) = (before.get(mesh_id).unwrap_or(&none), now.get(mesh_id).unwrap_or(&none));
+    for (mesh_id, new) in &now {
+        // Who has just come reads the list by itself.
+        let (Some(mesh), Some(old)) = (shared.roster.cached(mesh_id), before.get(mesh_id)) else { continue };
         for (from, to, came) in [(old, new, true), (new, old, false)] {
             let known: HashSet<(&str, &str)> = from.iter().map(of_directory).collect();
             for row in to.iter().filter(|row| !known.contains(&of_directory(row))) {
@@ -151,7 +149,33 @@ async fn look_elsewhere(shared: &Arc<Shared>) -> Result<(), DbErr> {
     Ok(())
 }
 
-fn of_directory(row: &row::Model) -> (&str, &str) {
+/// Sees who is connected to the other brokers in a mesh whose first connection here has
+/// just come: no round has looked at it, or one before the last connection went.
+pub async fn look_at(shared: &Shared, mesh_id: &str) -> Result<(), DbErr> {
+    let is_known = || {
+        let elsewhere = shared.nodes.elsewhere.read().unwrap_or_else(PoisonError::into_inner);
+        elsewhere.contains_key(mesh_id) && shared.registry.online_count(mesh_id) > 1
+    };
+    if !shared.store.is_shared() || is_known() {
+        return Ok(());
+    }
+    let found = read_elsewhere(shared, vec![mesh_id.to_owned()]).await?;
+    shared.nodes.elsewhere.write().unwrap_or_else(PoisonError::into_inner).extend(found);
+    Ok(())
+}
+
+async fn read_elsewhere(shared: &Shared, mesh_ids: Vec<String>) -> Result<HashMap<String, Arc<Vec<Elsewhere>>>, DbErr> {
+    let lost_since = shared.store.now().minus(shared.config.timers.grace).0;
+    let db = shared.store.readers();
+    let rows = presence::of_others(db, &mesh_ids, &shared.node_id, live_since(shared), lost_since).await?;
+    let mut found: HashMap<String, Vec<Elsewhere>> = mesh_ids.into_iter().map(|id| (id, Vec::new())).collect();
+    for row in rows {
+        found.entry(row.mesh_id.clone()).or_default().push(row);
+    }
+    Ok(found.into_iter().map(|(id, rows)| (id, Arc::new(rows))).collect())
+}
+
+fn of_directory(row: &Elsewhere) -> (&str, &str) {
     (&row.member_id, &row.instance_id)
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::accept::writer::Command;
-use super::expiries;
+use super::endings;
 use super::metrics::MeshLabel;
 use super::shared::Shared;
 use super::store::{checks, dedupe, messages, nodes, presence};
@@ -87,7 +87,7 @@ async fn round(shared: &Arc<Shared>, guard: &mut SweepGuard) -> Result<(), DbErr
         }
     }
     end_copies(shared).await;
-    expiries::tell_rest(shared).await?;
+    endings::tell_rest(shared).await?;
     purge_messages(shared).await?;
     forget_ids(shared).await?;
     let transaction = shared.store.begin().await?;

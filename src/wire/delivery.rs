@@ -286,7 +286,8 @@ pub struct RecipientStatus {
     pub name: String,
     /// The receiver's routing key.
     pub pubkey: String,
-    /// `delivered`, `held` or `disconnected`.
+    /// `delivered`, `rejected` or `expired`; while none of them, `held` at one that is
+    /// seen to be there, else `disconnected`.
     pub status: String,
 }
 

@@ -11,11 +11,13 @@
 //! What it must not do: leave a transaction open. The pool's writer would wait
 //! for its lock.
 
+use std::collections::BTreeSet;
+
 use sea_orm::DbErr;
 
-use super::commit::{Batch, Committed, Context, Receipt};
+use super::commit::{Batch, Committed, Context, Named, Receipt, receipts};
 use super::rows::{Rows, accepted, concerned, history_row, refusals};
-use crate::broker::store::sqlite_batch::{BatchWriter, MOST_ROWS, Writes};
+use crate::broker::store::sqlite_batch::{BatchWriter, MOST_ROWS, Receipts, Writes};
 use crate::domain::time::UnixMillis;
 
 // === impl Context ===
@@ -27,13 +29,14 @@ impl Context<'_> {
         &self,
         batch: &Batch<'_>,
         rows: &[Rows],
+        named: &Named,
         now: UnixMillis,
         writer: &mut BatchWriter,
     ) -> Result<Option<Committed>, DbErr> {
-        if !fits(batch, rows) {
+        if !fits(rows) {
             return Ok(None);
         }
-        let committed = self.trips(writer, batch, rows, now).await?;
+        let committed = self.trips(writer, batch, rows, named, now).await?;
         if committed.is_none() {
             writer.roll_back().await;
         }
@@ -46,6 +49,7 @@ impl Context<'_> {
         writer: &mut BatchWriter,
         batch: &Batch<'_>,
         rows: &[Rows],
+        named: &Named,
         now: UnixMillis,
     ) -> Result<Option<Committed>, DbErr> {
         if !rows.is_empty() {
@@ -59,31 +63,40 @@ impl Context<'_> {
             }
         }
         let claims = batch.claims.iter().flat_map(|claim| claim.ids.iter().map(move |id| (id, &claim.presence_id)));
+        let (mut parked, mut settled, mut rejected) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+        // No fence: only this broker uses the database, and its registry knows
+        // whose connections still count.
+        for (receipt, ids) in receipts(batch.settles.iter(), named) {
+            match receipt {
+                Receipt::Waiting => parked = ids,
+                Receipt::Stored => settled = ids,
+                Receipt::Rejected(reason) => rejected.push((reason.name(), ids)),
+            }
+        }
         let writes = Writes {
             messages: rows.iter().map(|rows| &*rows.message).collect(),
             histories: batch.accepts.iter().zip(rows).map(|(accept, rows)| history_row(accept, rows)).collect(),
             copies: rows.iter().flat_map(|rows| &rows.copies).collect(),
-            // No fence: only this broker uses the database, and its registry knows
-            // whose connections still count.
-            settled: batch.settles.iter().flat_map(|settle| &settle.ids).map(String::as_str).collect(),
+            parked,
+            settled,
+            rejected,
+            told: batch.told.iter().flat_map(|told| &told.ids).map(String::as_str).collect(),
             // Of two pushes of one copy the later one stands.
             claims: claims.map(|(id, presence_id)| (id.as_str(), presence_id.as_str())).collect(),
             now: now.0,
             claimed_until: self.lease_end(now),
         };
-        let ended = writer.finish(&writes).await?;
+        let Receipts { ended, rejected, parked } = writer.finish(&writes).await?;
         let outcomes = rows.iter().map(|rows| accepted(rows, rows.copies.iter())).collect();
-        Ok(Some(Committed { outcomes, ended, ..Committed::default() }))
+        Ok(Some(Committed { outcomes, ended, rejected, parked, ..Committed::default() }))
     }
 }
 
 /// Whether the batch can be plain, as far as that is known before any trip.
-fn fits(batch: &Batch<'_>, rows: &[Rows]) -> bool {
+fn fits(rows: &[Rows]) -> bool {
     rows.len() <= MOST_ROWS
         && rows.iter().map(|rows| rows.copies.len()).sum::<usize>() <= MOST_ROWS
         && rows.iter().all(|rows| rows.refusal.is_none())
         // Posts have a table of their own.
         && rows.iter().all(|rows| !rows.message.is_post())
-        // Names have to be looked up, and the other receipts are rare.
-        && batch.settles.iter().all(|settle| settle.named.is_empty() && settle.receipt == Receipt::Stored)
 }

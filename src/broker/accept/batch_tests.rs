@@ -7,14 +7,14 @@ use std::time::Duration;
 use sea_orm::EntityTrait as _;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::commit::{self, Batch, Claim, Committed, Context, Outcome, Receipt, Settle, Writing};
+use super::commit::{self, Batch, Claim, Committed, Context, Named, Outcome, Receipt, Settle, Told, Writing};
 use super::queue::QueueSizes;
 use super::{Accept, Answer};
 use crate::broker::fanout::{Audience, Fanout, Outbound, Route};
 use crate::broker::roster::Roster;
 use crate::broker::session::peer::Peer;
 use crate::broker::session::terms::{Facts, Identity, Kind, Profile};
-use crate::broker::store::deliveries::Claimed;
+use crate::broker::store::deliveries::{Claimed, Ended};
 use crate::broker::store::entity::{dedupe, delivery, history, member, mesh, message};
 use crate::broker::store::sqlite_batch::BatchWriter;
 use crate::broker::store::{Store, members};
@@ -142,18 +142,21 @@ impl Base {
 
     async fn run(&mut self, accepts: &[Accept], settles: &[Settle], claims: &[Claim]) -> Committed {
         let (context, writing) = self.parts();
-        let batch = Batch { accepts, settles, claims };
+        let batch = Batch { accepts, settles, claims, ..Batch::default() };
         Box::pin(commit::run(context, &batch, writing)).await.expect("it commits")
     }
 
     /// Whether the batch went the short way, which is then committed.
     async fn is_plain(&mut self, accepts: &[Accept], settles: &[Settle]) -> bool {
         let (context, writing) = self.parts();
-        let batch = Batch { accepts, settles, claims: &[] };
+        let batch = Batch { accepts, settles, ..Batch::default() };
         let now = context.store.now();
         let rows: Vec<_> = accepts.iter().map(|accept| context.rows(accept, now, &mut writing.sizes)).collect();
         let batches = writing.batches.as_mut().expect("it is SQLite");
-        Box::pin(context.in_two_trips(&batch, &rows, now, batches)).await.expect("no error").is_some()
+        Box::pin(context.in_two_trips(&batch, &rows, &Named::default(), now, batches))
+            .await
+            .expect("no error")
+            .is_some()
     }
 
     /// Rows of messages, places in the history, ids and copies.
@@ -191,14 +194,13 @@ async fn only_what_is_plain_goes_the_short_way() {
     assert!(!base.is_plain(&twice, &[]).await, "one id twice");
     let revoked = [base.send("gone", Some("m4"), "f")];
     assert!(!base.is_plain(&revoked, &[]).await, "a member who is gone");
-    let named = Settle { named: vec![Claimed::Message("x".to_owned())], ..settle(&[]) };
-    assert!(!base.is_plain(&[], &[named]).await, "a name to look up");
-    for receipt in [Receipt::Waiting, Receipt::Rejected(RejectReason::Invalid)] {
-        assert!(!base.is_plain(&[], &[Settle { receipt, ..settle(&["x"]) }]).await, "{receipt:?}");
-    }
     assert_eq!(base.counts().await, [2, 2, 1, 2], "nothing of these is left");
     assert!(base.writing.batches.as_ref().is_some_and(BatchWriter::is_open), "taken back, not closed");
-    assert!(base.is_plain(&[], &[settle(&["x"])]).await, "no sends");
+    let named = Settle { named: vec![Claimed::Message("x".to_owned())], ..settle(&[]) };
+    for receipt in [Receipt::Stored, Receipt::Waiting, Receipt::Rejected(RejectReason::Invalid)] {
+        let settles = [Settle { receipt, ..settle(&["x"]) }, named.clone()];
+        assert!(base.is_plain(&[], &settles).await, "no sends: {receipt:?}");
+    }
 }
 
 #[tokio::test]
@@ -256,4 +258,67 @@ async fn copies_end_once_and_only_open_ones_are_claimed() {
     let rows = delivery::Entity::find().all(base.store.readers()).await.expect("it reads");
     let claims: Vec<Option<&str>> = rows.iter().map(|row| row.claim_id.as_deref()).collect();
     assert_eq!(claims, [None, Some("later"), None], "what has ended is not claimed");
+}
+
+/// Whatever receivers say goes the short way, and leaves what the long one leaves.
+#[tokio::test]
+async fn receipts_of_every_kind_are_written_the_short_way() {
+    let mut written = Vec::new();
+    for short in [true, false] {
+        let mut base = Base::new().await;
+        let accepts: Vec<Accept> = (0..6).map(|n| base.send("b", Some(&format!("m{n}")), "f")).collect();
+        let done = base.run(&accepts, &[], &[]).await;
+        let ids: Vec<String> = done.outcomes.iter().map(copy_of).collect();
+        let Outcome::Accepted(last) = &done.outcomes[5] else { panic!("{done:?}") };
+        let message = last.message.id.clone();
+        if !short {
+            base.writing.batches = None;
+        }
+        let said = |receipt, ids: &[&str]| Settle { receipt, ..settle(ids) };
+        let (invalid, unreadable) =
+            (Receipt::Rejected(RejectReason::Invalid), Receipt::Rejected(RejectReason::Unreadable));
+        let named =
+            |member: &str, claimed| Settle { member_id: member.to_owned(), named: vec![claimed], ..Settle::default() };
+        let settles = [
+            said(Receipt::Waiting, &[&ids[0], &ids[1]]),
+            said(invalid, &[&ids[2]]),
+            said(unreadable, &[&ids[3]]),
+            settle(&[&ids[1]]),
+            named("b", Claimed::Message(message)),
+            named("a", Claimed::Delivery(ids[4].clone())),
+        ];
+        let done = base.run(&[], &settles, &[]).await;
+        let of = |copies: &[Ended]| {
+            let place = |copy: &Ended| ids.iter().position(|id| *id == copy.id);
+            let mut all: Vec<_> =
+                copies.iter().map(|copy| (place(copy), copy.had_left, copy.reject_reason.clone())).collect();
+            all.sort();
+            all
+        };
+        assert_eq!(of(&done.parked), [(Some(0), false, None), (Some(1), false, None)]);
+        assert_eq!(of(&done.ended), [(Some(1), true, None), (Some(5), false, None)], "not of another's copy");
+        let (two, three) = (Some("invalid".to_owned()), Some("unreadable".to_owned()));
+        assert_eq!(of(&done.rejected), [(Some(2), false, two), (Some(3), false, three)]);
+
+        // Another device has stored one of those; the sender knows of the other one.
+        let told = Told { ids: vec![ids[3].clone()], peer: Arc::clone(&base.peer) };
+        let settles = [settle(&[&ids[2]])];
+        let (context, writing) = base.parts();
+        let batch = Batch { settles: &settles, told: &[told], ..Batch::default() };
+        let done = Box::pin(commit::run(context, &batch, writing)).await.expect("it commits");
+        assert_eq!(of(&done.ended), [(Some(2), true, None)]);
+        let rows = delivery::Entity::find().all(base.store.readers()).await.expect("it reads");
+        let mut states: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                let times = [row.waiting_at, row.delivered_at, row.expired_at, row.expiry_told_at];
+                (ids.iter().position(|id| *id == row.id), times.map(|at| at.is_some()), row.reject_reason.clone())
+            })
+            .collect();
+        states.sort();
+        written.push(states);
+    }
+    assert_eq!(written[0], written[1]);
+    assert_eq!(written[0][2], (Some(2), [true, true, false, false], None));
+    assert_eq!(written[0][3], (Some(3), [false, false, true, true], Some("unreadable".to_owned())));
 }

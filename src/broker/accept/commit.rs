@@ -6,8 +6,9 @@
 //! looked up in the same transaction. Dedupe rows go in sorted by key, messages
 //! and copies in the order of arrival.
 //!
-//! On SQLite a batch in which nothing of that is in question is written by
-//! `batch_sqlite` instead; what is left over comes here.
+//! What acknowledgements name otherwise than by a copy is looked up before. On SQLite
+//! a batch in which nothing of its sends is in question is written by `batch_sqlite`
+//! instead; what is left over comes here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::broker::session::terms::Holder;
 use crate::broker::store::deliveries::{Claimed, Ended};
 use crate::broker::store::entity::{delivery, message};
 use crate::broker::store::sqlite_batch::BatchWriter;
-use crate::broker::store::{Store, dedupe, deliveries, members, messages};
+use crate::broker::store::{Store, dedupe, deliveries, endings, members, messages};
 use crate::config::broker::BrokerConfig;
 use crate::db::tx;
 use crate::domain::dedupe::{Decision, Seen, decide};
@@ -99,8 +100,17 @@ pub struct Claim {
     pub holder: Option<Arc<Holder>>,
 }
 
+/// Endings that a sender knows.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// The copies.
+    pub ids: Vec<String>,
+    /// The connection on which it was told.
+    pub peer: Arc<Peer>,
+}
+
 /// What goes into one transaction.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Batch<'a> {
     /// Sends in the order of arrival.
     pub accepts: &'a [Accept],
@@ -108,7 +118,17 @@ pub struct Batch<'a> {
     pub settles: &'a [Settle],
     /// Pushes.
     pub claims: &'a [Claim],
+    /// What senders know.
+    pub told: &'a [Told],
 }
+
+/// The copies of acknowledgements, by what their receivers did with them. Sorted, so
+/// that two brokers that write the same ones seldom wait for each other in a circle;
+/// where they do, the engine ends one of the transactions, which is then tried again.
+pub(super) type Receipts = BTreeMap<Receipt, BTreeSet<String>>;
+
+/// The copies that acknowledgements name otherwise, by receiver and name.
+pub(super) type Named = HashMap<(String, Claimed), Vec<String>>;
 
 /// What a transaction needs beside its batch.
 #[derive(Clone, Copy, Debug)]
@@ -152,10 +172,11 @@ pub async fn run(context: Context<'_>, batch: &Batch<'_>, writing: &mut Writing)
     let Writing { sizes, batches } = writing;
     sizes.load(context.store, batch.accepts.iter().flat_map(|accept| &accept.recipients)).await?;
     let now = context.store.now();
+    let named = context.named(batch.settles).await?;
     let rows: Vec<Rows> = batch.accepts.iter().map(|accept| context.rows(accept, now, sizes)).collect();
     let mut attempt = 1;
     let result = loop {
-        match context.once(batch, &rows, now, batches.as_mut()).await {
+        match context.once(batch, &rows, &named, now, batches.as_mut()).await {
             Err(error) if (tx::is_retryable(&error) || dedupe::has_vanished(&error)) && attempt < ATTEMPTS => {
                 tokio::time::sleep(std::time::Duration::from_millis(10 << attempt)).await;
                 attempt += 1;
@@ -179,6 +200,20 @@ pub async fn run(context: Context<'_>, batch: &Batch<'_>, writing: &mut Writing)
     result
 }
 
+/// What becomes of which copies.
+pub(super) fn receipts<'s>(settles: impl Iterator<Item = &'s Settle>, named: &Named) -> Receipts {
+    let mut receipts = Receipts::new();
+    for settle in settles {
+        let ids = receipts.entry(settle.receipt).or_default();
+        ids.extend(settle.ids.iter().cloned());
+        for claimed in &settle.named {
+            let found = named.get(&(settle.member_id.clone(), claimed.clone()));
+            ids.extend(found.into_iter().flatten().cloned());
+        }
+    }
+    receipts
+}
+
 // === impl Context ===
 
 impl Context<'_> {
@@ -186,16 +221,17 @@ impl Context<'_> {
         &self,
         batch: &Batch<'_>,
         rows: &[Rows],
+        named: &Named,
         now: UnixMillis,
         batches: Option<&mut BatchWriter>,
     ) -> Result<Committed, DbErr> {
         if let Some(batches) = batches
-            && let Some(committed) = Box::pin(self.in_two_trips(batch, rows, now, batches)).await?
+            && let Some(committed) = Box::pin(self.in_two_trips(batch, rows, named, now, batches)).await?
         {
             return Ok(committed);
         }
         let transaction = self.store.begin().await?;
-        match Box::pin(self.work(&transaction, batch, rows, now)).await {
+        match Box::pin(self.work(&transaction, batch, rows, named, now)).await {
             Ok(committed) => {
                 transaction.commit().await?;
                 Ok(committed)
@@ -214,22 +250,14 @@ impl Context<'_> {
         db: &DatabaseTransaction,
         batch: &Batch<'_>,
         rows: &[Rows],
+        named: &Named,
         now: UnixMillis,
     ) -> Result<Committed, DbErr> {
         let outcomes = if rows.is_empty() { Vec::new() } else { self.accept(db, batch.accepts, rows, now).await? };
         let fence = Fence::read(db, self.store, batch).await?;
-        // Two brokers that lock the same rows in the same order do not wait for
-        // each other in a circle.
-        let mut settled: BTreeMap<Receipt, BTreeSet<String>> = BTreeMap::new();
-        for settle in batch.settles.iter().filter(|settle| fence.admits(settle.holder.as_ref())) {
-            let ids = settled.entry(settle.receipt).or_default();
-            ids.extend(settle.ids.iter().cloned());
-            if !settle.named.is_empty() {
-                ids.extend(deliveries::own(db, &settle.member_id, &settle.named).await?);
-            }
-        }
+        let settles = batch.settles.iter().filter(|settle| fence.admits(settle.holder.as_ref()));
         let (mut ended, mut rejected, mut parked) = (Vec::new(), Vec::new(), Vec::new());
-        for (receipt, ids) in settled {
+        for (receipt, ids) in receipts(settles, named) {
             let ids: Vec<String> = ids.into_iter().collect();
             match receipt {
                 Receipt::Waiting => parked = deliveries::park(db, &ids, now.0).await?,
@@ -242,7 +270,26 @@ impl Context<'_> {
         for claim in batch.claims.iter().filter(|claim| fence.admits(claim.holder.as_ref())) {
             deliveries::claim(db, &claim.ids, &claim.presence_id, now.0, self.lease_end(now)).await?;
         }
+        let told: Vec<String> = batch.told.iter().flat_map(|told| &told.ids).cloned().collect();
+        endings::told(db, &told, now.0).await?;
         Ok(Committed { outcomes, ended, rejected, parked, replaced: fence.replaced() })
+    }
+
+    /// Looks up what acknowledgements name otherwise than by a copy that was pushed on
+    /// their connection. Whose copy it is never changes, so this may come before the
+    /// transaction.
+    async fn named(&self, settles: &[Settle]) -> Result<Named, DbErr> {
+        let asked: Vec<(&str, &Claimed)> = settles
+            .iter()
+            .flat_map(|settle| settle.named.iter().map(|claimed| (settle.member_id.as_str(), claimed)))
+            .collect();
+        let mut named = Named::new();
+        for (id, message_id, member_id) in deliveries::own(self.store.readers(), &asked).await? {
+            for claimed in [Claimed::Delivery(id.clone()), Claimed::Message(message_id)] {
+                named.entry((member_id.clone(), claimed)).or_default().push(id.clone());
+            }
+        }
+        Ok(named)
     }
 
     async fn accept(

@@ -86,7 +86,7 @@ impl QueueSizes {
 
     /// Counts copies that came to their end.
     pub fn ended(&mut self, ended: &[Ended]) {
-        for copy in ended.iter().filter(|copy| !copy.was_waiting) {
+        for copy in ended.iter().filter(|copy| !copy.had_left) {
             self.change(&copy.recipient_member_id, &copy.sender_member_id, -1, -copy.bytes);
         }
     }

@@ -14,21 +14,19 @@ use std::time::Duration;
 
 use sea_orm::{DatabaseTransaction, DbErr};
 use tokio::sync::{mpsc, oneshot};
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
-use super::commit::{self, Batch, Claim, Committed, Context, Outcome, Settle, Writing};
+use super::commit::{self, Batch, Claim, Committed, Context, Outcome, Settle, Told, Writing};
 use super::queue::QueueSizes;
 use super::{Accept, Refused};
-use crate::broker::fanout::{Audience, Outbound};
+use crate::broker::fanout::Outbound;
 use crate::broker::session::terms::{Copy, Reply};
 use crate::broker::shared::Shared;
 use crate::broker::store::deliveries::{self, Ended};
-use crate::broker::{expiries, nodes};
+use crate::broker::{endings, nodes};
 use crate::db::tx::{self, Work};
 use crate::domain::time::UnixMillis;
-use crate::wire::codec;
-use crate::wire::delivery::{Ack, DeliveryState, DeliveryStatus};
+use crate::wire::delivery::Ack;
 use crate::wire::frame::ServerFrame;
 use crate::wire::refusal::Refusal;
 
@@ -51,6 +49,8 @@ pub enum Command {
     Settle(Settle),
     /// Note pushes.
     Claim(Claim),
+    /// Note what senders know.
+    Told(Told),
     /// End copies that need not be kept, without telling anybody.
     Forget(Vec<String>),
     /// End the copies of a member who is none any more, and tell their senders.
@@ -73,6 +73,7 @@ impl Command {
             }
             Self::Settle(settle) => 1 + count(settle.ids.len()) / 8,
             Self::Claim(claim) => 1 + count(claim.ids.len()) / 8,
+            Self::Told(told) => 1 + count(told.ids.len()) / 8,
             Self::Forget(ids) => 1 + count(ids.len()) / 8,
             Self::GiveUp(_) | Self::Expire(..) => 1,
         }
@@ -92,6 +93,7 @@ struct Sorted {
     accepts: Vec<Accept>,
     settles: Vec<Settle>,
     claims: Vec<Claim>,
+    told: Vec<Told>,
     forgets: Vec<String>,
     given_up: Vec<String>,
     expire: Option<(UnixMillis, oneshot::Sender<bool>)>,
@@ -146,6 +148,7 @@ fn sort(commands: &mut Vec<Command>) -> Sorted {
             Command::Accept(accept) => sorted.accepts.push(*accept),
             Command::Settle(settle) => sorted.settles.push(settle),
             Command::Claim(claim) => sorted.claims.push(claim),
+            Command::Told(told) => sorted.told.push(told),
             Command::Forget(ids) => sorted.forgets.extend(ids),
             Command::GiveUp(member_id) => sorted.given_up.push(member_id),
             Command::Expire(before, more) => sorted.expire = Some((before, more)),
@@ -158,20 +161,20 @@ fn sort(commands: &mut Vec<Command>) -> Sorted {
 
 impl Shared {
     async fn commit(&self, sorted: Sorted, writing: &mut Writing) {
-        let Sorted { accepts, settles, claims, forgets, given_up, expire } = sorted;
+        let Sorted { accepts, settles, claims, told, forgets, given_up, expire } = sorted;
         writing.sizes.forget_after(self.store.is_shared().then_some(SHARED_SIZES), self.clock.monotonic());
         let context =
             Context { store: &self.store, config: &self.config, ids: &self.ids, fanout: self.fanout.as_ref() };
-        let count = accepts.len() + settles.len() + claims.len();
+        let count = accepts.len() + settles.len() + claims.len() + told.len();
         if count > 0 {
             let started = self.clock.monotonic();
-            let batch = Batch { accepts: &accepts, settles: &settles, claims: &claims };
+            let batch = Batch { accepts: &accepts, settles: &settles, claims: &claims, told: &told };
             match commit::run(context, &batch, writing).await {
                 Ok(done) => {
                     self.metrics.batches.inc();
                     self.metrics.batch_size.observe(count as f64);
                     self.metrics.batch_seconds.observe(self.clock.monotonic().saturating_sub(started).as_secs_f64());
-                    self.tell(&accepts, &settles, done).await;
+                    self.tell(&accepts, &settles, &told, done);
                 }
                 Err(error) if tx::is_unreachable(&error) => {
                     // Each command alone would wait for the server as long.
@@ -184,7 +187,7 @@ impl Shared {
                     writing.sizes.forget();
                     tracing::error!(batch.size = count, error = %error, "A batch of {count} could not be committed: {error}");
                     self.metrics.batches_split.inc();
-                    self.one_by_one(context, &accepts, &settles, &claims, writing).await;
+                    self.one_by_one(context, &batch, writing).await;
                 }
             }
         }
@@ -195,7 +198,7 @@ impl Shared {
         for member_id in given_up {
             let member_id = member_id.as_str();
             let ended = self.give_up(|db, now| Box::pin(deliveries::give_up(db, member_id.to_owned(), now))).await;
-            self.expired(&ended, &mut writing.sizes).await;
+            self.expired(&ended, &mut writing.sizes);
         }
         if let Some((before, more)) = expire {
             // Whoever asked may be gone at a stop.
@@ -203,23 +206,15 @@ impl Shared {
         }
     }
 
-    async fn one_by_one(
-        &self,
-        context: Context<'_>,
-        accepts: &[Accept],
-        settles: &[Settle],
-        claims: &[Claim],
-        writing: &mut Writing,
-    ) {
-        let (no_accepts, no_settles, no_claims): (&[Accept], &[Settle], &[Claim]) = (&[], &[], &[]);
-        let singles = accepts
-            .chunks(1)
-            .map(|accepts| Batch { accepts, settles: no_settles, claims: no_claims })
-            .chain(settles.chunks(1).map(|settles| Batch { accepts: no_accepts, settles, claims: no_claims }))
-            .chain(claims.chunks(1).map(|claims| Batch { accepts: no_accepts, settles: no_settles, claims }));
+    async fn one_by_one(&self, context: Context<'_>, batch: &Batch<'_>, writing: &mut Writing) {
+        let none = Batch::default();
+        let singles = (batch.accepts.chunks(1).map(|accepts| Batch { accepts, ..none }))
+            .chain(batch.settles.chunks(1).map(|settles| Batch { settles, ..none }))
+            .chain(batch.claims.chunks(1).map(|claims| Batch { claims, ..none }))
+            .chain(batch.told.chunks(1).map(|told| Batch { told, ..none }));
         for batch in singles {
             match commit::run(context, &batch, writing).await {
-                Ok(done) => self.tell(batch.accepts, batch.settles, done).await,
+                Ok(done) => self.tell(batch.accepts, batch.settles, batch.told, done),
                 Err(error) => {
                     writing.sizes.forget();
                     let later = tx::is_retryable(&error) || tx::is_full(&error) || tx::is_unreachable(&error);
@@ -236,7 +231,7 @@ impl Shared {
 
     /// Answers the senders first, then brings the copies out, then tells whose
     /// messages arrived, and whose were set aside.
-    async fn tell(&self, accepts: &[Accept], settles: &[Settle], done: Committed) {
+    fn tell(&self, accepts: &[Accept], settles: &[Settle], told: &[Told], done: Committed) {
         let mut outbound: HashMap<&str, Vec<Outbound>> = HashMap::new();
         for (accept, outcome) in accepts.iter().zip(&done.outcomes) {
             accept.answer.outcome(outcome);
@@ -275,9 +270,10 @@ impl Shared {
             peer.reply(Reply::frame(ServerFrame::Ack(Box::new(ack))));
         }
         self.metrics.delivered.inc_by(done.ended.len() as u64);
-        self.tell_delivered(&done.ended);
+        endings::tell_delivered(self, &done.ended);
         self.metrics.rejected.inc_by(done.rejected.len() as u64);
-        expiries::tell(self, &done.rejected).await;
+        endings::tell(self, &done.rejected);
+        told.iter().for_each(|told| told.peer.ending_known(&told.ids));
         for holder in &done.replaced {
             for peer in self.registry.of_member(&holder.mesh_id, &holder.member_id) {
                 if peer.holder.as_ref() == Some(holder) {
@@ -289,15 +285,15 @@ impl Shared {
 
     async fn expire(&self, before: UnixMillis, sizes: &mut QueueSizes) -> bool {
         let ended = self.give_up(|db, now| Box::pin(deliveries::expire(db, before.0, now, EXPIRE_ROWS))).await;
-        self.expired(&ended, sizes).await;
+        self.expired(&ended, sizes);
         ended.len() as u64 == EXPIRE_ROWS
     }
 
     /// Tells those senders who are there; the others hear of it when they come.
-    async fn expired(&self, ended: &[Ended], sizes: &mut QueueSizes) {
+    fn expired(&self, ended: &[Ended], sizes: &mut QueueSizes) {
         sizes.ended(ended);
         self.metrics.expired.inc_by(ended.len() as u64);
-        expiries::tell(self, ended).await;
+        endings::tell(self, ended);
     }
 
     /// Ends copies in a transaction of its own. A failure is logged: whatever
@@ -316,27 +312,5 @@ impl Shared {
             tracing::warn!(error = %error, "Cannot give up deliveries: {error}");
             Vec::new()
         })
-    }
-
-    fn tell_delivered(&self, ended: &[Ended]) {
-        let at = self.store.now().0;
-        for copy in ended {
-            let Some(client_message_id) = copy.client_message_id.clone() else { continue };
-            for names_receiver in [true, false] {
-                let recipient_member_id = names_receiver.then(|| copy.recipient_member_id.clone());
-                let state = DeliveryState::Delivered;
-                let client_message_id = client_message_id.clone();
-                let status = DeliveryStatus { client_message_id, state, at, reason: None, recipient_member_id };
-                match codec::encode(&ServerFrame::DeliveryStatus(status)) {
-                    Ok(text) => {
-                        let member_id = copy.sender_member_id.clone();
-                        let audience = Audience::DeliveryAware { member_id, names_receiver };
-                        let dropped = self.fanout.event(&copy.mesh_id, &audience, &Utf8Bytes::from(text));
-                        self.metrics.events_dropped.inc_by(dropped as u64);
-                    }
-                    Err(error) => tracing::warn!(error = %error, "Cannot write a delivery_status: {error}"),
-                }
-            }
-        }
     }
 }

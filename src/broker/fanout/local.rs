@@ -67,22 +67,12 @@ impl Fanout for LocalFanout {
     }
 
     fn event(&self, mesh_id: &str, audience: &Audience, text: &Utf8Bytes) -> usize {
-        let peers = match audience {
-            Audience::DeliveryAware { member_id, .. } => self.registry.of_member(mesh_id, member_id),
-            Audience::OtherMembers(_)
-            | Audience::OtherConnections(_)
-            | Audience::TopicMembers(_)
-            | Audience::Negotiating
-            | Audience::Admins => self.registry.of_mesh(mesh_id),
-        };
+        let peers = self.registry.of_mesh(mesh_id);
         let hears = |peer: &Arc<Peer>| match audience {
             Audience::OtherMembers(member_id) => peer.member_id != *member_id,
             Audience::OtherConnections(presence_id) => peer.presence_id != *presence_id,
             Audience::TopicMembers(members) => peer.has(Feature::TopicE2e) && members.contains(&peer.member_id),
             Audience::Negotiating => peer.negotiates(),
-            Audience::DeliveryAware { names_receiver, .. } => {
-                peer.has(Feature::DeliveryAck) && peer.has(Feature::DeliveryOutcome) == *names_receiver
-            }
             Audience::Admins => peer.has(Feature::ConcurrentConnectionPolicy) && peer.is_admin(),
         };
         peers.iter().filter(|peer| peer.is_online() && hears(peer) && !peer.event(text)).count()

@@ -49,13 +49,6 @@ pub enum Audience {
     OtherMembers(String),
     /// Everybody in the mesh but this connection.
     OtherConnections(String),
-    /// The connections of one member that negotiated `delivery_ack`.
-    DeliveryAware {
-        /// The member.
-        member_id: String,
-        /// Those of them that negotiated `delivery_outcome`, or the others.
-        names_receiver: bool,
-    },
     /// The connections of these members that negotiated `topic_e2e`.
     TopicMembers(BTreeSet<String>),
     /// Everybody in the mesh who knows the frames that came with negotiation.

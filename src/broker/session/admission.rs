@@ -115,10 +115,14 @@ async fn admit(shared: &Arc<Shared>, authenticated: Authenticated) -> Result<Ope
         }
         None => (shared.ids.ulid(), shared.clock.now()),
     };
+    let says = shown.is_some();
     if let Some(shown) = shown.or_else(|| facts.instance_id.is_some().then(|| member.shown.clone())) {
-        profile.status = shown.status;
-        profile.summary = Some(shown.summary).filter(|summary| !summary.is_empty());
         profile.visible = shown.visible;
+        // Without a word on it a reattached connection keeps also what is not stored yet.
+        if says || !reattached {
+            profile.status = shown.status;
+            profile.summary = Some(shown.summary).filter(|summary| !summary.is_empty());
+        }
     }
     let identity = Identity {
         presence_id,
@@ -133,6 +137,10 @@ async fn admit(shared: &Arc<Shared>, authenticated: Authenticated) -> Result<Ope
     };
     let (peer, queues) = Peer::new(identity, shared.clock.monotonic());
     let admitted = shared.registry.admit(&peer);
+    if let Err(error) = nodes::look_at(shared, &mesh.id).await {
+        // The next round looks again.
+        tracing::warn!(error = %error, "Cannot read who is connected elsewhere: {error}");
+    }
     for older in admitted.replaced {
         older.finish(End::close(close::NORMAL, "session_replaced"));
     }

@@ -8,6 +8,7 @@
 //! queues.
 //! What it must not do: hold up another connection.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,6 +28,8 @@ use super::frames;
 use super::peer::{MAX_IN_FLIGHT, Peer};
 use super::push::Pusher;
 use super::terms::{End, Queues, Reply};
+use crate::broker::accept::commit::Told;
+use crate::broker::accept::writer::Command;
 use crate::broker::shared::{MAX_INLINE_BYTES, Shared};
 use crate::runtime::task_kind::Phase;
 use crate::wire::close;
@@ -68,7 +71,8 @@ pub async fn serve(shared: Arc<Shared>, mut socket: Socket, place: Arc<OwnedSema
     // connection may stay, so it gets no message that another should have.
     let held = peer.facts.instance_id.is_some();
     let pusher = Pusher::new(held, shared.config.timers.lease, shared.store.is_shared());
-    let mut link = Link { shared: &shared, peer: &peer, socket: &mut socket, queues, pusher, ping: Ping::default() };
+    let (ping, endings) = (Ping::default(), Endings::default());
+    let mut link = Link { shared: &shared, peer: &peer, socket: &mut socket, queues, pusher, ping, endings };
     let end = match Box::pin(link.run(stop)).await {
         Ok(()) => End::cut("the client closed"),
         Err(end) => end,
@@ -147,6 +151,18 @@ struct Link<'a> {
     queues: Queues,
     pusher: Pusher,
     ping: Ping,
+    endings: Endings,
+}
+
+/// What the client was told of the ends of its messages. It knows that once it has
+/// answered a ping that was sent after it.
+#[derive(Debug, Default)]
+struct Endings {
+    /// Written since the last of these pings, by the ids of the copies.
+    written: Vec<String>,
+    /// By the number of the ping that followed.
+    asked: VecDeque<(u64, Vec<String>)>,
+    pings: u64,
 }
 
 #[derive(Debug, Default)]
@@ -185,10 +201,19 @@ impl Link<'_> {
     }
 
     async fn received(&mut self, frame: Option<Result<Message, tungstenite::Error>>) -> Ended {
+        let answered = match &frame {
+            Some(Ok(Message::Pong(number))) => self.endings.answered(number),
+            _ => Vec::new(),
+        };
         let text = next_text(frame)?;
         self.peer.note_heard(self.shared.clock.monotonic());
         if std::mem::take(&mut self.ping.unanswered) && self.peer.is_behind() {
             self.peer.look.notify_one();
+        }
+        if !answered.is_empty() {
+            let told = Told { ids: answered, peer: Arc::clone(self.peer) };
+            // Refused only while the broker stops; the next connection is told again.
+            let _ = self.shared.writer.submit(Command::Told(told)).await;
         }
         let Some(text) = text else { return Ok(()) };
         let max_bytes = if self.peer.has(Feature::MaxPayload) { MAX_INLINE_BYTES } else { BASE_FRAME_BYTES };
@@ -211,10 +236,11 @@ impl Link<'_> {
         {
             messages.push(self.reply_text(reply)?);
         }
+        messages.extend(self.endings.ping());
         write(self.socket, messages).await
     }
 
-    fn reply_text(&self, reply: Reply) -> Result<Message, End> {
+    fn reply_text(&mut self, reply: Reply) -> Result<Message, End> {
         match reply {
             Reply::Frame(frame) => text_of(&frame),
             Reply::Ack(frame) => {
@@ -222,6 +248,10 @@ impl Link<'_> {
                 text_of(&frame)
             }
             Reply::Shared(text) => Ok(Message::Text(text)),
+            Reply::Ending(delivery_id, text) => {
+                self.endings.written.push(delivery_id);
+                Ok(Message::Text(text))
+            }
         }
     }
 
@@ -232,6 +262,7 @@ impl Link<'_> {
         while let Ok(reply) = self.queues.replies.try_recv() {
             messages.push(self.reply_text(reply)?);
         }
+        messages.extend(self.endings.ping());
         for frame in frames {
             messages.push(text_of(frame)?);
         }
@@ -314,6 +345,31 @@ impl Link<'_> {
         let check = self.pusher.next_check(self.peer).filter(|_| !self.ping.unanswered);
         let check = check.map(|at| at.saturating_sub(now));
         [held, check].into_iter().flatten().fold(ping.min(silence), Duration::min).max(Duration::from_millis(1))
+    }
+}
+
+// === impl Endings ===
+
+impl Endings {
+    /// The ping that asks whether what was written has arrived.
+    fn ping(&mut self) -> Option<Message> {
+        if self.written.is_empty() {
+            return None;
+        }
+        self.pings += 1;
+        self.asked.push_back((self.pings, std::mem::take(&mut self.written)));
+        Some(Message::Ping(Bytes::copy_from_slice(&self.pings.to_be_bytes())))
+    }
+
+    /// What the client knows with this pong. Frames come in the order in which they
+    /// were written, so an answer stands for every ping before it.
+    fn answered(&mut self, pong: &[u8]) -> Vec<String> {
+        let number = pong.try_into().map_or(0, u64::from_be_bytes).min(self.pings);
+        let mut known = Vec::new();
+        while let Some((_, ids)) = self.asked.pop_front_if(|(asked, _)| *asked <= number) {
+            known.extend(ids);
+        }
+        known
     }
 }
 

@@ -16,7 +16,7 @@ use crate::broker::fanout::Audience;
 use crate::broker::roster::Member;
 use crate::broker::shared::Shared;
 use crate::broker::store::{deliveries, members, messages};
-use crate::broker::{accept, admin, certificates, departures, expiries, history, topics};
+use crate::broker::{accept, admin, certificates, departures, endings, history, topics};
 use crate::domain::names;
 use crate::domain::time::UnixMillis;
 use crate::wire::codec::{DecodeError, DecodeErrorKind};
@@ -173,7 +173,7 @@ async fn negotiation(shared: &Arc<Shared>, peer: &Arc<Peer>, pusher: &mut Pusher
         None => {}
     }
     if peer.has(Feature::DeliveryAck) {
-        expiries::tell_returned(shared, peer).await;
+        endings::tell_returned(shared, peer).await;
     }
 }
 
@@ -250,13 +250,16 @@ async fn message_status(shared: &Shared, peer: &Peer, request: MessageStatus) ->
         .iter()
         .map(|copy| {
             let member = peer.mesh.member(&copy.recipient_member_id);
-            let online = || {
-                shared.registry.of_member(&peer.mesh.id, &copy.recipient_member_id).iter().any(|peer| peer.is_online())
-            };
-            let status = match copy.delivered_at {
-                Some(_) => "delivered",
-                None if online() => "held",
-                None => "disconnected",
+            // Who hides from others is not there for them.
+            let is_seen =
+                |other: &Arc<Peer>| other.is_online() && (other.is_visible() || other.member_id == peer.member_id);
+            let online = || shared.registry.of_member(&peer.mesh.id, &copy.recipient_member_id).iter().any(is_seen);
+            let status = match (copy.delivered_at, copy.expired_at) {
+                (Some(_), _) => "delivered",
+                (None, Some(_)) if copy.reject_reason.is_some() => "rejected",
+                (None, Some(_)) => "expired",
+                (None, None) if online() => "held",
+                (None, None) => "disconnected",
             };
             RecipientStatus {
                 name: member.as_ref().map(|member| member.display_name.clone()).unwrap_or_default(),

@@ -83,6 +83,11 @@ impl Registry {
         self.lock().meshes.values().map(|mesh| mesh.online).sum()
     }
 
+    /// The meshes that have connections or leases here.
+    pub fn mesh_ids(&self) -> Vec<String> {
+        self.lock().meshes.keys().cloned().collect()
+    }
+
     /// The connection or lease that a hello of this client continues.
     pub fn predecessor(&self, mesh_id: &str, member_id: &str, kind: Kind, facts: &Facts) -> Option<Arc<Peer>> {
         let inner = self.lock();
@@ -153,6 +158,14 @@ impl Registry {
                 expired.push(peer);
             }
         }
+    }
+
+    /// What holds the place of this connection or lease now: itself, or the connection
+    /// of the same client that took it over.
+    pub fn current(&self, peer: &Peer) -> Option<Arc<Peer>> {
+        let inner = self.lock();
+        let peers = inner.meshes.get(&peer.mesh.id)?.by_member.get(&peer.member_id)?;
+        peers.iter().find(|held| held.presence_id == peer.presence_id).cloned()
     }
 
     /// Connections and leases of a member.

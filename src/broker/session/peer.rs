@@ -1,6 +1,7 @@
 //! One connection as the rest of the broker sees it: who it is, how to reach
 //! it, how to end it.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub const COPY_QUEUE: usize = 256;
 /// Sends of one connection whose answer is still to come. Below
 /// [`REPLY_QUEUE`], so that an answer always finds room.
 pub const MAX_IN_FLIGHT: usize = 256;
+/// Endings that were told and not answered for. More are told when these are.
+const MAX_ENDINGS: usize = 1_000;
 
 /// A connection, or its lease after it was lost.
 #[derive(Debug)]
@@ -64,6 +67,8 @@ pub struct Peer {
     /// Grows with each admission: of two connections, which came first.
     serial: AtomicU64,
     negotiates: AtomicBool,
+    /// Copies of whose end it was told, and may not know yet.
+    endings: Mutex<HashSet<String>>,
 }
 
 // === impl Peer ===
@@ -107,6 +112,7 @@ impl Peer {
             lost_ms: AtomicU64::new(0),
             serial: AtomicU64::new(0),
             negotiates: AtomicBool::new(false),
+            endings: Mutex::default(),
         };
         (Arc::new(peer), Queues { replies: reply_queue, copies: copy_queue })
     }
@@ -151,6 +157,30 @@ impl Peer {
     /// dropped.
     pub fn event(&self, text: &Utf8Bytes) -> bool {
         self.replies.capacity() > MAX_IN_FLIGHT && self.replies.try_send(Reply::Shared(text.clone())).is_ok()
+    }
+
+    /// Queues how a message ended, unless that is under way on this connection
+    /// already. False if there is no room.
+    pub fn ending(&self, delivery_id: String, text: Utf8Bytes) -> bool {
+        let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
+        if endings.contains(&delivery_id) {
+            return true;
+        }
+        let queued = endings.len() < MAX_ENDINGS
+            && self.replies.capacity() > MAX_IN_FLIGHT
+            && self.replies.try_send(Reply::Ending(delivery_id.clone(), text)).is_ok();
+        if queued {
+            endings.insert(delivery_id);
+        }
+        queued
+    }
+
+    /// These endings are no longer under way.
+    pub fn ending_known(&self, delivery_ids: &[String]) {
+        let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in delivery_ids {
+            endings.remove(id);
+        }
     }
 
     /// Hands over a live message. Without room, the connection is told to read

@@ -181,7 +181,7 @@ fn subject(peer: &Peer) -> PeerEvent {
 }
 
 /// A daemon that another broker has: what the database knows of it.
-fn elsewhere_row(shared: &Shared, other: &row::Model, asker: &Peer) -> Option<PeerRow> {
+fn elsewhere_row(shared: &Shared, other: &store::Elsewhere, asker: &Peer) -> Option<PeerRow> {
     let member = asker.mesh.member(&other.member_id)?;
     let is_own = member.id == asker.member_id;
     let is_here = |peer: &Arc<Peer>| peer.facts.instance_id.as_deref() == Some(other.instance_id.as_str());

@@ -30,6 +30,7 @@ use crate::broker::topics::Names;
 use crate::domain::time::UnixMillis;
 use crate::runtime::ids;
 use crate::wire::delivery::{ClientAck, Priority, Push, ReceiptState, RejectReason};
+use crate::wire::features::Feature;
 use crate::wire::frame::ServerFrame;
 use crate::wire::text;
 
@@ -217,7 +218,7 @@ impl Pusher {
         peer.set_acknowledges();
         let mut settle = Settle {
             member_id: peer.member_id.clone(),
-            receipt: receipt(&ack),
+            receipt: receipt(peer, &ack),
             holder: peer.holder.clone(),
             ..Settle::default()
         };
@@ -354,9 +355,10 @@ impl Pusher {
     }
 }
 
-/// What an acknowledgement says that the receiver did.
-fn receipt(ack: &ClientAck) -> Receipt {
-    match ack.state {
+/// What an acknowledgement says that the receiver did. A client that did not negotiate
+/// `delivery_outcome` says nothing further later: whatever it acknowledges is at its end.
+fn receipt(peer: &Peer, ack: &ClientAck) -> Receipt {
+    match ack.state.filter(|_| peer.has(Feature::DeliveryOutcome)) {
         None | Some(ReceiptState::Stored) => Receipt::Stored,
         Some(ReceiptState::Waiting) => Receipt::Waiting,
         Some(ReceiptState::Quarantined) => Receipt::Rejected(RejectReason::from_name(ack.reason.as_deref())),

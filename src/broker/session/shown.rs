@@ -1,9 +1,9 @@
 //! What members show of themselves: kept, and told on.
 //!
 //! What a daemon's connection shows is its member's and outlives the connection;
-//! what an older client or a session shows ends with it. A change of a text is
-//! told at the next tick, so that who changes it all the time costs everybody one
-//! event a tick. To hide or show oneself takes effect at once.
+//! what an older client or a session shows ends with it. Changes take effect at once
+//! and are told at the next tick, the last one of each kind, so that who changes
+//! something all the time costs everybody one event of it a tick.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,22 +22,33 @@ use crate::wire::event::SystemEvent;
 use crate::wire::presence::Shown;
 use crate::wire::refusal::Refusal;
 
-/// Connections whose change is still to be told, by presence id.
+/// What is still to be told, by presence id.
 #[derive(Debug, Default)]
-pub struct Changes(Mutex<BTreeMap<String, Arc<Peer>>>);
+pub struct Changes(Mutex<BTreeMap<String, Change>>);
+
+/// What one connection has changed since the last tick.
+#[derive(Debug)]
+struct Change {
+    peer: Arc<Peer>,
+    /// Its status or summary.
+    text: bool,
+    /// Whether others saw it before, if it was asked to show or hide itself.
+    was_visible: Option<bool>,
+}
 
 // === impl Changes ===
 
 impl Changes {
-    fn note(&self, peer: &Arc<Peer>) {
-        self.lock().insert(peer.presence_id.clone(), Arc::clone(peer));
+    fn note(&self, peer: &Arc<Peer>, change: impl FnOnce(&mut Change)) {
+        let none = || Change { peer: Arc::clone(peer), text: false, was_visible: None };
+        change(self.lock().entry(peer.presence_id.clone()).or_insert_with(none));
     }
 
-    fn take(&self) -> Vec<Arc<Peer>> {
+    fn take(&self) -> Vec<Change> {
         std::mem::take(&mut *self.lock()).into_values().collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Peer>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Change>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -53,7 +64,7 @@ pub fn set_status(shared: &Shared, peer: &Arc<Peer>, status: &str) {
     let Some(status) = Status::parse(status) else { return };
     let before = std::mem::replace(&mut peer.profile().status, status.name().to_owned());
     if before != status.name() {
-        shared.changes.note(peer);
+        shared.changes.note(peer, |change| change.text = true);
     }
 }
 
@@ -62,31 +73,46 @@ pub fn set_summary(shared: &Shared, peer: &Arc<Peer>, text: String) {
     let text = Some(summary(text));
     let before = std::mem::replace(&mut peer.profile().summary, text.clone());
     if before != text {
-        shared.changes.note(peer);
+        shared.changes.note(peer, |change| change.text = true);
     }
 }
 
 /// Shows or hides the connection, and with a daemon's its member.
 pub async fn set_visible(shared: &Shared, peer: &Arc<Peer>, visible: bool) -> Result<(), Refusal> {
+    let was_visible = peer.is_visible();
     let before = std::mem::replace(&mut peer.profile().visible, visible);
-    if let Err(error) = keep(shared, std::slice::from_ref(peer)).await {
+    if let Err(error) = keep(shared, std::slice::from_ref(peer), Some(visible)).await {
         tracing::warn!(error = %error, "Cannot store whether a member shows itself: {error}");
         peer.profile().visible = before;
         return Err(Refusal::Internal);
     }
-    if before != visible {
-        presence::visibility(shared, peer, visible);
+    if was_visible != peer.is_visible() {
+        shared.changes.note(peer, |change| _ = change.was_visible.get_or_insert(was_visible));
     }
     Ok(())
 }
 
 /// Tells what has changed since the last tick.
 pub async fn tell_changes(shared: &Shared) {
-    let peers = shared.changes.take();
+    let mut peers = Vec::new();
+    for Change { peer, text, was_visible } in shared.changes.take() {
+        // What was replaced meanwhile has no say any more: its successor's hello came later.
+        let current = shared.registry.current(&peer);
+        let is_there = current.is_some();
+        let peer = current.unwrap_or(peer);
+        let is_visible = peer.is_visible();
+        // Who hid itself and went was not told of when it went.
+        if was_visible.is_some_and(|was_visible| was_visible != is_visible) && (is_there || !is_visible) {
+            presence::visibility(shared, &peer, is_visible);
+        }
+        if text && is_there {
+            peers.push(peer);
+        }
+    }
     if peers.is_empty() {
         return;
     }
-    if let Err(error) = keep(shared, &peers).await {
+    if let Err(error) = keep(shared, &peers, None).await {
         // Members of this broker see it from its memory all the same, and the
         // daemon says it again with its next hello.
         tracing::warn!(error = %error, "Cannot store what a member shows of itself: {error}");
@@ -102,14 +128,15 @@ pub fn tell(shared: &Shared, mesh_id: &str) {
     }
 }
 
-/// Writes down what the connections of daemons show, where it is news.
-async fn keep(shared: &Shared, peers: &[Arc<Peer>]) -> Result<(), DbErr> {
-    if peers.iter().all(|peer| news(peer).is_none()) {
+/// Writes down what the connections of daemons show, where it is news. `visible` is
+/// what one of them has just said about that.
+async fn keep(shared: &Shared, peers: &[Arc<Peer>], visible: Option<bool>) -> Result<(), DbErr> {
+    if peers.iter().all(|peer| news(peer, visible).is_none()) {
         return Ok(());
     }
     let changing = shared.roster.changing().await;
     let news: Vec<(&Arc<Peer>, Arc<Member>, Shown)> =
-        peers.iter().filter_map(|peer| news(peer).map(|(member, shown)| (peer, member, shown))).collect();
+        peers.iter().filter_map(|peer| news(peer, visible).map(|(member, shown)| (peer, member, shown))).collect();
     let now = shared.store.now().0;
     let transaction = shared.store.begin().await?;
     for (_, member, shown) in &news {
@@ -129,7 +156,9 @@ pub fn json(shown: &Shown) -> String {
 }
 
 /// What a daemon's connection shows, where it is not what is known of its member.
-fn news(peer: &Peer) -> Option<(Arc<Member>, Shown)> {
+/// Whether the member hides stays as it is known unless `visible` says otherwise:
+/// another device may have hidden it.
+fn news(peer: &Peer, visible: Option<bool>) -> Option<(Arc<Member>, Shown)> {
     if peer.kind != Kind::Member || peer.facts.instance_id.is_none() {
         return None;
     }
@@ -138,7 +167,7 @@ fn news(peer: &Peer) -> Option<(Arc<Member>, Shown)> {
     let shown = Shown {
         status: profile.status.clone(),
         summary: profile.summary.clone().unwrap_or_default(),
-        visible: profile.visible,
+        visible: visible.unwrap_or(member.shown.visible),
     };
     (member.shown != shown).then_some((member, shown))
 }

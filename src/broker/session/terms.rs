@@ -106,6 +106,8 @@ pub enum Reply {
     Ack(Box<ServerFrame>),
     /// Written already, the same bytes for many connections.
     Shared(Utf8Bytes),
+    /// How a message of this member ended: the copy's id, and the frame.
+    Ending(String, Utf8Bytes),
 }
 
 /// How a connection ends by the broker's will.

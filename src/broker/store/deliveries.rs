@@ -9,8 +9,11 @@ use sea_orm::{
 };
 
 use super::dialect::ROWS_PER_STATEMENT;
+use super::endings;
 use super::entity::delivery::{Column, Entity, Model};
-use super::expiries;
+
+/// Names of one look-up: each is a term of its own, and SQLite nests 1,000.
+const NAMES_PER_STATEMENT: usize = 100;
 
 /// A copy that came to its end, with what is needed to tell its sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +30,9 @@ pub struct Ended {
     pub client_message_id: Option<String>,
     /// What it held in the queue.
     pub bytes: i64,
-    /// It had left the queue before: its receiver kept it until a key came.
-    pub was_waiting: bool,
+    /// It had left the queue before: its receiver kept it until a key came, or one of
+    /// its devices set it aside.
+    pub had_left: bool,
     /// Why its receiver set it aside.
     pub reject_reason: Option<String>,
 }
@@ -42,7 +46,7 @@ pub struct Waiting {
 
 /// Whose copy an acknowledgement means, when the connection it came on has not
 /// pushed it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Claimed {
     /// By the copy's id.
     Delivery(String),
@@ -53,6 +57,13 @@ pub enum Claimed {
 /// Not at its end yet.
 fn open() -> Condition {
     Condition::all().add(Column::DeliveredAt.is_null()).add(Column::ExpiredAt.is_null())
+}
+
+/// What a receiver may still say that it stored. Of a member's devices one may have
+/// set the copy aside that another one can open.
+fn not_stored() -> Condition {
+    let aside = Condition::any().add(Column::ExpiredAt.is_null()).add(Column::RejectReason.is_not_null());
+    Condition::all().add(Column::DeliveredAt.is_null()).add(aside)
 }
 
 /// Not at its receiver yet, so that it is to be pushed and takes room.
@@ -119,36 +130,51 @@ pub async fn still_open(db: &impl ConnectionTrait, ids: &[String]) -> Result<Vec
     Ok(rows)
 }
 
-/// The ids of a member's own open copies that acknowledgements name.
-pub async fn own(db: &impl ConnectionTrait, member_id: &str, named: &[Claimed]) -> Result<Vec<String>, DbErr> {
-    let mut any = Condition::any();
-    for claimed in named {
-        any = match claimed {
-            Claimed::Delivery(id) => any.add(Column::Id.eq(id.as_str())),
-            Claimed::Message(id) => any.add(Column::BrokerMessageId.eq(id.as_str())),
-        };
+/// The copies that acknowledgements name and that are not stored yet, each name with
+/// the member who may mean it: copy, message and receiver by id.
+pub async fn own(
+    db: &impl ConnectionTrait,
+    named: &[(&str, &Claimed)],
+) -> Result<Vec<(String, String, String)>, DbErr> {
+    let mut rows = Vec::new();
+    for chunk in named.chunks(NAMES_PER_STATEMENT) {
+        let mut any = Condition::any();
+        for (member_id, claimed) in chunk {
+            let name = match claimed {
+                Claimed::Delivery(id) => Column::Id.eq(id.as_str()),
+                Claimed::Message(id) => Column::BrokerMessageId.eq(id.as_str()),
+            };
+            any = any.add(Condition::all().add(Column::RecipientMemberId.eq(*member_id)).add(name));
+        }
+        let found = Entity::find()
+            .select_only()
+            .columns([Column::Id, Column::BrokerMessageId, Column::RecipientMemberId])
+            .filter(any)
+            .filter(not_stored())
+            .into_tuple()
+            .all(db)
+            .await?;
+        rows.extend(found);
     }
-    Entity::find()
-        .select_only()
-        .column(Column::Id)
-        .filter(any)
-        .filter(Column::RecipientMemberId.eq(member_id))
-        .filter(open())
-        .into_tuple()
-        .all(db)
-        .await
+    Ok(rows)
 }
 
-/// Marks copies as acknowledged; returns those that were not yet.
+/// Marks copies as stored by a device of their receiver, whatever another one made of
+/// them; returns those that were not yet.
 pub async fn settle(db: &impl ConnectionTrait, ids: &[String], now: i64) -> Result<Vec<Ended>, DbErr> {
-    end(db, ids, &[(Column::DeliveredAt, now.into())]).await
+    let values = [
+        (Column::DeliveredAt, now.into()),
+        // Kept, so that its room in the queue is given back once.
+        (Column::WaitingAt, Expr::cust("COALESCE(waiting_at, expired_at)")),
+        (Column::ExpiredAt, None::<i64>.into()),
+        (Column::RejectReason, None::<String>.into()),
+    ];
+    change(db, ids, &not_stored(), &values).await
 }
 
 /// Marks copies as set aside by their receiver; returns those that were open.
 pub async fn reject(db: &impl ConnectionTrait, ids: &[String], reason: &str, now: i64) -> Result<Vec<Ended>, DbErr> {
-    let mut ended = end(db, ids, &[(Column::ExpiredAt, now.into()), (Column::RejectReason, reason.into())]).await?;
-    ended.iter_mut().for_each(|copy| copy.reject_reason = Some(reason.to_owned()));
-    Ok(ended)
+    end(db, ids, &[(Column::ExpiredAt, now.into()), (Column::RejectReason, reason.into())]).await
 }
 
 /// Marks copies as kept by their receiver until a key comes; returns those that have
@@ -156,7 +182,7 @@ pub async fn reject(db: &impl ConnectionTrait, ids: &[String], reason: &str, now
 pub async fn park(db: &impl ConnectionTrait, ids: &[String], now: i64) -> Result<Vec<Ended>, DbErr> {
     let mut parked = change(db, ids, &queued(), &[(Column::WaitingAt, now.into())]).await?;
     // The statement gives the rows as it leaves them.
-    parked.iter_mut().for_each(|copy| copy.was_waiting = false);
+    parked.iter_mut().for_each(|copy| copy.had_left = false);
     Ok(parked)
 }
 
@@ -178,7 +204,7 @@ pub async fn expire(db: &impl ConnectionTrait, before: i64, now: i64, limit: u64
 /// Ends copies that need not be kept, and of which nobody is told.
 pub async fn forget(db: &impl ConnectionTrait, ids: Vec<String>, now: i64) -> Result<Vec<Ended>, DbErr> {
     let ended = end(db, &ids, &[(Column::ExpiredAt, now.into())]).await?;
-    expiries::told(db, &ended.iter().map(|copy| copy.id.clone()).collect::<Vec<_>>(), now).await?;
+    endings::told(db, &ended.iter().map(|copy| copy.id.clone()).collect::<Vec<_>>(), now).await?;
     Ok(ended)
 }
 
@@ -221,6 +247,7 @@ async fn change(
                 Column::ClientMessageId,
                 Column::Bytes,
                 Column::WaitingAt,
+                Column::RejectReason,
             ]))
             .take();
         for row in db.query_all(&update).await? {
@@ -231,8 +258,8 @@ async fn change(
                 recipient_member_id: row.try_get_by_index(3)?,
                 client_message_id: row.try_get_by_index(4)?,
                 bytes: row.try_get_by_index(5)?,
-                was_waiting: row.try_get_by_index::<Option<i64>>(6)?.is_some(),
-                reject_reason: None,
+                had_left: row.try_get_by_index::<Option<i64>>(6)?.is_some(),
+                reject_reason: row.try_get_by_index(7)?,
             });
         }
     }
@@ -281,18 +308,30 @@ pub async fn waiting(db: &impl ConnectionTrait, member_ids: &[String]) -> Result
     Ok(all)
 }
 
-/// Members with open copies accepted since `since`, each with its mesh.
-pub async fn recent(db: &impl ConnectionTrait, since: i64, limit: u64) -> Result<Vec<(String, String)>, DbErr> {
-    Entity::find()
-        .select_only()
-        .columns([Column::MeshId, Column::RecipientMemberId])
-        .distinct()
-        .filter(queued())
-        .filter(Column::CreatedAt.gte(since))
-        .limit(limit)
-        .into_tuple()
-        .all(db)
-        .await
+/// Members of these meshes with open copies accepted since `since`, each with its mesh;
+/// at most `limit` of each statement's meshes.
+pub async fn recent(
+    db: &impl ConnectionTrait,
+    mesh_ids: &[String],
+    since: i64,
+    limit: u64,
+) -> Result<Vec<(String, String)>, DbErr> {
+    let mut members = Vec::new();
+    for chunk in mesh_ids.chunks(ROWS_PER_STATEMENT) {
+        let found = Entity::find()
+            .select_only()
+            .columns([Column::MeshId, Column::RecipientMemberId])
+            .distinct()
+            .filter(queued())
+            .filter(Column::CreatedAt.gte(since))
+            .filter(Column::MeshId.is_in(chunk.iter().map(String::as_str)))
+            .limit(limit)
+            .into_tuple()
+            .all(db)
+            .await?;
+        members.extend::<Vec<_>>(found);
+    }
+    Ok(members)
 }
 
 /// A member's copies, the newest first, of messages older than `before`; without

@@ -10,8 +10,8 @@ use sea_orm::{
 };
 
 use super::dialect::ROWS_PER_STATEMENT;
+use super::endings;
 use super::entity::{delivery, history, message, topic_message};
-use super::expiries;
 
 /// Stores messages with their history rows.
 pub async fn insert(
@@ -95,7 +95,7 @@ pub async fn purge(
     // A sender that is away has as long to hear of the end as the receiver had
     // to take the message.
     let open = Condition::all().add(delivery::Column::DeliveredAt.is_null()).add(delivery::Column::ExpiredAt.is_null());
-    let untold = expiries::waits_to_be_told().add(delivery::Column::ExpiredAt.gte(untold_before));
+    let untold = endings::waits_to_be_told().add(delivery::Column::ExpiredAt.gte(untold_before));
     let waited_for = |id: SimpleExpr| {
         let copy = (delivery::Entity, delivery::Column::BrokerMessageId);
         Query::select()

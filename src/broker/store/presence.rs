@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use sea_orm::sea_query::{Expr, ExprTrait as _, OnConflict, Query};
 use sea_orm::{
-    ColumnTrait as _, ConnectionTrait, DbErr, EntityTrait as _, IntoActiveModel as _, QueryFilter as _,
-    QuerySelect as _,
+    ColumnTrait as _, ConnectionTrait, DbErr, EntityTrait as _, FromQueryResult, IntoActiveModel as _,
+    QueryFilter as _, QuerySelect as _,
 };
 
 use super::dialect::ROWS_PER_STATEMENT;
@@ -103,26 +103,55 @@ pub async fn elsewhere(
         .await
 }
 
-/// Connections that brokers other than this one have, as far as these brokers were
-/// there since `live_since`; one that was lost counts until `lost_since`.
+/// A connection that another broker has.
+#[derive(Clone, Debug, PartialEq, Eq, FromQueryResult)]
+pub struct Elsewhere {
+    /// The mesh.
+    pub mesh_id: String,
+    /// The member.
+    pub member_id: String,
+    /// Its state directory.
+    pub instance_id: String,
+    /// Since when.
+    pub connected_at: i64,
+}
+
+/// Connections to these meshes that brokers other than this one have, as far as these
+/// brokers were there since `live_since`; one that was lost counts until `lost_since`.
 pub async fn of_others(
     db: &impl ConnectionTrait,
+    mesh_ids: &[String],
     node_id: &str,
     live_since: i64,
     lost_since: i64,
-) -> Result<Vec<presence::Model>, DbErr> {
+) -> Result<Vec<Elsewhere>, DbErr> {
     let live = Query::select()
         .column(node::Column::Id)
         .from(node::Entity)
         .and_where(node::Column::LastSeenAt.gte(live_since))
         .take();
     let is_there = presence::Column::DisconnectedAt.is_null().or(presence::Column::DisconnectedAt.gte(lost_since));
-    presence::Entity::find()
-        .filter(is_there)
-        .filter(presence::Column::NodeId.ne(node_id))
-        .filter(presence::Column::NodeId.in_subquery(live))
-        .all(db)
-        .await
+    let mut rows = Vec::new();
+    for chunk in mesh_ids.chunks(ROWS_PER_STATEMENT) {
+        let found = presence::Entity::find()
+            .select_only()
+            .columns([
+                presence::Column::MeshId,
+                presence::Column::MemberId,
+                presence::Column::InstanceId,
+                presence::Column::ConnectedAt,
+            ])
+            // The first column of the primary key.
+            .filter(presence::Column::MeshId.is_in(chunk.iter().map(String::as_str)))
+            .filter(is_there.clone())
+            .filter(presence::Column::NodeId.ne(node_id))
+            .filter(presence::Column::NodeId.in_subquery(live.clone()))
+            .into_model()
+            .all(db)
+            .await?;
+        rows.extend::<Vec<Elsewhere>>(found);
+    }
+    Ok(rows)
 }
 
 /// Ends a connection that another broker holds: its generation is over, which

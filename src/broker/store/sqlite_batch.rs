@@ -38,12 +38,19 @@ const DELIVERY: &str = "delivery (id, broker_message_id, mesh_id, sender_member_
      target_session_key, client_message_id, bytes, created_at, claimed_at, claim_id, claim_expires_at, delivered_at, \
      expired_at, expiry_told_at, waiting_at, reject_reason)";
 const DELIVERY_COLUMNS: usize = 17;
-const SETTLE: &str = "UPDATE delivery SET delivered_at = ? WHERE id IN (SELECT value FROM json_each(?)) \
-     AND delivered_at IS NULL AND expired_at IS NULL \
-     RETURNING id, mesh_id, sender_member_id, recipient_member_id, client_message_id, bytes, waiting_at";
+const SETTLE: &str = "UPDATE delivery SET delivered_at = ?, waiting_at = COALESCE(waiting_at, expired_at), \
+     expired_at = NULL, reject_reason = NULL WHERE id IN (SELECT value FROM json_each(?)) \
+     AND delivered_at IS NULL AND (expired_at IS NULL OR reject_reason IS NOT NULL)";
+const PARK: &str = "UPDATE delivery SET waiting_at = ? WHERE id IN (SELECT value FROM json_each(?)) \
+     AND delivered_at IS NULL AND expired_at IS NULL AND waiting_at IS NULL";
+const REJECT: &str = "UPDATE delivery SET expired_at = ?, reject_reason = ? \
+     WHERE id IN (SELECT value FROM json_each(?)) AND delivered_at IS NULL AND expired_at IS NULL";
+const RECEIPT: &str = " RETURNING id, mesh_id, sender_member_id, recipient_member_id, client_message_id, bytes, \
+     waiting_at, delivered_at, reject_reason";
+const TOLD: &str = "UPDATE delivery SET expiry_told_at = ? WHERE id IN (SELECT value FROM json_each(?))";
 const CLAIM: &str = "UPDATE delivery SET claimed_at = ?, claim_id = v.value, claim_expires_at = ? \
      FROM json_each(?) AS v WHERE delivery.id = v.key \
-     AND delivery.delivered_at IS NULL AND delivery.expired_at IS NULL";
+     AND delivery.delivered_at IS NULL AND delivery.expired_at IS NULL AND delivery.waiting_at IS NULL";
 const ROLLBACK: &str = "ROLLBACK";
 
 /// The writer task's way to the tables.
@@ -74,14 +81,31 @@ pub struct Writes<'a> {
     pub histories: Vec<history::Model>,
     /// Their copies, at most [`MOST_ROWS`].
     pub copies: Vec<&'a delivery::Model>,
-    /// Copies that were acknowledged.
-    pub settled: BTreeSet<&'a str>,
+    /// Copies that their receivers keep until a key comes.
+    pub parked: BTreeSet<String>,
+    /// Copies that were acknowledged as stored.
+    pub settled: BTreeSet<String>,
+    /// Copies that were set aside, by the reason.
+    pub rejected: Vec<(&'static str, BTreeSet<String>)>,
+    /// Copies of whose end the sender knows.
+    pub told: Vec<&'a str>,
     /// Copies that were pushed, each with the connection.
     pub claims: BTreeMap<&'a str, &'a str>,
     /// The time of all of it.
     pub now: i64,
     /// Until when the pushes count.
     pub claimed_until: i64,
+}
+
+/// The copies that the acknowledgements of a batch have changed.
+#[derive(Debug, Default)]
+pub struct Receipts {
+    /// Stored for the first time.
+    pub ended: Vec<Ended>,
+    /// Set aside.
+    pub rejected: Vec<Ended>,
+    /// Kept until a key comes.
+    pub parked: Vec<Ended>,
 }
 
 // === impl BatchWriter ===
@@ -124,9 +148,9 @@ impl BatchWriter {
         Ok(Begun { standing: first_column()?, won: first_column()? })
     }
 
-    /// Writes the rest of the transaction, or all of one, and commits. Returns
-    /// the copies that were acknowledged for the first time.
-    pub async fn finish(&mut self, writes: &Writes<'_>) -> Result<Vec<Ended>, DbErr> {
+    /// Writes the rest of the transaction, or all of one, and commits. Returns what
+    /// became of copies that were acknowledged.
+    pub async fn finish(&mut self, writes: &Writes<'_>) -> Result<Receipts, DbErr> {
         let mut script = Script::default();
         if self.turn.is_none() {
             script.add(BEGIN);
@@ -136,8 +160,19 @@ impl BatchWriter {
         script.add(COMMIT);
         let done = self.run(script).await?;
         self.turn = None;
-        // Of these statements only the settling one gives rows.
-        done.iter().flat_map(|done| &done.rows).map(ended).collect()
+        let mut receipts = Receipts::default();
+        // Of these statements only those of receipts give rows, as they leave them.
+        for row in done.iter().flat_map(|done| &done.rows) {
+            let copy = ended(row)?;
+            if column::<Option<i64>>(row, 7)?.is_some() {
+                receipts.ended.push(copy);
+            } else if copy.reject_reason.is_some() {
+                receipts.rejected.push(copy);
+            } else {
+                receipts.parked.push(Ended { had_left: false, ..copy });
+            }
+        }
+        Ok(receipts)
     }
 
     /// Takes back what [`Self::begin`] did.
@@ -179,15 +214,26 @@ impl Writes<'_> {
                 self.copies.iter().for_each(|row| bind_copy(script, row));
             });
         }
-        if !self.settled.is_empty() {
-            let ids: Value = self.settled.iter().copied().collect();
-            script.add(SETTLE).bind(self.now).bind(ids.to_string());
+        for (sql, ids) in [(PARK, &self.parked), (SETTLE, &self.settled)] {
+            if !ids.is_empty() {
+                script.add(&format!("{sql}{RECEIPT}")).bind(self.now).bind(json(ids));
+            }
+        }
+        for (reason, ids) in &self.rejected {
+            script.add(&format!("{REJECT}{RECEIPT}")).bind(self.now).bind(*reason).bind(json(ids));
+        }
+        if !self.told.is_empty() {
+            script.add(TOLD).bind(self.now).bind(json(&self.told));
         }
         if !self.claims.is_empty() {
             let by_id: Value = self.claims.iter().map(|(id, claim_id)| (*id, *claim_id)).collect();
             script.add(CLAIM).bind(self.now).bind(self.claimed_until).bind(by_id.to_string());
         }
     }
+}
+
+fn json<'i, I: AsRef<str> + 'i>(ids: impl IntoIterator<Item = &'i I>) -> String {
+    ids.into_iter().map(|id| Value::from(id.as_ref())).collect::<Value>().to_string()
 }
 
 fn bind_dedupe(script: &mut Script, row: &dedupe::Model) {
@@ -262,8 +308,8 @@ fn ended(row: &SqliteRow) -> Result<Ended, DbErr> {
         recipient_member_id: column(row, 3)?,
         client_message_id: column(row, 4)?,
         bytes: column(row, 5)?,
-        was_waiting: column::<Option<i64>>(row, 6)?.is_some(),
-        reject_reason: None,
+        had_left: column::<Option<i64>>(row, 6)?.is_some(),
+        reject_reason: column(row, 8)?,
     })
 }
 
@@ -365,17 +411,18 @@ mod tests {
             reject_reason: Some(text("reason")),
         };
         let gone = delivery::Model { id: text("copy-2"), expired_at: Some(37), expiry_told_at: None, ..copy.clone() };
+        let open = delivery::Model { id: text("copy-3"), waiting_at: None, ..copy.clone() };
         let writes = Writes {
             messages: vec![&message],
             histories: vec![history.clone()],
-            copies: vec![&copy, &gone],
+            copies: vec![&copy, &gone, &open],
             ..Writes::default()
         };
-        assert!(writer.finish(&writes).await.expect("it commits").is_empty());
+        assert!(writer.finish(&writes).await.expect("it commits").ended.is_empty());
 
-        let claims = BTreeMap::from([("copy-1", "other"), ("copy-2", "other")]);
+        let claims = BTreeMap::from([("copy-1", "other"), ("copy-2", "other"), ("copy-3", "other")]);
         let claim = Writes { claims, now: 40, claimed_until: 41, ..Writes::default() };
-        assert!(writer.finish(&claim).await.expect("it commits").is_empty());
+        assert!(writer.finish(&claim).await.expect("it commits").ended.is_empty());
         writer.close().await;
 
         let db = store.readers();
@@ -383,7 +430,7 @@ mod tests {
         assert_eq!(message::Entity::find().all(db).await.expect("it reads"), [message]);
         assert_eq!(history::Entity::find().all(db).await.expect("it reads"), [history]);
         let claimed =
-            delivery::Model { claimed_at: Some(40), claim_id: Some(text("other")), claim_expires_at: Some(41), ..copy };
-        assert_eq!(delivery::Entity::find().all(db).await.expect("it reads"), [claimed, gone]);
+            delivery::Model { claimed_at: Some(40), claim_id: Some(text("other")), claim_expires_at: Some(41), ..open };
+        assert_eq!(delivery::Entity::find().all(db).await.expect("it reads"), [copy, gone, claimed]);
     }
 }

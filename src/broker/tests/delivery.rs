@@ -148,6 +148,7 @@ async fn undelivered_messages_expire_and_their_sender_is_told(backend: Backend) 
     a.message(&members[1], "m1", "f").await;
     let status = a.expect("delivery_status").await;
     assert_eq!((&status["client_message_id"], &status["state"]), (&json!("m1"), &json!("expired")));
+    assert!(a.is_quiet().await, "told once, and the ping after it is answered");
     let broker = TestBroker::start_in(broker.shut_down().await, impatient).await;
     let mut a = broker.daemon(&members[0], "ia").await;
     let again = a.message(&members[1], "m1", "f").await;

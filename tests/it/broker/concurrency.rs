@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::broker::Broker;
-use crate::support::mesh::{Mesh, RawMesh};
+use crate::support::mesh::RawMesh;
 use crate::support::postgres::{Backend, on_both_databases};
 use crate::support::raw::{Member, Raw, Seen, plain_send};
 use crate::support::wait;
@@ -12,12 +11,6 @@ const HOST_A: &str = "01J0000000000000000000000A";
 const HOST_B: &str = "01J0000000000000000000000B";
 const BOOT_1: &str = "01J00000000000000000000001";
 const BOOT_2: &str = "01J00000000000000000000002";
-
-async fn mesh_with(backend: Backend, policy: &str) -> RawMesh {
-    let broker = Broker::on(backend).await;
-    let mesh = Mesh::create_with(&broker, json!({"slug": "demo", "concurrency_policy": policy})).await;
-    RawMesh { broker, mesh }
-}
 
 /// Waits for the audit row of the event.
 async fn audited(mesh: &RawMesh) {
@@ -66,7 +59,7 @@ async fn prefer_newest_is_the_default_and_closes_the_older_host(backend: Backend
 
 // Covers: R68, R71, R72
 async fn prefer_oldest_refuses_the_newcomer(backend: Backend) {
-    let mesh = mesh_with(backend, "prefer_oldest").await;
+    let mesh = RawMesh::with_policy(backend, "prefer_oldest").await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let bob = mesh.member("bob").await;
     let (mut old, answer) = Raw::daemon(&mesh.url(), &bob, HOST_A, BOOT_1).await;
@@ -96,7 +89,7 @@ async fn newcomer(mesh: &RawMesh, member: &Member) -> (Vec<Value>, u16, String) 
 
 // Covers: R70, R72
 async fn allow_concurrent_keeps_both_as_siblings(backend: Backend) {
-    let mesh = mesh_with(backend, "allow_concurrent").await;
+    let mesh = RawMesh::with_policy(backend, "allow_concurrent").await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let bob = mesh.member("bob").await;
     let (mut first, _) = Raw::daemon(&mesh.url(), &bob, HOST_A, BOOT_1).await;
@@ -110,7 +103,7 @@ async fn allow_concurrent_keeps_both_as_siblings(backend: Backend) {
 }
 
 async fn a_reconnect_of_the_same_process_is_no_second_connection(backend: Backend) {
-    let mesh = mesh_with(backend, "prefer_oldest").await;
+    let mesh = RawMesh::with_policy(backend, "prefer_oldest").await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
     let bob = mesh.member("bob").await;
     let (old, _) = Raw::daemon(&mesh.url(), &bob, HOST_A, BOOT_1).await;

@@ -7,6 +7,7 @@ mod command_line;
 mod concurrency;
 mod dedupe;
 mod delivery;
+mod devices;
 mod disk_full;
 mod handshake;
 mod history;

@@ -146,6 +146,27 @@ async fn two_members_with_the_same_ids_at_two_nodes_do_not_meet() {
     assert!(alice_raw.peers().await.len() + carol_raw.peers().await.len() >= 2);
 }
 
+/// A broker looks only after the meshes that have somebody there; who comes first sees
+/// the others at once, not after the next round.
+#[tokio::test]
+async fn the_first_of_a_mesh_at_a_node_sees_who_is_at_the_other_one() {
+    if !Backend::Postgres.is_there() {
+        return;
+    }
+    let seldom = "[timers]\nscan_ms = 600000\n";
+    let mesh = RawMesh::configured(Backend::Postgres, seldom).await;
+    let second = mesh.broker.second_node(seldom).await;
+    let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
+    let (mut alice_raw, _) = Raw::daemon(&mesh.url(), &alice, HOST_A, BOOT_1).await;
+    for _ in 0..2 {
+        let (mut bob_raw, _) = Raw::daemon(&second.url(), &bob, HOST_B, BOOT_2).await;
+        let listed: Vec<Value> = bob_raw.peers().await.iter().map(|peer| peer["memberPubkey"].clone()).collect();
+        assert_eq!(listed, [json!(alice.public()), json!(bob.public())]);
+        bob_raw.close().await;
+    }
+    alice_raw.answers_so_far().await;
+}
+
 #[tokio::test]
 async fn a_daemon_that_comes_back_at_the_other_node_is_replaced_at_the_first() {
     if !Backend::Postgres.is_there() {
@@ -219,7 +240,8 @@ async fn prefer_oldest_refuses_a_newcomer_at_the_other_node_until_the_first_is_g
     assert_eq!(old.peers().await.len(), 1, "the first is untouched");
     mesh.broker.stop().await;
     let (mut new, _) = Raw::daemon(&second.url(), &bob, HOST_B, BOOT_2).await;
-    assert_eq!(new.peers().await.len(), 1);
+    let rows = new.peers().await;
+    assert_eq!(rows.len(), 1, "{rows:?}");
 }
 
 #[tokio::test]

@@ -14,8 +14,13 @@ const BOOT: &str = "01J0000000000000000000000B";
 /// A daemon's connection that knows every outcome. It is asked for with the first
 /// question: what waits is pushed after the answer to that.
 async fn daemon(mesh: &RawMesh, member: &Member) -> Raw {
+    device(mesh, member, HOST).await
+}
+
+/// The same from another state directory.
+async fn device(mesh: &RawMesh, member: &Member, instance: &str) -> Raw {
     let mut hello = member.hello();
-    hello["instanceId"] = json!(HOST);
+    hello["instanceId"] = json!(instance);
     hello["bootId"] = json!(BOOT);
     let (mut raw, _) = Raw::hello(&mesh.url(), &hello).await;
     let require = ["client_message_id_dedupe", "concurrent_connection_policy"];
@@ -66,15 +71,60 @@ async fn a_message_that_was_set_aside_is_told_to_its_sender_with_the_reason(back
         let status = alice_raw.expect_past_events("delivery_status").await;
         assert_eq!((&status["client_message_id"], &status["state"]), (&json!(id), &json!("rejected")), "{status}");
         assert_eq!((&status["reason"], &status["recipientMemberId"]), (&json!(told), &json!(bob.member_id)));
-        // It is at its end: a later word changes nothing, and it does not come again.
-        bob_raw.send(&receipt(&push, "stored")).await;
+        // It is at its end: said again nothing changes, and it does not come again.
+        bob_raw.send(&receipt(&push, "waiting")).await;
+        bob_raw.send(&rejected(&push, "invalid")).await;
     }
     bob_raw.answers_so_far().await;
     assert_eq!(alice_raw.answers_so_far().await, Vec::<Value>::new());
-    until_number(&mesh, "SELECT count(*) FROM delivery WHERE reject_reason IS NULL OR delivered_at IS NOT NULL", 0)
-        .await;
+    until_number(&mesh, "SELECT count(*) FROM delivery WHERE reject_reason IS NULL OR waiting_at IS NOT NULL", 0).await;
     let mut again = daemon(&mesh, &bob).await;
     assert_eq!(again.answers_so_far().await, Vec::<Value>::new());
+}
+
+/// Of two devices of a member one cannot open a message and the other one stores it.
+async fn what_one_device_stored_is_delivered_whatever_another_made_of_it(backend: Backend) {
+    let mesh = RawMesh::with_policy(backend, "allow_concurrent").await;
+    let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
+    let mut alice_raw = daemon(&mesh, &alice).await;
+    let mut phone = daemon(&mesh, &bob).await;
+    let mut laptop = device(&mesh, &bob, "01J0000000000000000000000C").await;
+    let told = async |alice: &mut Raw, state: &str| {
+        let status = alice.expect_past_events("delivery_status").await;
+        assert_eq!(status["state"], state, "{status}");
+    };
+    for number in 0..20 {
+        send(&mut alice_raw, &bob, &format!("m{number}")).await;
+        let (first, second) = (phone.message().await, laptop.message().await);
+        assert_eq!(first["deliveryId"], second["deliveryId"]);
+        phone.send(&rejected(&first, "unreadable")).await;
+        told(&mut alice_raw, "rejected").await;
+        // The second device may have been given it on an earlier connection.
+        if number % 2 == 0 {
+            laptop = device(&mesh, &bob, "01J0000000000000000000000C").await;
+        }
+        laptop.send(&receipt(&second, "stored")).await;
+        told(&mut alice_raw, "delivered").await;
+        // A later word of the first device takes nothing back.
+        phone.send(&rejected(&first, "invalid")).await;
+    }
+    phone.answers_so_far().await;
+    assert_eq!(alice_raw.answers_so_far().await, Vec::<Value>::new());
+    until_number(
+        &mesh,
+        "SELECT count(*) FROM delivery WHERE delivered_at IS NOT NULL AND expired_at IS NULL AND reject_reason IS NULL",
+        20,
+    )
+    .await;
+    // Each gave its room in the queue back once: 1,000 fit, and no more.
+    phone.close().await;
+    laptop.close().await;
+    for number in 0..1_000 {
+        send(&mut alice_raw, &bob, &format!("then-{number}")).await;
+    }
+    alice_raw.send(&send_with_id(&bob.public(), "one-too-many", FINGERPRINT)).await;
+    let ack = alice_raw.expect_past_events("ack").await;
+    assert_eq!(ack["code"], "recipient_queue_full", "{ack}");
 }
 
 /// Who does not know the word is told nothing false, and the same frames as ever
@@ -101,6 +151,51 @@ async fn a_sender_without_the_bit_hears_of_deliveries_as_before(backend: Backend
     assert_eq!((&status["client_message_id"], &status["state"]), (&json!("aside"), &json!("rejected")), "{status}");
 }
 
+/// Before the bit every acknowledgement said that the receiver has it.
+async fn what_a_receiver_without_the_bit_acknowledges_is_delivered(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
+    let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
+    let mut alice_raw = daemon(&mesh, &alice).await;
+    let (mut bob_raw, _) = Raw::daemon(&mesh.url(), &bob, HOST, BOOT).await;
+    for (id, state) in [("sealed", "waiting"), ("aside", "quarantined"), ("there", "stored")] {
+        send(&mut alice_raw, &bob, id).await;
+        let push = bob_raw.message().await;
+        bob_raw.send(&receipt(&push, state)).await;
+        let status = alice_raw.expect_past_events("delivery_status").await;
+        assert_eq!((&status["client_message_id"], &status["state"]), (&json!(id), &json!("delivered")), "{status}");
+    }
+}
+
+async fn the_status_of_a_message_tells_every_end_and_not_who_hides(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
+    let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
+    let (mut alice_raw, mut bob_raw) = (daemon(&mesh, &alice).await, daemon(&mesh, &bob).await);
+    let mut status = async |id: &str, receiver: &mut Raw, end: Option<&str>, then: &str| {
+        alice_raw.send(&send_with_id(&bob.public(), id, FINGERPRINT)).await;
+        let ack = alice_raw.expect_past_events("ack").await;
+        let push = receiver.message().await;
+        if let Some(end) = end {
+            receiver.send(&receipt(&push, end)).await;
+            alice_raw.expect_past_events("delivery_status").await;
+        }
+        let question = json!({"type": "message_status", "messageId": ack["messageId"]});
+        let (answer, _) = alice_raw.request(question.clone()).await;
+        let told = answer["recipients"][0]["status"].clone();
+        assert_eq!((&told, &answer["delivered"]), (&json!(then), &json!(then == "delivered")), "{answer}");
+        question
+    };
+    status("m1", &mut bob_raw, Some("stored"), "delivered").await;
+    status("m2", &mut bob_raw, Some("quarantined"), "rejected").await;
+    let question = status("m3", &mut bob_raw, None, "held").await;
+    bob_raw.request(json!({"type": "set_visible", "visible": false})).await;
+    status("m4", &mut bob_raw, None, "disconnected").await;
+    // The same as when it is away.
+    let (hides, _) = alice_raw.request(question.clone()).await;
+    bob_raw.close().await;
+    let (away, _) = alice_raw.request(question).await;
+    assert_eq!(hides["recipients"], away["recipients"]);
+}
+
 async fn who_was_away_hears_of_a_rejection_when_it_returns(backend: Backend) {
     let mut mesh = RawMesh::start(backend).await;
     let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
@@ -119,6 +214,43 @@ async fn who_was_away_hears_of_a_rejection_when_it_returns(backend: Backend) {
     until_number(&mesh, "SELECT count(*) FROM delivery WHERE expiry_told_at IS NULL", 0).await;
     let mut alice_raw = daemon(&mesh, &alice).await;
     assert_eq!(alice_raw.answers_so_far().await, Vec::<Value>::new(), "told once");
+}
+
+/// A word that was written to a link that is dead already was not heard.
+async fn who_does_not_answer_is_told_again_on_its_next_link(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
+    let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
+    let (mut alice_raw, mut bob_raw) = (daemon(&mesh, &alice).await, daemon(&mesh, &bob).await);
+    send(&mut alice_raw, &bob, "m1").await;
+    let push = bob_raw.message().await;
+    alice_raw.stop_reading().await;
+    for _ in 0..3 {
+        let (answer, _) = bob_raw.request(rejected(&push, "invalid")).await;
+        assert_eq!(answer["type"], "ack", "{answer}");
+    }
+    drop(alice_raw);
+    let mut alice_raw = daemon(&mesh, &alice).await;
+    let status = alice_raw.expect_past_events("delivery_status").await;
+    assert_eq!((&status["state"], &status["reason"]), (&json!("rejected"), &json!("invalid")), "{status}");
+    until_number(&mesh, "SELECT count(*) FROM delivery WHERE expiry_told_at IS NULL", 0).await;
+    let mut alice_raw = daemon(&mesh, &alice).await;
+    assert_eq!(alice_raw.answers_so_far().await, Vec::<Value>::new(), "it has answered");
+}
+
+/// Each round looks for what senders do not know; what is under way is not told twice.
+async fn what_is_under_way_to_its_sender_is_told_once(backend: Backend) {
+    let mesh = RawMesh::configured(backend, "[timers]\nsweep_ms = 50\n").await;
+    let (alice, bob) = (mesh.member("alice").await, mesh.member("bob").await);
+    let (mut alice_raw, mut bob_raw) = (daemon(&mesh, &alice).await, daemon(&mesh, &bob).await);
+    for number in 0..20 {
+        send(&mut alice_raw, &bob, &format!("m{number}")).await;
+        let push = bob_raw.message().await;
+        bob_raw.send(&rejected(&push, "invalid")).await;
+        let status = alice_raw.expect_past_events("delivery_status").await;
+        assert_eq!(status["client_message_id"], format!("m{number}"), "{status}");
+    }
+    until_number(&mesh, "SELECT count(*) FROM delivery WHERE expiry_told_at IS NULL", 0).await;
+    assert_eq!(alice_raw.answers_so_far().await, Vec::<Value>::new());
 }
 
 async fn a_message_that_waits_for_a_key_is_delivered_when_its_receiver_says_so(backend: Backend) {
@@ -202,9 +334,14 @@ async fn what_waits_for_ever_ends_with_the_brokers_limit(backend: Backend) {
 }
 
 on_both_databases! {
+    what_one_device_stored_is_delivered_whatever_another_made_of_it,
     a_message_that_was_set_aside_is_told_to_its_sender_with_the_reason,
     a_sender_without_the_bit_hears_of_deliveries_as_before,
+    what_a_receiver_without_the_bit_acknowledges_is_delivered,
+    the_status_of_a_message_tells_every_end_and_not_who_hides,
     who_was_away_hears_of_a_rejection_when_it_returns,
+    who_does_not_answer_is_told_again_on_its_next_link,
+    what_is_under_way_to_its_sender_is_told_once,
     a_message_that_waits_for_a_key_is_delivered_when_its_receiver_says_so,
     what_waits_at_its_receiver_takes_no_room,
     what_waits_for_ever_ends_with_the_brokers_limit,

@@ -213,6 +213,13 @@ impl RawMesh {
         Self::on(Broker::configured(backend, toml).await).await
     }
 
+    /// With that rule for a second connection of a member.
+    pub(crate) async fn with_policy(backend: Backend, policy: &str) -> Self {
+        let broker = Broker::on(backend).await;
+        let mesh = Mesh::create_with(&broker, json!({"slug": "demo", "concurrency_policy": policy})).await;
+        Self { broker, mesh }
+    }
+
     async fn on(broker: Broker) -> Self {
         let mesh = Mesh::create(&broker, "demo").await;
         Self { broker, mesh }

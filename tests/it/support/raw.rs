@@ -298,6 +298,12 @@ impl Raw {
         answer["peers"].as_array().expect("peers is a list").clone()
     }
 
+    /// From now on nothing is read of this socket, and no ping answered.
+    pub(crate) async fn stop_reading(&mut self) {
+        self.reader.abort();
+        while self.seen.recv().await.is_some() {}
+    }
+
     /// A normal close.
     pub(crate) async fn close(mut self) {
         let _ = self.sink.close().await;

@@ -37,8 +37,9 @@ pub struct Model {
     pub expired_at: Option<i64>,
     /// When its sender heard of that.
     pub expiry_told_at: Option<i64>,
-    /// When the receiver said that it keeps the copy sealed until a key comes. It is
-    /// not pushed again, and takes no room in the queue.
+    /// When it left the queue without being stored: the receiver keeps it sealed until a
+    /// key comes, or one device had set it aside before another stored it. It is not
+    /// pushed again, and takes no room in the queue.
     pub waiting_at: Option<i64>,
     /// Why the receiver set it aside.
     pub reject_reason: Option<String>,

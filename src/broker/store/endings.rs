@@ -1,4 +1,5 @@
-//! Copies that were given up or set aside, and whether their senders know.
+//! Copies that were given up or set aside, and whether their senders know. The column
+//! `expired_at` has the time of both.
 
 use sea_orm::sea_query::Expr;
 use sea_orm::{
@@ -19,7 +20,7 @@ pub struct Untold {
     /// Who it was for.
     pub recipient_member_id: String,
     /// When it ended.
-    pub expired_at: i64,
+    pub ended_at: i64,
     /// Why its receiver set it aside.
     pub reject_reason: Option<String>,
 }
@@ -54,7 +55,7 @@ pub async fn untold(
         id: row.id,
         client_message_id: row.client_message_id.unwrap_or_default(),
         recipient_member_id: row.recipient_member_id,
-        expired_at: row.expired_at.unwrap_or_default(),
+        ended_at: row.expired_at.unwrap_or_default(),
         reject_reason: row.reject_reason,
     };
     Ok(rows.into_iter().map(untold).collect())

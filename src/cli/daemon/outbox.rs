@@ -206,6 +206,8 @@ fn cells(entry: &OutboxEntry) -> [String; 8] {
 /// neither is known.
 fn lost(entry: &OutboxEntry) -> String {
     match entry {
+        // By another device of its receiver.
+        OutboxEntry { delivered_at: Some(_), .. } => String::new(),
         OutboxEntry { rejected_at: Some(_), reject_reason, .. } => {
             format!("set aside by its receiver: {reject_reason}")
         }

@@ -12,7 +12,7 @@ from claudemesh.v1.messaging_pb2 import SendStreamRequest, SendStreamResponse
 
 # A message of a stream costs grpc more than a send costs us, so that sends that wait
 # together go together. The daemon takes that many at once.
-MAX_BATCH = 64
+MAX_BATCH = 32
 # What is added to a batch that is as large in bytes begins the next one.
 LARGE_BATCH = 512 * 1024
 

@@ -124,14 +124,14 @@ impl Sender {
         let mut look = true;
         loop {
             let up = self.note_link(&link.borrow_and_update());
-            if up && look && self.free(&awaited) > 0 {
+            if up && look && self.has_room(&awaited) {
                 // A full claim means that there is more.
                 look = self.claim_and_transmit(&mut awaited).await;
                 if look {
                     tokio::task::yield_now().await;
                 }
             }
-            let more = up && look && self.free(&awaited) > 0;
+            let more = up && look && self.has_room(&awaited);
             self.offer(up && !look, &awaited);
             let pause = if up && !look { self.pause() } else { IDLE };
             tokio::select! {
@@ -200,6 +200,15 @@ impl Sender {
         self.places(awaited).saturating_sub(self.handle.shared.handover.under_way())
     }
 
+    /// Whether a claim is worth its commit: each answer frees one place, and rows that
+    /// are claimed one by one cost a sync of the disk each.
+    fn has_room(&mut self, awaited: &Awaited) -> bool {
+        let enough = (self.flow.window(self.window, self.clock.monotonic()) / 4).clamp(1, CLAIM);
+        let is_idle = awaited.answers.is_empty() && awaited.reports.is_empty();
+        let free = self.free(awaited);
+        free >= enough || (free > 0 && is_idle)
+    }
+
     /// Says for how many new rows there is room, if nothing else is to leave first.
     fn offer(&mut self, caught_up: bool, awaited: &Awaited) {
         let room = if caught_up && self.flow.is_free() && self.handle.guard.wrong_times(Database::Outbox).is_none() {
@@ -239,9 +248,12 @@ impl Sender {
             arrived.push(row);
         }
         self.transmit_arrived(&mut arrived, awaited).await;
-        let mut rows = Vec::new();
+        let (mut rows, mut failed) = (Vec::new(), false);
         for target in self.flow.holds.due(now).into_iter().take(limit as usize) {
-            let Some(probe) = self.claim(1, Only::Target(target.clone())).await else { return false };
+            let Some(probe) = self.claim(1, Only::Target(target.clone())).await else {
+                failed = true;
+                break;
+            };
             if probe.is_empty() {
                 self.flow.holds.release(&target);
             } else {
@@ -251,17 +263,25 @@ impl Sender {
         }
         let left = limit - u32::try_from(rows.len()).unwrap_or(limit);
         let mut full = true;
-        if left > 0 {
+        if left > 0 && !failed {
             let held = self.flow.held();
             let only = if held.is_empty() { Only::All } else { Only::Without(held) };
-            let Some(others) = self.claim(left, only).await else { return false };
-            full = u32::try_from(others.len()).unwrap_or(u32::MAX) == left;
-            rows.extend(others);
+            match self.claim(left, only).await {
+                Some(others) => {
+                    full = u32::try_from(others.len()).unwrap_or(u32::MAX) == left;
+                    rows.extend(others);
+                }
+                None => failed = true,
+            }
         }
         self.flow.pace.spend(u32::try_from(rows.len()).unwrap_or(u32::MAX));
         let members = self.deps.peers.members();
         for row in rows {
             self.transmit(row, &members, awaited).await;
+        }
+        if failed {
+            // What was claimed before has left; `claim` says when to look again.
+            return false;
         }
         if !full {
             self.due = self.next_due().await;

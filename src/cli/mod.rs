@@ -207,6 +207,9 @@ impl Context {
 pub fn run() -> u8 {
     // Before any file: nothing that is created here is readable to others.
     private_file::restrict_umask();
+    // Nor is anything that the caller has open handed on: a daemon outlives its caller,
+    // and hooks are not to be trusted with it.
+    close_fds::set_fds_cloexec(3, &[]);
     let args: Vec<OsString> = std::env::args_os().collect();
     let wishes = Wishes::of(&args);
     let mut output = Output::standard(wishes.json, wishes.color);

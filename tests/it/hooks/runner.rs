@@ -1,11 +1,12 @@
 //! What a run gets, and within which bounds it runs.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::{Rig, ended, log_lines, metric, runs};
-use crate::support::wait;
+use crate::support::{process, wait};
 
 // Covers: R222, R229-R235
 #[tokio::test]
@@ -230,4 +231,19 @@ async fn eight_run_at_once_and_nobody_waits_for_them() {
     std::fs::write(rig.out("go"), "").expect("the sign");
     ended(&rig.alice, "on-dm", 100).await;
     assert!(runs(&rig.alice, "failed_only=true").await.is_empty());
+}
+
+/// The daemon in the foreground has what its caller had open; its hooks do not.
+#[tokio::test]
+async fn a_hook_has_nothing_open_of_the_daemons_caller() {
+    let mut rig = Rig::start("[on-dm]\n", &[("on-dm", "cat > /dev/null; ls -l /proc/self/fd | keep open")]).await;
+    rig.alice.stop().await;
+    std::fs::write(rig.out("secret"), "for the caller").expect("a file");
+    let mut command = process::with_program(Path::new("sh"), rig.alice.home());
+    command.args(["-c", "exec 7<secret; exec \"$0\" daemon up --foreground --mesh demo", process::binary()]);
+    rig.alice.start_as(command).await;
+    rig.client = rig.fake.link(&rig.alice).await;
+    rig.push("hello").await;
+    let open = rig.written("open").await;
+    assert!(open.contains("pipe:") && !open.contains("secret"), "{open}");
 }

@@ -8,9 +8,11 @@ use base64::Engine as _;
 use serde_json::Value;
 
 use crate::support::broker::read_trimmed;
+use crate::support::cli::Ran;
 use crate::support::daemon::{Daemon, Pair, unique};
+use crate::support::fake_broker::FakeBroker;
 use crate::support::process::{self, binary};
-use crate::support::tools;
+use crate::support::{tools, wait};
 
 /// Every entry below `folder` by its path there, with its mode.
 fn modes(folder: &Path) -> BTreeMap<String, u32> {
@@ -176,4 +178,23 @@ async fn the_small_files_are_what_a_script_expects() {
             assert!(!daemon.output().contains(secret.as_str()), "a secret is in the output");
         }
     }
+}
+
+/// A lock that the caller holds, a pipe that somebody reads to its end.
+#[tokio::test]
+async fn what_the_caller_has_open_stays_with_the_caller() {
+    let fake = FakeBroker::start().await;
+    let alice = fake.member("alice");
+    std::fs::write(alice.home().join("secret"), "for the caller").expect("a file");
+    let mut command = process::with_program(Path::new("sh"), alice.home());
+    command.args(["-c", "exec 7<secret 9>job.lock; exec \"$0\" daemon up --mesh demo --json", binary()]);
+    let ran = tokio::process::Command::from(command).output();
+    let ran = Ran::of(&wait::soon("the command", ran).await.expect("a shell")).ok();
+    let open: Vec<String> = std::fs::read_dir(format!("/proc/{}/fd", ran.json()["pid"]))
+        .expect("the daemon's descriptors")
+        .filter_map(|entry| Some(std::fs::read_link(entry.ok()?.path()).ok()?.display().to_string()))
+        .collect();
+    alice.cli(&["daemon", "down", "--mesh", "demo"]).await.ok();
+    assert!(open.iter().any(|path| path.ends_with("/outbox.db")), "{open:?}");
+    assert!(!open.iter().any(|path| path.ends_with("/secret") || path.ends_with("/job.lock")), "{open:?}");
 }

@@ -44,6 +44,10 @@ const STREAMS_PER_CONNECTION: u32 = 256;
 /// half of this allows; the default would end fast streams of short messages.
 const CONNECTION_WINDOW: u32 = 64 << 20;
 const STREAM_WINDOW: u32 = 1 << 20;
+/// Calls that a client has cancelled and that are not cleared away yet; with more the
+/// connection ends. The library's 20 are for the open internet, and a program that
+/// gives up a screen full of calls at once is none of its enemies.
+const MAX_RESETS: usize = 10_000;
 /// Greatest size of a request's headers in bytes.
 const HEADERS: u32 = 32 * 1024;
 
@@ -186,6 +190,8 @@ fn builder(tasks: Tasks) -> Builder<Tasks> {
         .keep_alive_timeout(PING.1)
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .max_header_list_size(HEADERS)
+        .max_pending_accept_reset_streams(Some(MAX_RESETS))
+        .max_local_error_reset_streams(Some(MAX_RESETS))
         .initial_connection_window_size(CONNECTION_WINDOW)
         .initial_stream_window_size(STREAM_WINDOW);
     builder

@@ -123,7 +123,8 @@ async fn route(
 
 async fn call(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
     let path = request.uri().path().to_owned();
-    let method = request.method().clone();
+    // The answer to HEAD is that to GET; its body is left out when it is written.
+    let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     match (&method, segments.as_slice()) {
         (&Method::GET, ["healthz"]) => text(StatusCode::OK, "ok\n"),

@@ -1,8 +1,8 @@
 //! What commands print: lines, tables, JSON and failures.
 //!
 //! Texts that come from other members are shown, never obeyed: control and
-//! direction characters are replaced before they reach a terminal. JSON escapes
-//! them by itself. Colours are part of every text and are dropped on the way to
+//! direction characters are replaced before they reach a terminal, and escaped in
+//! JSON. Colours are part of every text and are dropped on the way to
 //! what is no terminal, or when they are not wanted.
 
 use std::fmt::Display;
@@ -58,13 +58,13 @@ impl Output {
     /// Prints a result as JSON for reading.
     pub fn json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(value).map_err(|error| json_failure(&error))?;
-        self.line(text)
+        self.line(safe_json(&text))
     }
 
     /// Prints one result of many as JSON in one line.
     pub fn json_line(&mut self, value: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string(value).map_err(|error| json_failure(&error))?;
-        self.line(text)
+        self.line(safe_json(&text))
     }
 
     /// Prints a table; cells must be [`safe`].
@@ -118,7 +118,7 @@ impl Output {
         // What cannot be told cannot be told elsewhere either.
         if self.json {
             if let Ok(object) = serde_json::to_string(&Told { mesh, failure }) {
-                let _ = writeln!(self.stderr, "{object}");
+                let _ = writeln!(self.stderr, "{}", safe_json(&object));
             }
             return;
         }
@@ -146,6 +146,20 @@ struct Told<'a> {
 /// A text in one line, without what could steer a terminal.
 pub fn safe(text: &str) -> String {
     text.chars().map(|c| if is_unsafe(c) { '\u{FFFD}' } else { c }).collect()
+}
+
+/// JSON with escapes for what could steer a terminal. Such characters stand in its
+/// texts alone, but for the line breaks between them.
+fn safe_json(json: &str) -> String {
+    let mut safe = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_unsafe(c) && c != '\n' {
+            safe.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
 }
 
 /// A member's name. One that does not mean this member alone is marked with the
@@ -282,6 +296,24 @@ pub(super) mod tests {
             "candidates": [],
         });
         assert_eq!(object, expected);
+    }
+
+    #[test]
+    fn json_is_safe_for_a_terminal_and_means_the_same() {
+        let value = json!({"text": "a\u{9b}31m\u{202e}b\u{7f}\u{feff}ü\n\u{1F980}", "list": [1, "\u{2066}"]});
+        for (pretty, lines) in [(true, 7), (false, 1)] {
+            let captured = Captured::default();
+            let mut output = captured.output();
+            if pretty {
+                output.json(&value).unwrap()
+            } else {
+                output.json_line(&value).unwrap()
+            }
+            let text = captured.text();
+            assert!(!text.chars().any(|c| is_unsafe(c) && c != '\n'), "{text:?}");
+            assert_eq!(text.lines().count(), lines, "{text}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+        }
     }
 
     #[test]

@@ -206,10 +206,11 @@ mod tests {
         assert!(one.verify(&token));
         clock.advance(Duration::from_secs(2));
         assert!(!one.verify(&token), "5 min 1 s");
-        let token = two.token().unwrap().to_owned();
-        clock.set(UnixMillis(0));
-        two.end();
-        assert!(!two.verify(&token));
+        let three = access(&[Scope::ReplyEvent], 0, &clock);
+        let token = three.token().unwrap().to_owned();
+        assert!(three.verify(&token));
+        three.end();
+        assert!(!three.verify(&token), "its run is over");
     }
 
     // Covers: R222

@@ -73,7 +73,7 @@ pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> R
     }
 }
 
-/// A log file that grows, and may be moved away and begun anew.
+/// A log file that grows, and may be moved away, or emptied, and begun anew.
 struct Log {
     path: PathBuf,
     file: File,
@@ -110,6 +110,11 @@ impl Log {
         match std::fs::metadata(&self.path) {
             Ok(now) if now.ino() != here.ino() || now.dev() != here.dev() => {
                 *self = Self::open(std::mem::take(&mut self.path))?;
+                self.read_lines(&mut lines).map_err(failed(&self.path))?;
+            }
+            Ok(now) if now.len() < self.file.stream_position().map_err(failed(&self.path))? => {
+                self.rest.clear();
+                self.file.rewind().map_err(failed(&self.path))?;
                 self.read_lines(&mut lines).map_err(failed(&self.path))?;
             }
             // Between the move and the new file.
@@ -193,5 +198,13 @@ mod tests {
         std::fs::rename(&path, dir.path().join("daemon.log.1")).unwrap();
         std::fs::write(&path, "first\n").unwrap();
         assert_eq!(log.new_lines().unwrap(), ["last", "first"]);
+        // Emptied in its place, in the middle of a line.
+        let mut file = File::options().append(true).open(&path).unwrap();
+        file.write_all(b"more than what comes after\nhal").unwrap();
+        assert_eq!(log.new_lines().unwrap(), ["more than what comes after"]);
+        file.set_len(0).unwrap();
+        file.write_all(b"anew\n").unwrap();
+        assert_eq!(log.new_lines().unwrap(), ["anew"]);
+        assert!(log.new_lines().unwrap().is_empty());
     }
 }

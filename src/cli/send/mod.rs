@@ -271,14 +271,16 @@ mod tests {
         let captured = Captured::default();
         report(&args("bob"), &response(SendStatus::Queued), &mut captured.output()).unwrap();
         report(&args("#ops"), &response(SendStatus::Accepted), &mut captured.output()).unwrap();
-        let offline = SendResponse { duplicate: true, recipient_online: Some(false), ..response(SendStatus::Inflight) };
+        let offline = SendResponse { recipient_online: Some(false), ..response(SendStatus::Inflight) };
         report(&args("bob"), &offline, &mut captured.output()).unwrap();
+        report(&args("bob"), &SendResponse { duplicate: true, ..offline }, &mut captured.output()).unwrap();
         assert_eq!(
             captured.text(),
             "queued  release-42  to Bob\n\
              accepted  release-42  to #ops\n\
-             inflight  release-42  to Bob  (the same send as before)\n\
-             note: Bob is offline; the message waits for it\n"
+             inflight  release-42  to Bob\n\
+             note: Bob is offline; the message waits for it\n\
+             inflight  release-42  to Bob  (the same send as before)\n"
         );
         let delivered_at = Some(crate::proto::wkt::Timestamp::default());
         let done = SendResponse { duplicate: true, delivered_at, ..response(SendStatus::Accepted) };

@@ -102,3 +102,32 @@ async fn half_a_request_holds_nothing_up() {
     }
     alice.send("bob", "on the side").await;
 }
+
+/// As a program does that gives up a screen full of calls at once.
+#[tokio::test]
+async fn many_cancelled_calls_do_not_end_the_connection() {
+    let fake = FakeBroker::start().await;
+    let mut alice = fake.member("alice");
+    alice.start().await;
+    let socket = tokio::net::UnixStream::connect(alice.socket()).await.expect("the socket");
+    let (mut client, connection) = h2::client::handshake(socket).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let request = || http::Request::get("http://localhost/v1/health").body(()).expect("a request");
+    for _ in 0..50 {
+        let mut under_way = Vec::new();
+        for _ in 0..40 {
+            client = client.ready().await.expect("a stream");
+            under_way.push(client.send_request(request(), false).expect("a request"));
+        }
+        for (_, stream) in &mut under_way {
+            stream.send_reset(h2::Reason::CANCEL);
+        }
+    }
+    // Refused while the cancelled ones are still cleared away.
+    wait::until("an answer", async || {
+        client = client.clone().ready().await.expect("the connection lives");
+        let (answer, _) = client.send_request(request(), true).expect("a request");
+        Some(answer.await.ok()?.status()).filter(|status| *status == 200)
+    })
+    .await;
+}

@@ -37,6 +37,8 @@ async fn health_for_people_probes_and_legacy_clients(backend: Backend) {
     let broker = Broker::on(backend).await;
     for path in ["/healthz", "/readyz"] {
         broker.http().get(path).send().await.expect(200);
+        let probe = broker.http().request("HEAD", path).send().await.expect(200);
+        assert!(probe.text().is_empty(), "{}", probe.text());
     }
     let legacy = broker.http().get("/health").send().await.expect(200).json();
     assert_eq!(legacy["status"], "ok", "{legacy}");

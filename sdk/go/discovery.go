@@ -183,6 +183,10 @@ func firstLine(path string) (string, error) {
 	if !info.Mode().IsRegular() {
 		return "", errors.New("it is no plain file")
 	}
+	// Nor is it theirs to say whose mesh is sent to.
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && owner.Uid != 0 && int(owner.Uid) != os.Geteuid() {
+		return "", errors.New("it belongs to another user")
+	}
 	file, err := os.Open(path)
 	if err != nil {
 		return "", err

@@ -143,3 +143,24 @@ func TestAPipeInTheDirectoryHangsNobody(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestAnotherUsersFileNamesNoMesh(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a file away")
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, ".claudemesh", "mesh")
+	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("demo\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(path, 12345, -1); err != nil {
+		t.Fatal(err)
+	}
+	_, err := find(address{}, surroundings{func(string) string { return "" }, func() (string, error) { return dir, nil }})
+	if !errors.Is(err, ErrInvalidArgument) || !strings.Contains(err.Error(), "another user") {
+		t.Errorf("got %v", err)
+	}
+}

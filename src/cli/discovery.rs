@@ -6,9 +6,12 @@
 //! only running daemon. TCP is used only when it was asked for. What is empty is
 //! not given. `sdk/conformance/discovery.json` has it as cases.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use super::failure::Failure;
 use super::running;
@@ -154,11 +157,23 @@ fn tcp(address: &str, token_file: Option<String>) -> Result<Address, Failure> {
 fn mesh_of_directory(cwd: &Path) -> Result<Option<(String, PathBuf)>, Failure> {
     for directory in cwd.ancestors() {
         let path = directory.join(".claudemesh").join("mesh");
-        let file = match File::open(&path) {
+        // A pipe would let the command wait for its other end.
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
             Ok(file) => file,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
             Err(error) => return Err(unreadable(&path, &error)),
         };
+        let found = file.metadata().map_err(|error| unreadable(&path, &error))?;
+        if !found.is_file() {
+            return Err(unreadable(&path, &io::Error::other("it is no file")));
+        }
+        // Above the working directory others may write; whose mesh is sent to is not
+        // theirs to say.
+        if ![0, rustix::process::geteuid().as_raw()].contains(&found.uid()) {
+            let why = format!("it belongs to the user {}, and counts only if it is yours or root's", found.uid());
+            return Err(unreadable(&path, &io::Error::other(why)));
+        }
         let mut text = Vec::new();
         file.take(MAX_MESH_FILE).read_to_end(&mut text).map_err(|error| unreadable(&path, &error))?;
         // What is no text is no slug either.

@@ -111,6 +111,15 @@ def test_a_pipe_in_the_directory_hangs_nobody(tmp_path: Path) -> None:
         find(Arguments(), {"HOME": str(tmp_path)}, tmp_path)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_another_users_file_names_no_mesh(tmp_path: Path) -> None:
+    (tmp_path / ".claudemesh").mkdir()
+    (tmp_path / ".claudemesh/mesh").write_text("demo\n")
+    os.chown(tmp_path / ".claudemesh/mesh", 12345, -1)
+    with pytest.raises(errors.InvalidArgument, match="another user"):
+        find(Arguments(), {"HOME": str(tmp_path)}, tmp_path)
+
+
 def test_the_token_is_not_printed() -> None:
     assert "secret" not in repr(Tcp("127.0.0.1:1", token="secret")) + str(Tcp("127.0.0.1:1", token="secret"))
 

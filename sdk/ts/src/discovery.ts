@@ -126,7 +126,10 @@ async function namedMesh(explicit: string | undefined, env: Surroundings["env"],
 async function readStart(path: string): Promise<string | undefined> {
   try {
     // Whoever made the directory may have put a pipe there, which opens for ever.
-    if (!(await stat(path)).isFile()) throw new Error("it is no plain file");
+    const found = await stat(path);
+    if (!found.isFile()) throw new Error("it is no plain file");
+    // Nor is it theirs to say whose mesh is sent to.
+    if (found.uid !== 0 && found.uid !== process.geteuid?.()) throw new Error("it belongs to another user");
     let start = "";
     for await (const part of createReadStream(path, { encoding: "utf8", end: LONGEST_MESH_FILE - 1 })) start += String(part);
     return start;

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
-import { mkdir, writeFile } from "node:fs/promises";
+import { chown, mkdir, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
@@ -98,4 +98,13 @@ test("a pipe in the directory hangs nobody", async () => {
   await mkdir(join(tmp.path, ".claudemesh"));
   execFileSync("mkfifo", [join(tmp.path, ".claudemesh", "mesh")]);
   await assert.rejects(discover({}, { env: { HOME: tmp.path }, cwd: tmp.path }), /no plain file/);
+});
+
+test("another user's file names no mesh", { skip: process.geteuid?.() !== 0 && "only root can give a file away" }, async () => {
+  await using tmp = await temporary();
+  const path = join(tmp.path, ".claudemesh", "mesh");
+  await mkdir(dirname(path));
+  await writeFile(path, "demo\n");
+  await chown(path, 12345, -1);
+  await assert.rejects(discover({}, { env: { HOME: tmp.path }, cwd: tmp.path }), /another user/);
 });

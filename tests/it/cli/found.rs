@@ -83,3 +83,22 @@ async fn a_topic_is_not_waited_for_until_delivered() {
     let ran = run_with(home.path(), &["send", "#ops", "hi", "--wait", "delivered"], &[]).await.exits(2);
     assert!(ran.stderr.contains("--wait accepted") && ran.stderr.contains("usage_error"), "{}", ran.stderr);
 }
+
+/// Found on the way up from the working directory, where others may write as well.
+#[tokio::test]
+async fn a_file_that_names_the_mesh_is_a_file_of_this_users() {
+    let home = process::directory();
+    let dir = home.path().join(".claudemesh");
+    std::fs::create_dir(&dir).expect("a directory");
+    let path = dir.join("mesh");
+    let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo");
+    assert!(made.success());
+    let ran = run_with(home.path(), &["send", "bob", "hi", "--json"], &[]).await.exits(10);
+    assert_eq!(ran.error()["code"], "config_invalid", "{}", ran.stderr);
+    assert!(ran.stderr.contains("it is no file"), "{}", ran.stderr);
+    std::fs::remove_file(&path).expect("the pipe");
+    std::fs::write(&path, "demo\n").expect("a file");
+    std::os::unix::fs::chown(&path, Some(NOBODY), None).expect("only root can give a file away");
+    let ran = run_with(home.path(), &["send", "bob", "hi", "--json"], &[]).await.exits(10);
+    assert!(ran.stderr.contains("belongs to the user 65534"), "{}", ran.stderr);
+}

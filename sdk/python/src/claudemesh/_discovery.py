@@ -193,8 +193,12 @@ def _mesh_file(directory: Path) -> tuple[str, str] | None:
         path = place / ".claudemesh" / "mesh"
         try:
             # Whoever made the directory may have put a pipe there, which opens for ever.
-            if not stat.S_ISREG(path.stat().st_mode):
+            found = path.stat()
+            if not stat.S_ISREG(found.st_mode):
                 raise InvalidArgument(f"cannot read {path}: it is no plain file; name the mesh another way")
+            # Nor is it theirs to say whose mesh is sent to.
+            if found.st_uid not in (0, os.geteuid()):
+                raise InvalidArgument(f"cannot read {path}: it belongs to another user; name the mesh another way")
             with path.open("rb") as file:
                 text = file.read(MAX_MESH_FILE)
         except (FileNotFoundError, NotADirectoryError):

@@ -21,12 +21,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::call::Via;
 use super::first_bytes;
 use super::lenient::LenientAuthority;
+use crate::runtime::listen::UnixSocket;
 use crate::runtime::supervisor::Supervisor;
 use crate::runtime::task_kind::{Phase, TaskKind};
 
@@ -55,7 +56,7 @@ const HEADERS: u32 = 32 * 1024;
 #[derive(Debug)]
 pub struct Listeners {
     /// The Unix socket.
-    pub unix: UnixListener,
+    pub unix: UnixSocket,
     /// Loopback TCP, where it is on.
     pub tcp: Option<TcpListener>,
 }
@@ -99,11 +100,11 @@ where
     H: Fn(Request<Incoming>, Via) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
-    async fn accept_unix(self, listener: UnixListener) {
+    async fn accept_unix(self, mut listener: UnixSocket) {
         let stop = self.supervisor.token(Phase::Ingress);
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
             match accepted {
-                Ok((stream, _)) => {
+                Ok(stream) => {
                     let peer = stream.peer_cred().ok();
                     let via = Via::Unix {
                         // No one is this user, so nothing is granted by mistake.

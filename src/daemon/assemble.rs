@@ -191,7 +191,7 @@ pub(super) async fn parts(
         again: tokio::sync::Notify::new(),
     });
 
-    let unix = listen::unix(&state.sock(), config.ipc.socket_mode()?)?;
+    let unix = listen::UnixSocket::bind(&state.sock(), config.ipc.socket_mode()?)?;
     let tcp = bind_tcp(&config, state).await?;
     let settings = Arc::new(Settings::new(state.config(), config.clone(), log));
     let (reload, reload_hooks) = (Arc::clone(&settings), hooks.handle());

@@ -4,13 +4,26 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use super::private_file;
 
 /// The longest path that a Unix socket address holds on this system, in bytes.
 pub const MAX_SOCKET_PATH: usize = if cfg!(target_os = "macos") { 103 } else { 107 };
+
+/// How often it is looked whether a socket's file is still there.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// A Unix socket that is made again when somebody deletes its file, such as a program
+/// that clears temporary directories.
+#[derive(Debug)]
+pub struct UnixSocket {
+    path: PathBuf,
+    mode: u32,
+    listener: UnixListener,
+}
 
 /// A socket could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +50,40 @@ pub enum ListenError {
         /// What the operating system said.
         source: io::Error,
     },
+}
+
+// === impl UnixSocket ===
+
+impl UnixSocket {
+    /// Binds it, as [`unix`] does.
+    pub fn bind(path: &Path, mode: u32) -> Result<Self, ListenError> {
+        Ok(Self { path: path.to_owned(), mode, listener: unix(path, mode)? })
+    }
+
+    /// The next connection. It can be dropped at any point.
+    pub async fn accept(&mut self) -> io::Result<UnixStream> {
+        loop {
+            match tokio::time::timeout(LOOK, self.listener.accept()).await {
+                Ok(accepted) => return accepted.map(|(stream, _)| stream),
+                Err(_) => self.make_again(),
+            }
+        }
+    }
+
+    fn make_again(&mut self) {
+        let is_gone =
+            matches!(std::fs::symlink_metadata(&self.path), Err(error) if error.kind() == io::ErrorKind::NotFound);
+        if !is_gone {
+            return;
+        }
+        match unix(&self.path, self.mode) {
+            Ok(listener) => {
+                self.listener = listener;
+                tracing::warn!("The socket {} was deleted and is made again", self.path.display());
+            }
+            Err(error) => tracing::warn!(%error, "The socket was deleted and cannot be made again: {error}"),
+        }
+    }
 }
 
 /// Checks that a socket path fits, before anything else is done for it.

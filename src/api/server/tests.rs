@@ -21,7 +21,7 @@ struct Served {
 async fn serve_one(connections: u32) -> Served {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("sock");
-    let unix = listen::unix(&socket, 0o600).unwrap();
+    let unix = listen::UnixSocket::bind(&socket, 0o600).unwrap();
     let tcp = listen::tcp(([127, 0, 0, 1], 0).into()).await.unwrap();
     let address = tcp.local_addr().unwrap();
     let router = Router::new()

@@ -198,3 +198,23 @@ async fn what_the_caller_has_open_stays_with_the_caller() {
     assert!(open.iter().any(|path| path.ends_with("/outbox.db")), "{open:?}");
     assert!(!open.iter().any(|path| path.ends_with("/secret") || path.ends_with("/job.lock")), "{open:?}");
 }
+
+/// As a program does that clears what is old.
+#[tokio::test]
+async fn a_deleted_socket_is_made_again() {
+    let fake = FakeBroker::start().await;
+    let mut alice = fake.member("alice");
+    alice.start().await;
+    std::fs::remove_file(alice.socket()).expect("the socket's file");
+    wait::until("an answer over the socket", async || {
+        let answer = alice.http().get("/v1/health").try_send().await.ok()?;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    let mode = std::fs::metadata(alice.socket()).expect("the socket").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(alice.log().iter().any(|line| line["message"].as_str().is_some_and(|said| said.contains("was deleted"))));
+    alice.cli(&["daemon", "down", "--mesh", "demo"]).await.ok();
+    assert_eq!(alice.ended().await, 0);
+    assert!(!alice.socket().exists());
+}

@@ -1,6 +1,7 @@
 //! Which hook files may run: ours, writable by nobody else, and in the directory.
 
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
+use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,9 @@ use crate::config::hooks_file::FILE;
 
 /// Files that are looked at in a hooks directory.
 const MAX_FILES: usize = 1024;
+
+/// As much of a script's first line is looked at as the system does.
+const MAX_INTERPRETER: usize = 256;
 
 /// Why a file may not run; `None` when it may. Looked at when the hooks are read
 /// and again before each run.
@@ -33,7 +37,24 @@ pub(super) fn problem(directory: &Path, path: &Path) -> Option<String> {
     if let Some(problem) = exposed(path, &found) {
         return Some(problem);
     }
-    (found.permissions().mode() & 0o100 == 0).then(|| format!("{shown} is not executable: chmod u+x {shown}"))
+    if found.permissions().mode() & 0o100 == 0 {
+        return Some(format!("{shown} is not executable: chmod u+x {shown}"));
+    }
+    interpreter_problem(&real).map(|problem| format!("{shown} {problem}"))
+}
+
+/// Why the system would not find what a script names as its interpreter. All that is
+/// seen of it otherwise is exit code 127.
+fn interpreter_problem(path: &Path) -> Option<String> {
+    let mut head = [0; MAX_INTERPRETER];
+    let count = File::open(path).and_then(|mut file| file.read(&mut head)).ok()?;
+    let line = head[..count].split(|byte| *byte == b'\n').next()?;
+    let named = String::from_utf8_lossy(line.strip_prefix(b"#!")?).into_owned();
+    if named.ends_with('\r') {
+        return Some("has the line ends of Windows: remove them with `sed -i 's/\\r$//'`".to_owned());
+    }
+    let program = named.split_whitespace().next()?;
+    (!Path::new(program).exists()).then(|| format!("names the interpreter {program}, which is not there"))
 }
 
 /// Why others could change the file.
@@ -101,6 +122,14 @@ mod tests {
         }
         write(&path, 0o755);
         assert_eq!(problem(dir.path(), &path), None);
+        for (text, word) in [("#!/bin/sh\r\ntrue\r\n", "line ends"), ("#! /no/such/shell -e\n", "/no/such/shell")] {
+            std::fs::write(&path, text).unwrap();
+            says(word);
+        }
+        for text in ["#!/usr/bin/env python3\n", "\x7fELF", ""] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(problem(dir.path(), &path), None, "{text:?}");
+        }
         std::fs::remove_file(&path).unwrap();
         let target = outside.path().join("evil.sh");
         write(&target, 0o700);

@@ -15,6 +15,9 @@ mod sent;
 mod status;
 pub(in crate::cli) mod up;
 
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt as _;
+
 use serde_json::json;
 
 use super::client::{Client, answer, call};
@@ -22,10 +25,12 @@ use super::discovery::{DaemonArgs, joined_mesh, named_mesh};
 use super::failure::Failure;
 use super::output::{Output, safe};
 use super::{Context, inbox, key, ok, one_thread, running};
-use crate::config::paths::Root;
+use crate::config::daemon::DaemonConfig;
+use crate::config::paths::{Root, StateDir};
 use crate::domain::error_code::{ErrorCode, exit};
 use crate::membership::config_json::ConfigJson;
 use crate::proto::admin::ReloadRequest;
+use crate::runtime::private_file::{self, FileError};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Verb {
@@ -56,7 +61,8 @@ const RESTART_EXAMPLES: &str = "\
 Examples:
   claudemesh daemon restart --mesh demo
 
-Needed after an update of the program, and for settings that reload does not take.";
+Needed after an update of the program, and for settings that reload does not take.
+The settings are checked before the daemon is stopped.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = RESTART_EXAMPLES)]
@@ -103,7 +109,9 @@ pub(super) fn run(verb: Verb, context: &Context, output: &mut Output) -> Result<
 async fn restart(args: RestartArgs, context: &Context, output: &mut Output) -> Result<(), Failure> {
     let root = context.root()?;
     let mesh = running_or_joined(args.mesh.as_deref(), context, &root)?;
-    if running::is_running(&root.state_dir(&mesh))? {
+    let state = root.state_dir(&mesh);
+    if running::is_running(&state)? {
+        can_follow(&state)?;
         down::stop(context, &root, &mesh, output).await?;
     }
     let started = up::start(context, &root, &mesh, None).await?;
@@ -125,6 +133,28 @@ async fn reload(args: ReloadArgs, context: &Context, output: &mut Output) -> Res
             "note: after the next start only: {} (claudemesh daemon restart)",
             safe(&response.restart_required.join(", "))
         ));
+    }
+    Ok(())
+}
+
+/// Whether a daemon can start in the place of the one that runs, which is not stopped
+/// for one that cannot.
+fn can_follow(state: &StateDir) -> Result<(), Failure> {
+    let path = state.path();
+    let read = |source| FileError { action: "read", path: path.to_owned(), source };
+    let (owner, own) = (std::fs::metadata(path).map_err(read)?.uid(), rustix::process::geteuid().as_raw());
+    if owner != own {
+        let what = format!("{} belongs to the user {owner}, and you are {own}", path.display());
+        return Err(Failure::new(ErrorCode::PermissionDenied, what).next("restart the daemon as its own user"));
+    }
+    let ipc = DaemonConfig::load(&state.config())?.ipc;
+    let held = private_file::read_optional(&state.http_port())?.and_then(|port| port.trim().parse().ok());
+    if ipc.tcp_enabled && ipc.http_port != 0 && Some(ipc.http_port) != held {
+        let address = SocketAddr::from((ipc.http_bind, ipc.http_port));
+        TcpListener::bind(address).map_err(|error| {
+            Failure::new(ErrorCode::ListenFailed, format!("cannot listen at {address}: {error}"))
+                .next("another program may have the port; [ipc] http_port in config.toml names it")
+        })?;
     }
     Ok(())
 }

@@ -194,7 +194,9 @@ pub(in crate::cli) fn ended(
         // Perhaps it had no room for its words; then there is none for these either.
         private_file::write_atomic(printed, b"(nothing)\n", private_file::PRIVATE)?;
     }
-    let (known, what) = match last_code(&words) {
+    // Of several that start at once all write to one file.
+    let other_runs = (code == Some(exit::ALREADY_RUNNING)).then_some(ErrorCode::AlreadyRunning);
+    let (known, what) = match other_runs.or_else(|| last_code(&words)) {
         Some(known) => (known, format!("{who} did not start")),
         None => (ErrorCode::InternalError, format!("{who} did not start ({status})")),
     };

@@ -26,6 +26,9 @@ use crate::proto::pb::{
 /// asked for once more after this time.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
+/// Longer than anybody waits, and short enough to be added to a time.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Until {
@@ -53,7 +56,7 @@ pub(super) async fn run(
     client: Client,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let end = Instant::now() + args.timeout;
+    let end = Instant::now() + args.timeout.min(LONGEST);
     let (client, events, answer) = begin_to_watch(client, request, context, end).await?;
     if !args.json {
         report(args, &answer, output)?;

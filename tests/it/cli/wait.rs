@@ -26,6 +26,8 @@ async fn it_ends_when_the_state_is_reached() {
     let said = words(&accepted);
     assert!(said.first() == Some(&"queued"), "{}", accepted.stdout);
     assert!(["accepted", "delivered"].contains(said.last().expect("a line")), "{}", accepted.stdout);
+    let forever = ["send", "bob", "for ever", "--wait", "accepted", "--timeout", "500000000000y"];
+    alice.cli(&forever).await.ok();
     let text = unique("two");
     let delivered = alice.cli(&["send", "bob", &text, "--wait", "delivered", "--id", "two"]).await.ok();
     assert_eq!(words(&delivered).last(), Some(&"delivered"), "{}", delivered.stdout);

@@ -31,6 +31,33 @@ async fn a_wrong_setting_is_refused_by_name_and_leaves_nothing_running() {
     alice.start().await;
 }
 
+/// A daemon is not stopped for one that would not start.
+#[tokio::test]
+async fn a_restart_looks_before_it_stops_anything() {
+    let fake = FakeBroker::start().await;
+    let mut alice = fake.member("alice");
+    alice.start().await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("its address").port();
+    let restart = ["daemon", "restart", "--mesh", "demo", "--json"];
+    for (toml, code, exit) in [
+        ("[outbox]\nmax_agee_hours = 3\n".to_owned(), "config_invalid", 10),
+        (format!("[ipc]\nhttp_port = {port}\n"), "listen_failed", 10),
+    ] {
+        alice.configure(&toml);
+        let ran = alice.cli(&restart).await.exits(exit);
+        assert_eq!(ran.error()["code"], code, "{}", ran.stderr);
+    }
+    alice.configure("");
+    let dir = alice.dir();
+    std::os::unix::fs::chown(&dir, Some(65_534), None).expect("only root can give a directory away");
+    let ran = alice.cli(&restart).await.exits(5);
+    assert_eq!(ran.error()["code"], "permission_denied", "{}", ran.stderr);
+    std::os::unix::fs::chown(&dir, Some(rustix::process::geteuid().as_raw()), None).expect("the owner");
+    alice.process().assert_running();
+    alice.http().get("/v1/health").send().await.expect(200);
+}
+
 // Covers: R17, R340, R372
 #[tokio::test]
 async fn a_reload_takes_effect_without_dropping_the_link() {

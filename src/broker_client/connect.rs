@@ -1,13 +1,17 @@
 //! From a URL to an open WebSocket.
 
+use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use http::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
+use tower::Service as _;
 
 use super::{End, Error, diagnosis};
 
@@ -50,10 +54,7 @@ async fn dial(uri: &Uri) -> Result<Connected, Error> {
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("wss") { 443 } else { 80 });
     let address = format!("{}:{port}", uri.host().unwrap_or_default());
-    let tcp =
-        TcpStream::connect((host, port)).await.map_err(|source| Error::Connect { address: address.clone(), source })?;
-    // Small frames in both directions: waiting to fill a packet only adds delay.
-    tcp.set_nodelay(true).map_err(|source| Error::Connect { address: address.clone(), source })?;
+    let tcp = tcp(&address).await.map_err(|source| Error::Connect { address: address.clone(), source })?;
     let refused = |detail: String| Error::Upgrade { address: address.clone(), detail };
     let request = uri.clone().into_client_request().map_err(|error| refused(error.to_string()))?;
     let config = WebSocketConfig::default()
@@ -67,6 +68,29 @@ async fn dial(uri: &Uri) -> Result<Connected, Error> {
         }
         Err(failure) => Err(diagnosis::of_upgrade(&failure, uri, (host, port), address).await),
     }
+}
+
+/// Connects to one of the addresses of a host. Those of one family do not wait for the
+/// other one to fail (RFC 8305): a route that swallows packets fails late.
+async fn tcp(address: &str) -> io::Result<TcpStream> {
+    let mut connector = HttpConnector::new();
+    // Small frames in both directions: waiting to fill a packet only adds delay.
+    connector.set_nodelay(true);
+    // Shared by the addresses of a family.
+    connector.set_connect_timeout(Some(LIMIT));
+    let uri = Uri::builder().scheme("http").authority(address).path_and_query("/").build().map_err(io::Error::other)?;
+    connector.call(uri).await.map(TokioIo::into_inner).map_err(|error| {
+        let mut cause = std::error::Error::source(&error);
+        while let Some(inner) = cause {
+            if let Some(found) = inner.downcast_ref::<io::Error>() {
+                return found
+                    .raw_os_error()
+                    .map_or_else(|| io::Error::new(found.kind(), found.to_string()), io::Error::from_raw_os_error);
+            }
+            cause = inner.source();
+        }
+        io::Error::other(error.to_string())
+    })
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -21,6 +21,7 @@ use crate::proto::pb::{
     DeliveryStatus, EventType, GetSendRequest, SendRequest, SendResponse, SendStatus, StreamEventsRequest,
     StreamEventsResponse,
 };
+use crate::proto::wkt::Timestamp;
 
 /// An accepted message whose delivery is being written down at this moment is
 /// asked for once more after this time.
@@ -121,12 +122,14 @@ impl Watch<'_> {
                     continue;
                 }
             };
-            match event.map(|event| event.and_then(|event| event.event)) {
-                Ok(Some(Event::DeliveryStatus(news))) if news.client_message_id == self.answer.client_message_id => {
-                    self.take(&news, output)?;
+            match event.map(|event| event.and_then(|event| Some((event.time, event.event?)))) {
+                Ok(Some((at, Event::DeliveryStatus(news))))
+                    if news.client_message_id == self.answer.client_message_id =>
+                {
+                    self.take(&news, at, output)?;
                 }
                 // Some news was left out.
-                Ok(Some(Event::Gap(_))) => self.ask(output).await?,
+                Ok(Some((_, Event::Gap(_)))) => self.ask(output).await?,
                 Ok(Some(_)) => {}
                 Err(status) if !follow::is_restart(&status) => return Err(exit_code::of_status(&status)),
                 Ok(None) | Err(_) => {
@@ -178,7 +181,7 @@ impl Watch<'_> {
     }
 
     /// Takes news about it.
-    fn take(&mut self, news: &DeliveryStatus, output: &mut Output) -> Result<(), Failure> {
+    fn take(&mut self, news: &DeliveryStatus, at: Option<Timestamp>, output: &mut Output) -> Result<(), Failure> {
         let id = &self.answer.client_message_id;
         let name = receiver(self.args, &self.answer);
         let why = news.error.as_ref().map(|error| format!(": {}", safe(&error.message))).unwrap_or_default();
@@ -200,6 +203,7 @@ impl Watch<'_> {
             }
             further if rank(further) > rank(status(&self.answer)) => {
                 self.answer.status = further.into();
+                self.answer.delivered_at = at.filter(|_| further == SendStatus::Delivered);
                 for (known, told) in [
                     (&mut self.answer.broker_message_id, &news.broker_message_id),
                     (&mut self.answer.history_id, &news.history_id),

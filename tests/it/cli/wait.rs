@@ -45,6 +45,7 @@ async fn it_ends_when_the_state_is_reached() {
     let fresh = alice.cli(&["send", "bob", "three", "--wait", "delivered", "--json"]).await.ok().json();
     assert_eq!((&fresh["status"], &fresh["duplicate"]), (&json!("delivered"), &json!(false)), "{fresh}");
     assert_ne!(fresh["broker_message_id"], "", "{fresh}");
+    assert!(fresh["delivered_at"].is_string(), "{fresh}");
     assert_eq!(bob.inbox("").await.iter().filter(|row| row["body"] == text.as_str()).count(), 1);
 }
 

@@ -1,6 +1,7 @@
 //! The link to the broker as the daemon keeps it: how it says hello, what it
 //! does when the link dies, and which closes end it.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -9,6 +10,7 @@ use crate::support::broker::Broker;
 use crate::support::daemon::{Daemon, unique};
 use crate::support::fake_broker::{ALL_BITS, FakeBroker};
 use crate::support::mesh::Mesh;
+use crate::support::process::{self, Process};
 use crate::support::proxy::Proxy;
 use crate::support::{keys, wait};
 
@@ -274,4 +276,34 @@ async fn losing_the_link_is_told_to_who_listens() {
     events.next_of("daemon_reconnect").await;
     assert_eq!(metric("cm_daemon_connected").await, 1.0);
     assert_eq!(metric("cm_daemon_reconnects_total").await, reconnects + 1.0);
+}
+
+/// A queue of connections that is full and stays so, as a route that swallows packets.
+const SWALLOWS: &str = "import socket, sys, time\n\
+    at = ('::1', int(sys.argv[1])); s = socket.socket(socket.AF_INET6)\n\
+    s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1); s.bind(at); s.listen(0); full = []\n\
+    for _ in range(8):\n    c = socket.socket(socket.AF_INET6); c.setblocking(False); c.connect_ex(at); full.append(c)\n\
+    print('full', flush=True); time.sleep(600)\n";
+
+/// A name with an address that is dead, which comes first, and one that answers.
+#[tokio::test]
+async fn a_dead_address_of_one_family_does_not_hold_up_the_other() {
+    let fake = FakeBroker::start().await;
+    let mut alice = fake.member("alice");
+    alice.configure("[broker]\nallow_insecure = true\n");
+    let config = alice.home().join("config.json");
+    let text = std::fs::read_to_string(&config).expect("config.json").replace("127.0.0.1", "dual.test");
+    std::fs::write(&config, text).expect("config.json");
+    let hosts = alice.home().join("hosts");
+    std::fs::write(&hosts, "127.0.0.1 localhost\n::1 dual.test\n127.0.0.1 dual.test\n").expect("a file");
+    let mut command = process::with_program(Path::new("python3"), alice.home());
+    command.args(["-c", SWALLOWS, &fake.address().port().to_string()]);
+    let dead = Process::spawn("the dead address", command, &alice.home().join("dead"), Vec::new());
+    wait::until("a full queue", async || dead.output().contains("full").then_some(())).await;
+
+    let mut command = process::with_program(Path::new("unshare"), alice.home());
+    let script = r#"mount --bind "$1" /etc/hosts && exec "$2" daemon up --foreground --mesh demo"#;
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(&hosts).arg(process::binary());
+    alice.start_as(command).await;
+    let _client = fake.link(&alice).await;
 }

@@ -184,7 +184,7 @@ func firstLine(path string) (string, error) {
 		return "", errors.New("it is no plain file")
 	}
 	// Nor is it theirs to say whose mesh is sent to.
-	if owner, ok := info.Sys().(*syscall.Stat_t); ok && owner.Uid != 0 && int(owner.Uid) != os.Geteuid() {
+	if isForeign(info) {
 		return "", errors.New("it belongs to another user")
 	}
 	file, err := os.Open(path)

@@ -27,3 +27,9 @@ func isLocked(path string) (bool, error) {
 	}
 	return false, err
 }
+
+// isForeign tells whether a file is neither this user's nor root's.
+func isForeign(info fs.FileInfo) bool {
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	return ok && owner.Uid != 0 && int(owner.Uid) != os.Geteuid()
+}

@@ -67,10 +67,12 @@ gen: tools binary
 	PATH="$(tools)/venv/bin:$$PATH" sdk/gen.sh
 
 # 100,000 sends and events in each language, with the daemon restarted ten times in
-# the middle; the release build, since the debug build is what is slow in it.
+# the middle; the release build, since the debug build is what is slow in it. Then
+# large messages over slow lines.
 soak: tools
 	$(CARGO) build --release --bin claudemesh
 	for sdk in python go ts; do CLAUDEMESH_BIN=$(CURDIR)/target/release/claudemesh sdk/$$sdk/soak.sh || exit 1; done
+	CLAUDEMESH_TEST_TOOLS=$(tools) $(cargo) test --test it -- --ignored links::
 
 # What an SDK's send costs over the generated client, in each language.
 bench-sdk: tools

@@ -74,9 +74,9 @@ impl LinkView {
         self.seen.borrow().clone()
     }
 
-    /// Whether there is a link now.
+    /// Whether there is a link now, as far as that is known.
     pub fn is_up(&self) -> bool {
-        self.handle.session().is_some()
+        self.handle.session().is_some_and(|session| !session.is_doubtful())
     }
 
     /// The last round trip in milliseconds; 0 before the first.

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
-use super::store::deliveries;
+use super::store::deliveries::{self, Wake};
 
-/// Receivers of one scan.
-const MAX_RECEIVERS: u64 = 10_000;
+/// Pairs of sender and receiver of one scan.
+const MAX_PAIRS: u64 = 10_000;
 
 /// Scans until `stop`.
 pub async fn scan(shared: Arc<Shared>, stop: CancellationToken) {
@@ -35,18 +35,21 @@ pub async fn scan(shared: Arc<Shared>, stop: CancellationToken) {
         let since = looked_until.min(now).saturating_sub(back);
         // Of the others nobody here can be woken.
         let meshes = shared.registry.mesh_ids();
-        match deliveries::recent(shared.store.readers(), &meshes, since, MAX_RECEIVERS).await {
-            Ok(receivers) => {
+        match deliveries::recent(shared.store.readers(), &meshes, since, MAX_PAIRS).await {
+            Ok(wakes) => {
                 looked_until = now;
-                for (mesh_id, member_id) in receivers {
-                    for peer in shared.registry.of_member(&mesh_id, &member_id) {
-                        if peer.is_online() {
-                            peer.fall_behind();
-                        }
-                    }
-                }
+                wakes.iter().for_each(|wake| self::wake(&shared, wake));
             }
             Err(error) => tracing::warn!(error = %error, "Cannot look for open deliveries: {error}"),
+        }
+    }
+}
+
+/// Has the receiver's connections here read these copies.
+pub fn wake(shared: &Shared, wake: &Wake) {
+    for peer in shared.registry.of_member(&wake.mesh_id, &wake.recipient_id) {
+        if peer.is_online() {
+            peer.fall_behind(&wake.sender_id, &wake.first);
         }
     }
 }

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
 use super::{admin, api_keys, departures, join, meshes, upgrade};
+use crate::runtime::progress;
 use crate::runtime::task_kind::{Phase, TaskKind};
 
 /// Largest body of a request, in bytes.
@@ -82,8 +83,7 @@ pub async fn accept(shared: Arc<Shared>, listener: TcpListener, stop: Cancellati
 }
 
 async fn serve(shared: Arc<Shared>, socket: TcpStream, place: OwnedSemaphorePermit) {
-    // Frames are small and answered at once.
-    let _ = socket.set_nodelay(true);
+    let _ = progress::prepare(&socket);
     let stop = shared.supervisor.token(Phase::Streams);
     let place = Arc::new(place);
     let service = service_fn(|request| route(Arc::clone(&shared), request, Arc::clone(&place)));

@@ -38,6 +38,7 @@ pub mod shared;
 pub mod store;
 pub mod topics;
 pub mod upgrade;
+pub mod wakeups;
 
 #[cfg(test)]
 mod tests;
@@ -173,6 +174,7 @@ impl Prepared {
             // Known before the first connection asks what all of them can do.
             nodes::round(&shared).await.map_err(|source| shared.store.error("list the brokers", source))?;
             supervisor.spawn(TaskKind::Maintenance, "broker nodes", nodes::follow(Arc::clone(&shared), workers()));
+            supervisor.spawn(TaskKind::Maintenance, "broker wakeups", wakeups::listen(Arc::clone(&shared), workers()));
         }
         let ingress = supervisor.token(Phase::Ingress);
         supervisor.spawn(TaskKind::Server, "broker listener", http::accept(Arc::clone(&shared), listener, ingress));

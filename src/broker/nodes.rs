@@ -11,6 +11,7 @@
 //! What it must not do: talk to another broker. The database is the truth.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use sea_orm::DbErr;
@@ -24,6 +25,7 @@ use super::session::terms::{End, Facts};
 use super::session::{negotiate, presence as shown, shown as profiles};
 use super::shared::Shared;
 use super::store::entity::{node, presence as row};
+use super::store::notices::Notice;
 use super::store::presence::Elsewhere;
 use super::store::{nodes, presence};
 use super::topics;
@@ -47,6 +49,8 @@ pub struct Nodes {
     elsewhere: RwLock<HashMap<String, Arc<Vec<Elsewhere>>>>,
     /// Until when the others' changes were read. Held during the reading.
     read_until: tokio::sync::Mutex<Option<UnixMillis>>,
+    /// This broker is in the list of brokers.
+    is_known: AtomicBool,
     /// Up to which change the members of a topic were told. Held for a look-up.
     told_topics: Mutex<HashMap<String, i64>>,
 }
@@ -109,15 +113,26 @@ pub async fn round(shared: &Arc<Shared>) -> Result<(), DbErr> {
         started_at: now,
         last_seen_at: now,
     };
+    if !shared.nodes.is_known.load(Ordering::Acquire) {
+        shared.store.tell_others(Some(&shared.node_id));
+    }
     let transaction = shared.store.begin().await?;
     nodes::beat(&transaction, beat).await?;
-    transaction.commit().await?;
+    // Of a newcomer the others have to know; of any other beat nobody.
+    let is_new = !shared.nodes.is_known.swap(true, Ordering::AcqRel);
+    transaction.commit_telling(&Notice { changed: is_new, ..Notice::default() }).await?;
 
     let live = nodes::live(shared.store.readers(), live_since(shared)).await?;
     let lacks =
         |feature: &&Feature| live.iter().any(|node| node.features.split(',').all(|own| own != feature.as_str()));
     let lacking: BTreeSet<Feature> = negotiate::OWN_FEATURES.iter().filter(lacks).copied().collect();
+    shared.store.tell_others((live.len() > 1).then_some(shared.node_id.as_str()));
     *shared.nodes.lacking.write().unwrap_or_else(PoisonError::into_inner) = lacking;
+    look(shared).await
+}
+
+/// Takes over what other brokers have written.
+pub async fn look(shared: &Arc<Shared>) -> Result<(), DbErr> {
     catch_up(shared).await?;
     look_elsewhere(shared).await
 }

@@ -16,6 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use super::http::{Answer, Dropped, text};
 use super::session::connection;
 use super::shared::{MAX_INLINE_BYTES, Shared};
+use crate::runtime::progress::Watched;
 use crate::runtime::task_kind::TaskKind;
 
 /// The one path that is upgraded. A query makes it another one.
@@ -61,8 +62,8 @@ pub fn answer(
             match upgraded.await {
                 Ok(upgraded) => {
                     let config = config();
-                    let socket =
-                        WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+                    let stream = Watched::new(TokioIo::new(upgraded));
+                    let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
                     connection::serve(shared, socket, place).await;
                 }
                 Err(error) => tracing::debug!(error = %error, "Upgrade failed: {error}"),

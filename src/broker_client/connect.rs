@@ -14,17 +14,22 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_c
 use tower::Service as _;
 
 use super::{End, Error, diagnosis};
+use crate::runtime::progress::{self, Moved, Watched};
 
 /// Time for name lookup, TCP, TLS and the upgrade together.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Greatest frame taken from a broker: what it may send plus room to grow.
 const MAX_INCOMING: usize = 4 << 20;
 
-pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+/// The bytes below the WebSocket.
+pub(super) type Stream = MaybeTlsStream<Watched<TcpStream>>;
+pub(super) type Socket = WebSocketStream<Stream>;
 
 /// An open socket and what the upgrade's answer told.
 pub(super) struct Connected {
     pub(super) socket: Socket,
+    /// When bytes move over it.
+    pub(super) moved: Moved,
     /// The `Date` header of the answer.
     pub(super) date: Option<String>,
 }
@@ -55,6 +60,9 @@ async fn dial(uri: &Uri) -> Result<Connected, Error> {
     let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("wss") { 443 } else { 80 });
     let address = format!("{}:{port}", uri.host().unwrap_or_default());
     let tcp = tcp(&address).await.map_err(|source| Error::Connect { address: address.clone(), source })?;
+    progress::prepare(&tcp).map_err(|source| Error::Connect { address: address.clone(), source })?;
+    let tcp = Watched::new(tcp);
+    let moved = tcp.moved();
     let refused = |detail: String| Error::Upgrade { address: address.clone(), detail };
     let request = uri.clone().into_client_request().map_err(|error| refused(error.to_string()))?;
     let config = WebSocketConfig::default()
@@ -64,7 +72,7 @@ async fn dial(uri: &Uri) -> Result<Connected, Error> {
     match client_async_tls_with_config(request, tcp, Some(config), None).await {
         Ok((socket, answer)) => {
             let date = answer.headers().get(http::header::DATE).and_then(|date| date.to_str().ok()).map(str::to_owned);
-            Ok(Connected { socket, date })
+            Ok(Connected { socket, moved, date })
         }
         Err(failure) => Err(diagnosis::of_upgrade(&failure, uri, (host, port), address).await),
     }
@@ -74,8 +82,6 @@ async fn dial(uri: &Uri) -> Result<Connected, Error> {
 /// other one to fail (RFC 8305): a route that swallows packets fails late.
 async fn tcp(address: &str) -> io::Result<TcpStream> {
     let mut connector = HttpConnector::new();
-    // Small frames in both directions: waiting to fill a packet only adds delay.
-    connector.set_nodelay(true);
     // Shared by the addresses of a family.
     connector.set_connect_timeout(Some(LIMIT));
     let uri = Uri::builder().scheme("http").authority(address).path_and_query("/").build().map_err(io::Error::other)?;

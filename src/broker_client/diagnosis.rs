@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::client_async_tls_with_config;
 use tokio_tungstenite::tungstenite::Error as Failure;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 
 use super::Error;
 
@@ -24,6 +25,12 @@ pub(super) async fn of_upgrade(failure: &Failure, uri: &Uri, target: (&str, u16)
                               mesh's owner for an invite that says so"
                     .to_owned();
                 return Error::Tls { address, detail };
+            }
+            // A connection that ends, as when a broker or a relay before it restarts, says
+            // nothing of what listens there.
+            let ended = matches!(failure, Failure::Io(_) | Failure::Protocol(ProtocolError::HandshakeIncomplete));
+            if ended {
+                return Error::Upgrade { address, detail: format!("the connection ended first ({failure})") };
             }
             Error::NotABroker {
                 address,

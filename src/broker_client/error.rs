@@ -98,6 +98,9 @@ pub enum Error {
     /// Nothing came for too long.
     #[error("the broker was silent for {0:?}, so the link counts as dead")]
     Silent(Duration),
+    /// Nothing of what was written went out for too long.
+    #[error("nothing could be written to the broker for {0:?}, so the link counts as dead")]
+    Stalled(Duration),
     /// There is no link now.
     #[error("there is no link to the broker now")]
     LinkDown,
@@ -160,6 +163,7 @@ impl Error {
             | Self::Closed { .. }
             | Self::Broken(_)
             | Self::Silent(_)
+            | Self::Stalled(_)
             | Self::LinkDown => ErrorCode::BrokerUnreachable,
         }
     }

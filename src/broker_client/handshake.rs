@@ -278,11 +278,13 @@ fn hostname() -> Option<String> {
 /// bits that this daemon makes use of. A broker applies a bit to a connection
 /// only when it was asked for.
 fn asked_for(require: &[String], optional: &[String]) -> Vec<String> {
-    const USED: [Feature; 7] = [
+    const USED: [Feature; 9] = [
         Feature::MaxPayload,
         Feature::DeliveryAck,
         Feature::DeliveryOutcome,
         Feature::RateLimit,
+        Feature::FramePieces,
+        Feature::ReceiverReady,
         Feature::MemberKeypairRotatedEvent,
         Feature::KeyEpoch,
         Feature::TopicE2e,

@@ -17,6 +17,7 @@ mod granted;
 mod handshake;
 mod negotiated;
 mod pending;
+mod queue;
 mod reader;
 mod session;
 mod writer;
@@ -39,6 +40,7 @@ use crate::domain::retry::Backoff;
 use crate::identity::Identity;
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
+use crate::runtime::progress::Moved;
 use crate::runtime::supervisor::Supervisor;
 use crate::runtime::task_kind::{Phase, TaskKind};
 use crate::runtime::time_guard::TimeGuard;
@@ -54,6 +56,8 @@ const DELIVERIES: usize = 512;
 const STATUSES: usize = 1024;
 /// Topics that may wait to be looked at.
 const TOPICS: usize = 256;
+/// Receivers with room that may wait for the outbox.
+const READY: usize = 1024;
 /// News that may wait.
 const NEWS: usize = 256;
 
@@ -108,7 +112,7 @@ pub enum LinkState {
 }
 
 /// One connection that passed the handshake.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Session {
     /// Counts connections since the start, from 1.
     pub number: u64,
@@ -122,6 +126,21 @@ pub struct Session {
     pub clock_offset_ms: i64,
     /// How long the handshake's answer took.
     pub round_trip: Duration,
+    /// When bytes last moved.
+    pub moved: Moved,
+}
+
+/// After this much silence it is not known whether a link is alive: the broker's ping, or
+/// the answer to the own one, is late.
+const DOUBT: Duration = Duration::from_secs(45);
+
+// === impl Session ===
+
+impl Session {
+    /// Whether so little has come that nobody knows if the link is alive.
+    pub fn is_doubtful(&self) -> bool {
+        self.moved.read_at().elapsed() >= DOUBT
+    }
 }
 
 /// What became of a transmitted frame.
@@ -184,6 +203,8 @@ pub struct Streams {
     pub statuses: mpsc::Receiver<DeliveryStatus>,
     /// Topics that have changed, by id. Only a hint: some may be left out.
     pub topics: mpsc::Receiver<String>,
+    /// Members and topics, by id, for whom there is room again at the broker. Only a hint.
+    pub ready: mpsc::Receiver<String>,
 }
 
 /// A frame on its way out.
@@ -241,6 +262,7 @@ pub fn prepare(config: Config, identity: Identity, clock: Clock, ids: IdSource, 
     let (news_tx, news) = mpsc::channel(NEWS);
     let (statuses_tx, statuses) = mpsc::channel(STATUSES);
     let (topics_tx, topics) = mpsc::channel(TOPICS);
+    let (ready_tx, ready) = mpsc::channel(READY);
     let (state_tx, state) = watch::channel(LinkState::Connecting);
     let stats = Arc::new(Stats::default());
     let task = session::Task {
@@ -256,6 +278,7 @@ pub fn prepare(config: Config, identity: Identity, clock: Clock, ids: IdSource, 
         news: news_tx,
         statuses: statuses_tx,
         topics: topics_tx,
+        ready: ready_tx,
         state: state_tx,
         told_offset_ms: None,
         back_at: std::time::Duration::ZERO,
@@ -266,7 +289,7 @@ pub fn prepare(config: Config, identity: Identity, clock: Clock, ids: IdSource, 
     Parts {
         task,
         handle: Handle { outgoing, state, ids, stats },
-        streams: Streams { deliveries, news, statuses, topics },
+        streams: Streams { deliveries, news, statuses, topics, ready },
     }
 }
 

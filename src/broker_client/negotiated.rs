@@ -132,6 +132,8 @@ impl Negotiated {
             Feature::MemberKeypairRotatedEvent
             | Feature::DeliveryAck
             | Feature::DeliveryOutcome
+            | Feature::FramePieces
+            | Feature::ReceiverReady
             | Feature::TopicE2e
             | Feature::History
             | Feature::FilesV3 => drop(response.params_of::<VersionOnly>(feature).map_err(unusable)?),
@@ -168,6 +170,8 @@ mod tests {
             "history": {"version": 1},
             "files_v3": {"version": 1},
             "rate_limit": {"version": 1, "per_s": 5, "burst": 50},
+            "frame_pieces": {"version": 1},
+            "receiver_ready": {"version": 1},
         })
     }
 

@@ -19,6 +19,8 @@ pub(super) struct Pending(Arc<Mutex<Waiting>>);
 struct Waiting {
     sends: HashMap<String, Sent>,
     requests: HashMap<String, oneshot::Sender<ServerFrame>>,
+    /// Pings of this connection.
+    pings: u64,
 }
 
 #[derive(Debug)]
@@ -26,6 +28,10 @@ struct Sent {
     /// Monotonic time of the transmit.
     at: Duration,
     reply: oneshot::Sender<Transmit>,
+    /// The ping that was written after it.
+    followed_by: Option<u64>,
+    /// When that ping's answer showed that the broker has read it.
+    read_at: Option<Duration>,
 }
 
 // === impl Pending ===
@@ -33,7 +39,7 @@ struct Sent {
 impl Pending {
     /// A message was written.
     pub(super) fn add_send(&self, id: String, at: Duration, reply: oneshot::Sender<Transmit>) {
-        self.lock().sends.insert(id, Sent { at, reply });
+        self.lock().sends.insert(id, Sent { at, reply, followed_by: None, read_at: None });
     }
 
     /// A request was written.
@@ -61,9 +67,27 @@ impl Pending {
         }
     }
 
-    /// How long the oldest send has waited.
-    pub(super) fn oldest(&self, now: Duration) -> Option<Duration> {
-        self.lock().sends.values().map(|sent| now.saturating_sub(sent.at)).max()
+    /// The number of a ping that is written after everything but `begun`.
+    pub(super) fn ping(&self, begun: Option<&str>) -> u64 {
+        let mut waiting = self.lock();
+        waiting.pings += 1;
+        let number = waiting.pings;
+        let followed = waiting.sends.iter_mut().filter(|(id, _)| Some(id.as_str()) != begun);
+        followed.for_each(|(_, sent)| _ = sent.followed_by.get_or_insert(number));
+        number
+    }
+
+    /// The broker has read what was written before this ping.
+    pub(super) fn pong(&self, payload: &[u8], now: Duration) {
+        let Ok(number) = payload.try_into().map(u64::from_be_bytes) else { return };
+        let mut waiting = self.lock();
+        let read = waiting.sends.values_mut().filter(|sent| sent.followed_by.is_some_and(|ping| ping <= number));
+        read.for_each(|sent| _ = sent.read_at.get_or_insert(now));
+    }
+
+    /// For how long the broker has left a send unanswered that it has read.
+    pub(super) fn read_for(&self, now: Duration) -> Option<Duration> {
+        self.lock().sends.values().filter_map(|sent| sent.read_at).map(|at| now.saturating_sub(at)).max()
     }
 
     /// The connection is gone: everybody learns it.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::SplitStream;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::connect::Socket;
@@ -15,20 +16,25 @@ use super::pending::Pending;
 use super::{Delivery, End, Error, LinkState, Negotiated, News, Session, Stats};
 use crate::identity::Identity;
 use crate::runtime::clock::Clock;
+use crate::runtime::progress::Moved;
 use crate::wire::close::Terminal;
 use crate::wire::codec::{self, Limits};
 use crate::wire::delivery::DeliveryStatus;
 use crate::wire::event::SystemEvent;
 use crate::wire::features::CloseReason;
 use crate::wire::frame::ServerFrame;
+use crate::wire::pieces::{Assembled, Assembly};
 
-/// Any frame, ping or pong counts as life; after this much silence the link is
-/// dead (a network may drop a flow without a word).
+/// Any byte counts as life; after this much silence the link is dead (a network may
+/// drop a flow without a word).
 const SILENCE: Duration = Duration::from_secs(75);
 
 /// What one connection reads into.
 pub(super) struct Reader<'a> {
     pub(super) session: Arc<Session>,
+    pub(super) moved: Moved,
+    /// The large frame that comes in pieces.
+    pub(super) assembly: Mutex<Assembly>,
     pub(super) state: &'a watch::Sender<LinkState>,
     pub(super) identity: &'a Identity,
     /// What the broker said of the close that follows.
@@ -41,6 +47,7 @@ pub(super) struct Reader<'a> {
     pub(super) news: &'a mpsc::Sender<News>,
     pub(super) statuses: &'a mpsc::Sender<DeliveryStatus>,
     pub(super) topics: &'a mpsc::Sender<String>,
+    pub(super) ready: &'a mpsc::Sender<String>,
     pub(super) clock: &'a Clock,
     pub(super) stats: &'a Stats,
 }
@@ -52,13 +59,20 @@ impl Reader<'_> {
     /// while a consumer is slow the socket is left unread on purpose.
     pub(super) async fn run(&self, stream: &mut SplitStream<Socket>) -> Error {
         loop {
-            let message = match tokio::time::timeout(SILENCE, stream.next()).await {
-                Err(_) => return Error::Silent(SILENCE),
-                Ok(None) => return closed(None, self.why()),
-                Ok(Some(Err(error))) => return Error::Broken(error.to_string()),
-                Ok(Some(Ok(message))) => message,
+            let began = Instant::now();
+            let message = loop {
+                let until = began.max(self.moved.read_at()) + SILENCE;
+                match tokio::time::timeout_at(until, stream.next()).await {
+                    // A part of a frame came.
+                    Err(_) if self.moved.read_at() + SILENCE > until => {}
+                    Err(_) => return Error::Silent(SILENCE),
+                    Ok(None) => return closed(None, self.why()),
+                    Ok(Some(Err(error))) => return Error::Broken(error.to_string()),
+                    Ok(Some(Ok(message))) => break message,
+                }
             };
             match message {
+                Message::Pong(payload) => self.pending.pong(&payload, self.clock.monotonic()),
                 Message::Text(text) => {
                     if let Err(error) = self.frame(text.as_str()).await {
                         return error;
@@ -71,19 +85,38 @@ impl Reader<'_> {
     }
 
     async fn frame(&self, text: &str) -> Result<(), Error> {
+        let Some(decoded) = self.decode(text) else { return Ok(()) };
+        let ServerFrame::Piece(piece) = decoded else { return self.take(decoded).await };
+        let assembled = self.assembly.lock().unwrap_or_else(PoisonError::into_inner).add(&piece, self.limits.max_bytes);
+        match assembled {
+            Assembled::Part => Ok(()),
+            Assembled::TooLarge => Err(Error::Broken("a frame of the broker was too large".to_owned())),
+            Assembled::Whole(text) => match self.decode(&text) {
+                Some(frame) => self.take(frame).await,
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Counts what cannot be read; the link goes on.
+    fn decode(&self, text: &str) -> Option<ServerFrame> {
         let decoded = match codec::decode_server(text, &self.limits) {
             Ok(decoded) => decoded,
             Err(error) => {
                 // Hostile or newer: counted, and the link goes on.
                 self.stats.invalid_frames.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(error = %error, "A frame of the broker could not be read: {error}");
-                return Ok(());
+                return None;
             }
         };
         if decoded.unknown_keys > 0 {
             self.stats.unknown_keys.fetch_add(decoded.unknown_keys as u64, Ordering::Relaxed);
         }
-        match decoded.frame {
+        Some(decoded.frame)
+    }
+
+    async fn take(&self, frame: ServerFrame) -> Result<(), Error> {
+        match frame {
             ServerFrame::Ack(ack) if self.pending.awaits(ack.req_id.as_deref()) => {
                 let req_id = ack.req_id.clone().unwrap_or_default();
                 self.pending.answer_request(&req_id, ServerFrame::Ack(ack));
@@ -103,6 +136,10 @@ impl Reader<'_> {
             },
             ServerFrame::DeliveryStatus(status) => {
                 self.statuses.send(status).await.map_err(|_| Error::Stopping)?;
+            }
+            ServerFrame::ReceiverReady(ready) => {
+                // Without room the receiver is tried again after its pause.
+                ready.member_id.into_iter().chain(ready.topic_id).for_each(|id| _ = self.ready.try_send(id));
             }
             ServerFrame::CloseReason(reason) => {
                 tracing::info!(kind = reason.kind, detail = reason.detail, "The broker says why it closes");

@@ -19,12 +19,14 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_util::sync::CancellationToken;
 
-use super::connect::{self, Socket};
+use super::connect::{self, Connected, Socket};
 use super::granted::Granted;
 use super::handshake::{Greeted, Greeter};
 use super::pending::Pending;
+use super::queue::Queue;
 use super::reader::Reader;
-use super::{Config, Delivery, End, Error, LinkState, News, Outgoing, Session, Stats, clock_offset, writer};
+use super::writer::Writer;
+use super::{Config, Delivery, End, Error, LinkState, News, Outgoing, Session, Stats, clock_offset};
 use crate::domain::ids::MemberKey;
 use crate::domain::negotiation::{Agreement, Patience, Verdict};
 use crate::domain::retry::Backoff;
@@ -32,12 +34,16 @@ use crate::domain::time::UnixMillis;
 use crate::identity::{Identity, OwnKey};
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
+use crate::runtime::progress;
 use crate::wire::close::{self, Terminal};
 use crate::wire::codec::Limits;
 use crate::wire::delivery::DeliveryStatus;
+use crate::wire::features::Feature;
 
 /// A connection that lasted this long resets the pauses.
 const STABLE: Duration = Duration::from_secs(10);
+/// A link on which nothing of what is written moves for so long is dead.
+const STALL: Duration = Duration::from_secs(75);
 /// How long the news of the end may take to reach everybody.
 const TELL_LIMIT: Duration = Duration::from_secs(1);
 /// Greatest frame that is read. The broker's limit binds what is sent; pushes
@@ -60,6 +66,7 @@ pub(super) struct Task {
     pub(super) news: mpsc::Sender<News>,
     pub(super) statuses: mpsc::Sender<DeliveryStatus>,
     pub(super) topics: mpsc::Sender<String>,
+    pub(super) ready: mpsc::Sender<String>,
     pub(super) state: watch::Sender<LinkState>,
     /// Broker time minus own time, as the broker said it when it refused a
     /// hello; counts more than what the upgrade's answer says.
@@ -151,7 +158,7 @@ impl Task {
             () = stop.cancelled() => return Error::Stopping,
             greeted = self.connect_and_greet(boot_id, yields) => greeted,
         };
-        let (socket, greeted, greeted_key, clock_offset_ms) = match greeted {
+        let (connected, greeted, greeted_key, clock_offset_ms) = match greeted {
             Ok(greeted) => greeted,
             Err(error) => return error,
         };
@@ -180,6 +187,7 @@ impl Task {
             clock_offset_ms,
             round_trip: greeted.round_trip,
             negotiated: greeted.negotiated,
+            moved: connected.moved,
         });
         tracing::info!(
             broker = self.config.url,
@@ -187,12 +195,16 @@ impl Task {
             features = ?session.negotiated.supported,
             "The link to the broker is up"
         );
-        self.drive(socket, session).await
+        self.drive(connected.socket, session).await
     }
 
     /// Connects and says hello. While a rotation is under way the new key is
     /// tried first: the broker may have it already, and then it refuses the old.
-    async fn connect_and_greet(&self, boot_id: &str, yields: bool) -> Result<(Socket, Greeted, MemberKey, i64), Error> {
+    async fn connect_and_greet(
+        &self,
+        boot_id: &str,
+        yields: bool,
+    ) -> Result<(Connected, Greeted, MemberKey, i64), Error> {
         if let Some(next) = self.identity.next() {
             match self.greet_with(&next, boot_id, yields).await {
                 Err(Error::Refused { code, .. }) if code == "unauthorized" => {
@@ -209,7 +221,7 @@ impl Task {
         key: &Arc<OwnKey>,
         boot_id: &str,
         yields: bool,
-    ) -> Result<(Socket, Greeted, MemberKey, i64), Error> {
+    ) -> Result<(Connected, Greeted, MemberKey, i64), Error> {
         let uri = connect::check_url(&self.config.url, self.config.link.allow_insecure).map_err(Error::Ended)?;
         let mut connected = connect::connect(&uri).await?;
         let clock_offset_ms = self
@@ -230,12 +242,21 @@ impl Task {
             yield_to_other: yields,
         };
         let greeted = greeter.greet(&mut connected.socket).await?;
-        Ok((connected.socket, greeted, key.public(), clock_offset_ms))
+        Ok((connected, greeted, key.public(), clock_offset_ms))
     }
 
     /// Runs both directions until one of them ends.
     async fn drive(&mut self, socket: Socket, session: Arc<Session>) -> Error {
-        let (mut sink, mut stream) = socket.split();
+        let (sink, mut stream) = socket.split();
+        let moved = session.moved.clone();
+        let mut writer = Writer {
+            socket: progress::Writer::new(sink, moved.clone(), STALL),
+            queue: Queue::new(session.negotiated.has(Feature::FramePieces)),
+            moved: moved.clone(),
+            pending: &self.pending,
+            clock: &self.clock,
+            renews: false,
+        };
         // What was handed over for the last connection is not sent on this one:
         // its callers are told, and they decide.
         while let Ok(stale) = self.outgoing.try_recv() {
@@ -244,6 +265,8 @@ impl Task {
         let back_at = Mutex::default();
         let reader = Reader {
             session: Arc::clone(&session),
+            moved,
+            assembly: Mutex::default(),
             state: &self.state,
             why: Mutex::default(),
             back_at: &back_at,
@@ -254,6 +277,7 @@ impl Task {
             news: &self.news,
             statuses: &self.statuses,
             topics: &self.topics,
+            ready: &self.ready,
             clock: &self.clock,
             stats: &self.stats,
         };
@@ -264,13 +288,14 @@ impl Task {
         self.state.send_replace(LinkState::Ready(session));
         let error = tokio::select! {
             error = reader.run(&mut stream) => error,
-            error = writer::run(&mut sink, &mut self.outgoing, &self.pending, &self.clock, &self.stop) => error,
+            error = writer.run(&mut self.outgoing, &self.stop) => error,
         };
         self.back_at = *back_at.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(error, Error::Stopping | Error::Renewed) {
             let reason = if matches!(error, Error::Stopping) { "daemon stops" } else { "renewed" };
             let frame = CloseFrame { code: close::NORMAL.into(), reason: reason.into() };
             // Best effort: the broker notices the closed socket as well.
+            let mut sink = writer.socket.into_inner();
             let _ = tokio::time::timeout(Duration::from_millis(500), sink.send(Message::Close(Some(frame)))).await;
         }
         error

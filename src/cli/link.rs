@@ -21,7 +21,14 @@ pub(super) async fn trouble(client: &Client) -> Option<String> {
 /// `no link to the broker since 14:03:22 (3 min ago): connection refused`.
 pub(super) fn describe(link: &LinkStatus) -> Option<String> {
     let what = match link.state() {
-        LinkState::Connected | LinkState::Unspecified => return None,
+        LinkState::Connected => return None,
+        LinkState::Unspecified => {
+            let heard = link.heard_at.as_ref()?;
+            let since = format!("{} ({})", time(Some(heard)), ago(Some(heard)));
+            return Some(format!(
+                "nothing has come from the broker since {since}; whether the link is alive is not known"
+            ));
+        }
         LinkState::Connecting if link.last_error.is_none() => "the daemon is connecting to the broker",
         LinkState::Connecting | LinkState::Backoff => "no link to the broker",
         LinkState::Closed => "the link to the broker is closed for good",

@@ -294,6 +294,7 @@ impl Parts {
         let sender = outbox::SenderDeps {
             link: link.clone(),
             statuses: streams.statuses,
+            ready: streams.ready,
             peers: peers_handle,
             topics: topics_handle,
             identity: self.identity,

@@ -74,6 +74,11 @@ impl Holds {
         }
     }
 
+    /// The pauses of all are over.
+    pub fn try_all(&mut self, now: Duration) {
+        self.0.values_mut().for_each(|hold| hold.until = hold.until.min(now));
+    }
+
     /// The broker took one, or there is none.
     pub fn release(&mut self, target: &str) {
         self.0.remove(target);

@@ -1,15 +1,20 @@
-//! How much may leave, and for whom: the broker's rate, receivers without room,
-//! and one at a time after a frame that was too large.
+//! How much may leave, and for whom: the broker's rate, receivers without room, bytes
+//! under way to one destination, and one at a time after a frame that was too large.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::entity::Model;
 use crate::domain::holds::Holds;
 use crate::domain::pace::Pace;
 
 /// How long one-at-a-time lasts at most.
 const CAUTION: Duration = Duration::from_secs(600);
+
+/// Bytes of text under way to one destination before the rows of others go first: on a
+/// slow line they are not to fill the window.
+const HEAVY: usize = 1 << 20;
 
 /// What the sender has learned of the broker.
 #[derive(Debug)]
@@ -20,6 +25,8 @@ pub(super) struct Flow {
     pub(super) keyless: BTreeMap<String, String>,
     /// Held by whoever writes down that a row of such a topic waits.
     deferring: BTreeMap<String, Arc<()>>,
+    /// Bytes of text that await their answer, by destination.
+    under_way: HashMap<String, usize>,
     caution: Option<Caution>,
 }
 
@@ -40,13 +47,34 @@ impl Flow {
             holds: Holds::default(),
             keyless: BTreeMap::new(),
             deferring: BTreeMap::new(),
+            under_way: HashMap::new(),
             caution: None,
         }
     }
 
     /// Whether nothing of what was learned stands against new rows.
     pub(super) fn is_free(&self) -> bool {
-        self.holds.is_empty() && self.keyless.is_empty() && self.caution.is_none()
+        self.holds.is_empty() && self.keyless.is_empty() && self.caution.is_none() && !self.is_heavy()
+    }
+
+    /// A row leaves.
+    pub(super) fn begins(&mut self, row: &Model) {
+        *self.under_way.entry(row.target_id.clone()).or_default() += row.payload.len();
+    }
+
+    /// It awaits nothing any more.
+    pub(super) fn ends(&mut self, row: &Model) {
+        if let Some(bytes) = self.under_way.get_mut(&row.target_id) {
+            *bytes = bytes.saturating_sub(row.payload.len());
+            if *bytes == 0 {
+                self.under_way.remove(&row.target_id);
+            }
+        }
+    }
+
+    /// Whether so much is under way to a destination that others go first.
+    pub(super) fn is_heavy(&self) -> bool {
+        self.under_way.values().any(|bytes| *bytes >= HEAVY)
     }
 
     /// The key of a topic is not here. What is given back is held until the row that
@@ -72,7 +100,8 @@ impl Flow {
 
     /// Whose rows do not leave with the others.
     pub(super) fn held(&self) -> Vec<String> {
-        self.holds.targets().into_iter().chain(self.keyless.keys().cloned()).collect()
+        let heavy = self.under_way.iter().filter(|(_, bytes)| **bytes >= HEAVY).map(|(target, _)| target.clone());
+        self.holds.targets().into_iter().chain(self.keyless.keys().cloned()).chain(heavy).collect()
     }
 
     /// Sends that may await their answer at once.

@@ -62,6 +62,8 @@ pub struct SenderDeps {
     pub link: broker_client::Handle,
     /// Reports of what became of own sends at their receivers.
     pub statuses: mpsc::Receiver<StatusFrame>,
+    /// For whom the broker has room again.
+    pub ready: mpsc::Receiver<String>,
     /// Who may be sent to.
     pub peers: peers::Handle,
     /// With which keys posts are sealed.
@@ -139,15 +141,23 @@ impl Sender {
                 () = self.handle.shared.wake.notified() => look = true,
                 changed = link.changed() => {
                     if changed.is_err() { break }
+                    // Another connection, perhaps another broker: what was refused is
+                    // tried at once.
+                    self.flow.holds.try_all(self.clock.monotonic());
                     look = true;
                 }
                 Ok(()) = topics.changed() => look |= self.release_topics(),
+                Some(target) = self.deps.ready.recv() => {
+                    self.flow.holds.release(&target);
+                    look = true;
+                }
                 1.. = self.arriving.recv_many(&mut arrived, CLAIM as usize) => {
                     self.transmit_arrived(&mut arrived, &mut awaited).await;
                 }
                 Some(first) = awaited.answers.next(), if !awaited.answers.is_empty() => {
-                    // Rows of a receiver who is held no more may wait.
-                    look |= !self.flow.holds.is_empty();
+                    // Rows of a receiver who is held no more may wait, or of one to whom
+                    // much is under way.
+                    look |= !self.flow.holds.is_empty() || self.flow.is_heavy();
                     self.finish_all(first, &mut awaited);
                 }
                 Some(due) = awaited.reports.next(), if !awaited.reports.is_empty() => {
@@ -353,6 +363,7 @@ impl Sender {
         };
         match sealed {
             Ok(sealed) => {
+                self.flow.begins(&row);
                 let answer = self.deps.link.transmit(sealed.frame).await;
                 awaited.answers.push(Box::pin(async move {
                     (row, sealed.degraded, answer.await.unwrap_or(Transmit::LinkLost { too_large: false }))
@@ -379,6 +390,7 @@ impl Sender {
         }
         let alone = ended.len() == 1 && awaited.answers.is_empty();
         for (row, degraded, answer) in ended {
+            self.flow.ends(&row);
             let verdict = self.learn(&row, Verdict::of(answer), alone);
             awaited.reports.push(Box::pin(self.reporter.clone().finish(row, degraded, verdict)));
         }
@@ -393,8 +405,8 @@ impl Sender {
         }
         let due = self.due.map_or(IDLE, |at| at.since(self.clock.now()).clamp(Duration::from_millis(5), IDLE));
         match self.flow.holds.wait(now) {
-            None if self.flow.holds.is_empty() => due,
-            // Rows of held receivers are due all the time.
+            None if self.flow.holds.is_empty() && !self.flow.is_heavy() => due,
+            // Rows of those who are held, or have much under way, are due all the time.
             hold => due.max(HELD).min(hold.unwrap_or(IDLE).max(Duration::from_millis(5))),
         }
     }

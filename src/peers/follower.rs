@@ -11,7 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Certificates, Change, Error, Presence, Request, Sightings, repo, shown};
@@ -29,16 +32,21 @@ use crate::events::Hub;
 use crate::identity::Identity;
 use crate::runtime::clock::Clock;
 use crate::telemetry::names::target;
-use crate::wire::certificate::MemberCertificatePut;
+use crate::wire::certificate::{MemberCertificate, MemberCertificatePut};
 use crate::wire::event::{PeerEvent, SystemEvent};
 use crate::wire::features::Feature;
 use crate::wire::frame::{ClientFrame, ServerFrame};
-use crate::wire::roster::{Bare, MemberRow, PeerRow};
+use crate::wire::roster::{Bare, MemberRow, MembersList, PeerRow, PeersList};
 
-/// How long the broker may take for a list.
-const LIMIT: Duration = Duration::from_secs(5);
+/// How long the broker may take for a list. On a slow line a long one takes its time.
+const LIMIT: Duration = Duration::from_secs(60);
 /// Changes that come together are read together.
 const SETTLE: Duration = Duration::from_millis(50);
+/// Between two reads, for each pinned member: the lists of a large mesh are not read
+/// again for each of its members who comes or goes.
+const SPACING: Duration = Duration::from_millis(1);
+/// The greatest such pause.
+const MAX_SPACING: Duration = Duration::from_secs(5);
 /// The roster is read again so often, whatever was heard.
 const PERIOD: Duration = Duration::from_secs(60);
 /// Members that are pinned at most: what a broker may make this host keep.
@@ -67,48 +75,77 @@ pub(super) struct Follower {
     pub(super) stop: CancellationToken,
 }
 
+/// What the broker told, as far as it did.
+#[derive(Debug)]
+struct Lists {
+    /// The connection it came over.
+    session: u64,
+    peers: Option<PeersList>,
+    members: Option<MembersList>,
+}
+
 // === impl Follower ===
 
 impl Follower {
     pub(super) async fn run(mut self, mut news: mpsc::Receiver<News>) {
         let mut down_since: Option<UnixMillis> = None;
-        let mut due = None;
-        let mut waiting = Vec::new();
+        let mut due = Instant::now() + PERIOD;
+        let mut last_read = Instant::now();
+        // Who waits for the next read, and for the present one.
+        let (mut waiting, mut asked): (Vec<oneshot::Sender<()>>, Vec<oneshot::Sender<()>>) = (Vec::new(), Vec::new());
+        // One read of the lists at most. News are heard meanwhile: the link brings its
+        // answer behind them.
+        let mut reads = FuturesUnordered::new();
+        let mut newcomers = 0;
+        let mut offers = FuturesUnordered::new();
         loop {
-            let pause = due.unwrap_or(PERIOD);
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 item = news.recv() => match item {
                     None => return,
-                    Some(item) => if self.hear(item, &mut down_since) { due = Some(SETTLE) },
+                    Some(item) => if self.hear(item, &mut down_since) {
+                        let members = u32::try_from(self.members.borrow().len()).unwrap_or(u32::MAX);
+                        let spacing = SPACING.saturating_mul(members).min(MAX_SPACING);
+                        due = due.min((Instant::now() + SETTLE).max(last_read + spacing));
+                    },
                 },
                 request = self.requests.recv() => match request {
                     None => {}
                     Some(Request::Refresh(reply)) => {
                         waiting.push(reply);
-                        due = Some(Duration::ZERO);
+                        due = Instant::now();
                     }
                     Some(Request::Change(change, reply)) => {
                         // Whoever asked may have gone; the change stands.
                         let _ = reply.send(self.change(change).await);
                     }
                 },
-                () = tokio::time::sleep(pause) => {
-                    due = None;
-                    let is_read = self.read_lists().await;
-                    for peer in std::mem::take(&mut self.newcomers) {
+                () = tokio::time::sleep_until(due), if reads.is_empty() => {
+                    due = Instant::now() + PERIOD;
+                    asked.append(&mut waiting);
+                    newcomers = self.newcomers.len();
+                    reads.push(read_lists(self.link.clone()));
+                }
+                Some(read) = reads.next(), if !reads.is_empty() => {
+                    last_read = Instant::now();
+                    let lists = read.ok().flatten();
+                    let offer = match lists {
+                        Some(lists) => self.keep(lists).await,
+                        None => None,
+                    };
+                    let count = newcomers.min(self.newcomers.len());
+                    for peer in self.newcomers.drain(..count).collect::<Vec<_>>() {
                         self.publish_join(&peer);
                     }
-                    if is_read {
-                        for reply in waiting.drain(..) {
-                            let reply: oneshot::Sender<()> = reply;
-                            // Whoever asked may have gone.
-                            let _ = reply.send(());
-                        }
+                    // A dropped reply tells its caller that nothing came; whoever asked
+                    // may have gone.
+                    if let Some(offer) = offer {
+                        asked.drain(..).for_each(|reply| _ = reply.send(()));
+                        offers.extend(offer.map(|put| offer_certificate(self.link.clone(), put)));
                     }
-                    // A dropped reply tells its caller that nothing came.
-                    waiting.clear();
+                    asked.clear();
                 }
+                Some(()) = offers.next(), if !offers.is_empty() => {}
             }
         }
     }
@@ -213,35 +250,24 @@ impl Follower {
         }
     }
 
-    /// Reads both lists; false when there is no link or no answer.
-    async fn read_lists(&mut self) -> bool {
-        let Some(session) = self.link.session() else { return false };
-        // A broker that knows our frames tells all members; others tell who is
-        // connected, which is then all there is to pin.
-        let knows_members = session.negotiated.has(Feature::ClientMessageIdDedupe);
-        let read = self.ask(session.number, knows_members).await;
-        match &read {
-            Ok(()) => self.disk_full.store(false, Ordering::Relaxed),
+    /// Takes over what was read. `None` if it could not be kept; else the certificate that
+    /// the broker lacks, if any.
+    async fn keep(&mut self, lists: Lists) -> Option<Option<MemberCertificate>> {
+        let kept = self.take(lists).await;
+        match &kept {
+            Ok(_) => self.disk_full.store(false, Ordering::Relaxed),
             Err(Error::Storage(error)) if tx::is_full(error) => self.disk_full.store(true, Ordering::Relaxed),
-            // An answer that did not come says nothing of the disk.
             Err(_) => {}
         }
-        match read {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::warn!(error = %error, "The roster could not be read: {error}");
-                false
-            }
-        }
+        kept.inspect_err(|error| tracing::warn!(error = %error, "The roster could not be kept: {error}")).ok()
     }
 
-    async fn ask(&mut self, session: u64, knows_members: bool) -> Result<(), Error> {
-        let bare = |req_id| Bare { req_id: Some(req_id) };
-        let (mut heard, mut hidden) = (false, BTreeSet::new());
-        let answer = self.link.request(|id| ClientFrame::ListPeers(bare(id)), LIMIT).await?;
-        if let ServerFrame::PeersList(list) = answer {
+    async fn take(&mut self, lists: Lists) -> Result<Option<MemberCertificate>, Error> {
+        let (mut hidden, mut offer) = (BTreeSet::new(), None);
+        let heard = lists.peers.is_some();
+        if let Some(list) = lists.peers {
             let present: Vec<Presence> = list.peers.iter().filter_map(presence).collect();
-            if !knows_members {
+            if lists.members.is_none() {
                 self.pin(list.peers.iter().filter_map(shown::peer), &[]).await?;
             }
             self.presence.send_if_modified(|old| {
@@ -251,41 +277,25 @@ impl Follower {
                 }
                 changed
             });
-            heard = true;
         }
-        if knows_members {
-            let answer = self.link.request(|id| ClientFrame::MemberList(bare(id)), LIMIT).await?;
-            if let ServerFrame::MembersList(list) = answer {
-                let pinned = Arc::clone(&self.members.borrow());
-                let known: HashMap<&str, &PinnedMember> =
-                    pinned.iter().map(|member| (member.member_id.as_str(), member)).collect();
-                let identity = self.identity.clone();
-                let rows = &list.members[..list.members.len().min(MAX_MEMBERS)];
-                let pinned_as = |row: &MemberRow| known.get(row.member_id.as_str()).copied();
-                let seen = rows.iter().filter_map(|row| shown::member(row, identity.mesh_id(), pinned_as(row)));
-                self.pin(seen, rows).await?;
-                let hides = rows.iter().filter(|row| row.hidden == Some(true));
-                hidden.extend(hides.filter_map(|row| MemberId::parse(row.member_id.as_str()).ok()));
-                self.offer_certificate(rows).await;
-            }
+        if let Some(list) = lists.members {
+            let pinned = Arc::clone(&self.members.borrow());
+            let known: HashMap<&str, &PinnedMember> =
+                pinned.iter().map(|member| (member.member_id.as_str(), member)).collect();
+            let identity = self.identity.clone();
+            let rows = &list.members[..list.members.len().min(MAX_MEMBERS)];
+            let pinned_as = |row: &MemberRow| known.get(row.member_id.as_str()).copied();
+            let seen = rows.iter().filter_map(|row| shown::member(row, identity.mesh_id(), pinned_as(row)));
+            self.pin(seen, rows).await?;
+            let hides = rows.iter().filter(|row| row.hidden == Some(true));
+            hidden.extend(hides.filter_map(|row| MemberId::parse(row.member_id.as_str()).ok()));
+            offer = self.certificates.offer(rows);
         }
         // Last: who is seen for the first time is pinned by now.
         if heard {
-            self.note_seen(session, hidden);
+            self.note_seen(lists.session, hidden);
         }
-        Ok(())
-    }
-
-    /// Brings the broker the own certificate if it lacks it.
-    async fn offer_certificate(&mut self, rows: &[MemberRow]) {
-        let Some(certificate) = self.certificates.offer(rows) else { return };
-        let put =
-            |id| ClientFrame::MemberCertificatePut(Box::new(MemberCertificatePut { certificate, req_id: Some(id) }));
-        match self.link.request(put, LIMIT).await {
-            Ok(ServerFrame::Ack(ack)) if ack.error.is_none() => {}
-            Ok(answer) => tracing::info!("The broker did not take the member's certificate ({})", answer.kind()),
-            Err(error) => tracing::info!(error = %error, "The broker did not take the member's certificate: {error}"),
-        }
+        Ok(offer)
     }
 
     /// Notes who was seen. Only pinned members are kept, so that a broker cannot
@@ -310,19 +320,22 @@ impl Follower {
     async fn pin(&mut self, shown: impl Iterator<Item = ShownMember>, rows: &[MemberRow]) -> Result<(), Error> {
         let now = self.clock.now();
         let mut list: Vec<PinnedMember> = self.members.borrow().as_ref().clone();
-        let mut changed_any = false;
+        let (mut all_changed, mut all_news) = (Vec::new(), Vec::new());
         for row in shown.take(MAX_MEMBERS) {
             let (changed, news) = pinning::merge(&list, &row, now);
             if let Some(changed) = changed {
-                repo::put(self.db.writer(), &changed, now).await?;
-                list.retain(|member| member.member_id != changed.member_id);
-                list.push(changed);
-                changed_any = true;
+                match list.iter_mut().find(|member| member.member_id == changed.member_id) {
+                    Some(old) => *old = changed.clone(),
+                    None => list.push(changed.clone()),
+                }
+                all_changed.push(changed);
             }
-            news.into_iter().for_each(|news| self.tell(news, now));
+            all_news.extend(news);
         }
+        repo::put(self.db.writer(), &all_changed, now).await?;
+        all_news.into_iter().for_each(|news| self.tell(news, now));
         self.certificates.learn(rows, &list);
-        if changed_any {
+        if !all_changed.is_empty() {
             list.sort_by(|one, other| one.display_name.cmp(&other.display_name));
             self.members.send_replace(Arc::new(list));
         }
@@ -338,11 +351,7 @@ impl Follower {
             Change::AcceptName { member_id, name } => trust::accept_name(&list, member_id, name)?,
             Change::Verify { member_id, key } => vec![trust::verify(&list, member_id, *key, now)?],
         };
-        let transaction = tx::begin(self.db.writer()).await?;
-        for member in &changed {
-            repo::put(&transaction, member, now).await?;
-        }
-        transaction.commit().await?;
+        repo::put(self.db.writer(), &changed, now).await?;
         tracing::warn!(target: target::SECURITY, change = ?change, "The operator changed whom this daemon trusts");
         for member in &changed {
             list.retain(|old| old.member_id != member.member_id);
@@ -389,6 +398,38 @@ impl Follower {
                 self.hub.publish(now, MeshEvent::MemberRevoked { member_id, key, display_name, is_self });
             }
         }
+    }
+}
+
+/// Reads both lists; `None` when there is no link.
+async fn read_lists(link: broker_client::Handle) -> Result<Option<Lists>, Error> {
+    let Some(session) = link.session() else { return Ok(None) };
+    let bare = |req_id| Bare { req_id: Some(req_id) };
+    let read = async {
+        let mut lists = Lists { session: session.number, peers: None, members: None };
+        if let ServerFrame::PeersList(list) = link.request(|id| ClientFrame::ListPeers(bare(id)), LIMIT).await? {
+            lists.peers = Some(list);
+        }
+        // A broker that knows our frames tells all members; others tell who is
+        // connected, which is then all there is to pin.
+        if session.negotiated.has(Feature::ClientMessageIdDedupe)
+            && let ServerFrame::MembersList(list) = link.request(|id| ClientFrame::MemberList(bare(id)), LIMIT).await?
+        {
+            lists.members = Some(list);
+        }
+        Ok::<_, Error>(lists)
+    };
+    let read = read.await;
+    read.inspect_err(|error| tracing::warn!(error = %error, "The roster could not be read: {error}")).map(Some)
+}
+
+/// Brings the broker the own certificate.
+async fn offer_certificate(link: broker_client::Handle, certificate: MemberCertificate) {
+    let put = |id| ClientFrame::MemberCertificatePut(Box::new(MemberCertificatePut { certificate, req_id: Some(id) }));
+    match link.request(put, LIMIT).await {
+        Ok(ServerFrame::Ack(ack)) if ack.error.is_none() => {}
+        Ok(answer) => tracing::info!("The broker did not take the member's certificate ({})", answer.kind()),
+        Err(error) => tracing::info!(error = %error, "The broker did not take the member's certificate: {error}"),
     }
 }
 

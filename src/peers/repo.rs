@@ -26,14 +26,44 @@ pub(super) async fn all(db: &impl ConnectionTrait) -> Result<Vec<PinnedMember>, 
     Ok(members)
 }
 
-/// Writes a member as it is now. The first sight stays.
-pub(super) async fn put(db: &impl ConnectionTrait, member: &PinnedMember, now: UnixMillis) -> Result<(), Error> {
+/// Rows of one statement, which is one commit.
+const ROWS: usize = 500;
+
+/// Writes members, each chunk of [`ROWS`] whole or not at all. Each is one statement: a
+/// transaction that fails for want of room would not let go of its lock.
+pub(super) async fn put(db: &impl ConnectionTrait, members: &[PinnedMember], now: UnixMillis) -> Result<(), Error> {
+    let changed = [
+        Column::Pubkey,
+        Column::DisplayName,
+        Column::NameKey,
+        Column::Capabilities,
+        Column::CapabilitiesAt,
+        Column::LastSeenAt,
+        Column::RevokedAt,
+        Column::ChangedKey,
+        Column::VerifiedAt,
+        Column::RotationSeq,
+        Column::PreviousKeys,
+        Column::FormerNames,
+        Column::ShownCapabilities,
+        Column::VerifiedKey,
+    ];
+    for chunk in members.chunks(ROWS) {
+        Entity::insert_many(chunk.iter().map(|member| row(member, now)))
+            .on_conflict(OnConflict::column(Column::MemberId).update_columns(changed).to_owned())
+            .exec_without_returning(db)
+            .await?;
+    }
+    Ok(())
+}
+
+fn row(member: &PinnedMember, now: UnixMillis) -> ActiveModel {
     let previous: Vec<StoredKey> = member
         .previous
         .iter()
         .map(|old| StoredKey { key: old.key.to_hex(), rotated_out_at: old.rotated_out_at.0 })
         .collect();
-    let row = ActiveModel {
+    ActiveModel {
         member_id: Set(member.member_id.to_string()),
         pubkey: Set(member.key.to_hex()),
         display_name: Set(member.display_name.clone()),
@@ -51,28 +81,7 @@ pub(super) async fn put(db: &impl ConnectionTrait, member: &PinnedMember, now: U
         former_names: Set(json(&member.former_names)),
         shown_capabilities: Set(json(&member.shown_capabilities)),
         verified_key: Set(member.verified_key.map(MemberKey::to_hex)),
-    };
-    let changed = [
-        Column::Pubkey,
-        Column::DisplayName,
-        Column::NameKey,
-        Column::Capabilities,
-        Column::CapabilitiesAt,
-        Column::LastSeenAt,
-        Column::RevokedAt,
-        Column::ChangedKey,
-        Column::VerifiedAt,
-        Column::RotationSeq,
-        Column::PreviousKeys,
-        Column::FormerNames,
-        Column::ShownCapabilities,
-        Column::VerifiedKey,
-    ];
-    Entity::insert(row)
-        .on_conflict(OnConflict::column(Column::MemberId).update_columns(changed).to_owned())
-        .exec_without_returning(db)
-        .await?;
-    Ok(())
+    }
 }
 
 fn json(value: &impl Serialize) -> String {

@@ -2,7 +2,6 @@
 //! seen and replaced.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use ulid::Ulid;
 
@@ -55,15 +54,6 @@ impl IdSource {
     pub fn jitter(&self, max: u64) -> u64 {
         if max == 0 { 0 } else { rand::random_range(0..=max) }
     }
-}
-
-/// The smallest ULID of the moment that long before an id was given; empty for a
-/// text that is none.
-pub fn earlier(id: &str, by: Duration) -> String {
-    let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-    Ulid::from_string(id)
-        .map(|id| Ulid::from_parts(id.timestamp_ms().saturating_sub(by), 0).to_string())
-        .unwrap_or_default()
 }
 
 #[expect(clippy::disallowed_methods, reason = "this file is where random ids come from")]

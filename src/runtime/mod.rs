@@ -16,6 +16,7 @@ pub mod listen;
 pub mod memory;
 pub mod open_files;
 pub mod private_file;
+pub mod progress;
 pub mod shutdown;
 pub mod signals;
 pub mod supervisor;

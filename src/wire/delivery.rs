@@ -210,6 +210,19 @@ pub enum RejectReason {
     NotSubscribed,
 }
 
+/// `receiver_ready`: a receiver for whom sends were refused with `recipient_queue_full` takes
+/// messages again. Only on connections that negotiated `receiver_ready`; a hint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReceiverReady {
+    /// The member, for messages to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member_id: Option<String>,
+    /// The topic, for posts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic_id: Option<String>,
+}
+
 /// `client_ack`: the receiver has the message on disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

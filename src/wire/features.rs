@@ -60,6 +60,10 @@ features! {
     FilesV3 = "files_v3",
     /// The broker states its rate limit.
     RateLimit = "rate_limit",
+    /// Large frames go in pieces, and small ones between them.
+    FramePieces = "frame_pieces",
+    /// The broker tells when there is room for a receiver again.
+    ReceiverReady = "receiver_ready",
 }
 
 /// What happens when a member connects while it is connected (R66 to R71).

@@ -7,10 +7,11 @@ use super::admin::{
     InvitesList, MemberRevoke, MembersGet, MeshPolicy, MeshPolicyGet, MeshPolicySet,
 };
 use super::certificate::{MemberCertificateFound, MemberCertificateGet, MemberCertificatePut};
-use super::delivery::{Ack, ClientAck, DeliveryStatus, MessageStatus, MessageStatusResult, Push, Send};
+use super::delivery::{Ack, ClientAck, DeliveryStatus, MessageStatus, MessageStatusResult, Push, ReceiverReady, Send};
 use super::features::{CloseReason, Drain, NegotiationRequest, NegotiationResponse};
 use super::hello::{ErrorFrame, Hello, HelloAck, SessionHello};
 use super::history::{HistoryGet, HistoryPage};
+use super::pieces::Piece;
 use super::presence::{JoinGroup, LeaveGroup, SetProfile, SetStats, SetStatus, SetSummary, SetVisible};
 use super::roster::{Bare, MemberRename, MemberRotate, MemberRotated, MembersList, PeersList};
 use super::topics::{
@@ -154,6 +155,8 @@ frames! {
         "join_group" => JoinGroup(JoinGroup),
         /// Leaves a group.
         "leave_group" => LeaveGroup(LeaveGroup),
+        /// The next part of a large frame.
+        "piece" => Piece(Piece),
         /// Says why the client closes.
         "close_reason" => CloseReason(CloseReason),
     }
@@ -174,6 +177,8 @@ frames! {
         "push" => Push(Box<Push>),
         /// How an own message ended.
         "delivery_status" => DeliveryStatus(DeliveryStatus),
+        /// There is room for a receiver again.
+        "receiver_ready" => ReceiverReady(ReceiverReady),
         /// What became of a message.
         "message_status_result" => MessageStatusResult(MessageStatusResult),
         /// Who is connected.
@@ -208,6 +213,8 @@ frames! {
         "topic_keys" => TopicKeys(TopicKeys),
         /// Who waits for a key.
         "topic_pending" => TopicPending(TopicPending),
+        /// The next part of a large frame.
+        "piece" => Piece(Piece),
         /// Says why the broker closes.
         "close_reason" => CloseReason(CloseReason),
         /// The broker is about to restart.

@@ -11,7 +11,7 @@
 //! |---|---|---|
 //! | before `hello_ack` | `hello`, `session_hello` | `hello_ack`, `error` |
 //! | right after it | `feature_negotiation_request` | `feature_negotiation_response` |
-//! | messages | `send`, `client_ack`, `message_status` | `ack`, `push`, `delivery_status` (needs `delivery_ack`), `message_status_result` |
+//! | messages | `send`, `client_ack`, `message_status` | `ack`, `push`, `delivery_status` (needs `delivery_ack`), `receiver_ready` (needs `receiver_ready`), `message_status_result` |
 //! | roster | `list_peers`, `member_list` | `peers_list`, `members_list`, events as `push` |
 //! | oneself | `member_rotate`, `member_rename`, `member_leave`, `member_certificate_put` | `member_rotated`, `ack`, `ack`, `ack` |
 //! | a certificate | `member_certificate_get` | `member_certificate` |
@@ -21,6 +21,7 @@
 //! | topics | `topic_create`, `topic_list`, `topic_join`, `topic_leave`, `topic_members`, `topic_history`, `topic_mark_read` | `topic_created`, `topic_list_response`, `ack`, `topic_members_response`, `topic_history_response` |
 //! | topic keys | `topic_epoch_new`, `topic_key_put`, `topic_key_get`, `topic_key_pending` | `topic_epoch`, `ack`, `topic_keys`, `topic_pending` |
 //! | older messages | `history_get` | `history_page` |
+//! | a large frame (needs `frame_pieces`) | `piece` | `piece` |
 //! | the end | `close_reason` | `close_reason`, `drain` |
 //!
 //! A request carries `_reqId` and its answer echoes it. [`join`] holds the HTTP
@@ -38,6 +39,7 @@ mod head;
 pub mod hello;
 pub mod history;
 pub mod join;
+pub mod pieces;
 pub mod presence;
 pub mod refusal;
 pub mod roster;

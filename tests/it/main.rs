@@ -27,6 +27,7 @@ mod hooks;
 mod hostile_topics;
 mod inbox;
 mod interop;
+mod links;
 mod outbox;
 mod process;
 mod roster;

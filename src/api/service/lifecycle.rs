@@ -178,6 +178,7 @@ impl Services {
         let facts = &self.0.deps.facts;
         let (state, attempt, next_attempt_at) = match &seen.state {
             LinkState::Connecting => (admin::LinkState::Connecting, 0, None),
+            LinkState::Ready(session) if session.is_doubtful() => (admin::LinkState::Unspecified, 0, None),
             LinkState::Ready(_) => (admin::LinkState::Connected, 0, None),
             LinkState::Waiting { attempt, pause, .. } => {
                 (admin::LinkState::Backoff, *attempt, Some(timestamp(seen.changed_at.plus(*pause))))
@@ -201,6 +202,8 @@ impl Services {
             attempt,
             next_attempt_at,
             yields: false,
+            heard_at: session
+                .map(|session| timestamp(self.0.deps.clock.now().minus(session.moved.read_at().elapsed()))),
         }
     }
 

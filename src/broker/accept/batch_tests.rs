@@ -9,6 +9,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::commit::{self, Batch, Claim, Committed, Context, Named, Outcome, Receipt, Settle, Told, Writing};
 use super::queue::QueueSizes;
+use super::turned_away::TurnedAway;
 use super::{Accept, Answer};
 use crate::broker::fanout::{Audience, Fanout, Outbound, Route};
 use crate::broker::roster::Roster;
@@ -33,7 +34,7 @@ impl Fanout for Nobody {
         false
     }
 
-    fn taker(&self, _: &str, _: &str, _: &Route) -> Option<String> {
+    fn taker(&self, _: &str, _: &str, _: &str, _: &Route) -> Option<String> {
         None
     }
 
@@ -101,7 +102,8 @@ impl Base {
             profile: Profile::default(),
         };
         let (peer, _queues) = Peer::new(identity, Duration::ZERO);
-        let writing = Writing { sizes: QueueSizes::default(), batches: store.batch_writer() };
+        let writing =
+            Writing { sizes: QueueSizes::default(), turned_away: TurnedAway::default(), batches: store.batch_writer() };
         Self { store, config, ids: IdSource::new(clock), peer, writing, _dir: dir }
     }
 

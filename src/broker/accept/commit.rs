@@ -18,12 +18,14 @@ use sea_orm::{DatabaseTransaction, DbErr};
 use super::fence::Fence;
 use super::queue::QueueSizes;
 use super::rows::{Rows, accepted, concerned, history_row, key, refusals};
+use super::turned_away::TurnedAway;
 use super::{Accept, Refused};
 use crate::broker::fanout::Fanout;
 use crate::broker::session::peer::Peer;
 use crate::broker::session::terms::Holder;
 use crate::broker::store::deliveries::{Claimed, Ended};
 use crate::broker::store::entity::{delivery, message};
+use crate::broker::store::notices::Notice;
 use crate::broker::store::sqlite_batch::BatchWriter;
 use crate::broker::store::{Store, dedupe, deliveries, endings, members, messages};
 use crate::config::broker::BrokerConfig;
@@ -158,18 +160,38 @@ pub struct Committed {
     pub replaced: Vec<Arc<Holder>>,
 }
 
+impl Committed {
+    /// What other brokers have to look at.
+    fn notice(&self) -> Notice {
+        let ended = [&self.ended, &self.rejected, &self.parked];
+        let accepted = self.outcomes.iter().filter_map(|outcome| match outcome {
+            Outcome::Accepted(accepted) => Some(accepted),
+            _ => None,
+        });
+        let copies = accepted.flat_map(|accepted| {
+            let message = &accepted.message;
+            accepted.copies.iter().map(|(id, receiver)| {
+                (message.mesh_id.as_str(), message.sender_member_id.as_str(), receiver.as_str(), id.as_str())
+            })
+        });
+        Notice::drained(ended.into_iter().flatten()).and_copies(copies)
+    }
+}
+
 /// What the writer keeps from batch to batch.
 #[derive(Debug)]
 pub struct Writing {
     /// What waits for each receiver.
     pub sizes: QueueSizes,
+    /// Who was refused for want of room.
+    pub turned_away: TurnedAway,
     /// The short way, where the engine has one.
     pub batches: Option<BatchWriter>,
 }
 
 /// Runs a batch, again when the engine asks for it.
 pub async fn run(context: Context<'_>, batch: &Batch<'_>, writing: &mut Writing) -> Result<Committed, DbErr> {
-    let Writing { sizes, batches } = writing;
+    let Writing { sizes, batches, .. } = writing;
     sizes.load(context.store, batch.accepts.iter().flat_map(|accept| &accept.recipients)).await?;
     let now = context.store.now();
     let named = context.named(batch.settles).await?;
@@ -233,7 +255,7 @@ impl Context<'_> {
         let transaction = self.store.begin().await?;
         match Box::pin(self.work(&transaction, batch, rows, named, now)).await {
             Ok(committed) => {
-                transaction.commit().await?;
+                transaction.commit_telling(&committed.notice()).await?;
                 Ok(committed)
             }
             Err(error) => {

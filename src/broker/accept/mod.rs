@@ -26,6 +26,7 @@ pub mod fence;
 pub mod limiter;
 pub mod queue;
 mod rows;
+pub mod turned_away;
 pub mod validate;
 pub mod writer;
 

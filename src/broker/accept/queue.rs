@@ -74,6 +74,17 @@ impl QueueSizes {
             && sizes.bytes + bytes <= RECEIVER_BYTES
     }
 
+    /// Whether so much fits that it is worth to begin again with sending: half of what
+    /// the pair may hold. Numbers that are not loaded count as full.
+    pub fn has_much_room(&self, receiver: &str, sender: &str) -> bool {
+        let Some(sizes) = self.by_receiver.get(receiver) else { return false };
+        let (pair_rows, pair_bytes) = sizes.by_sender.get(sender).copied().unwrap_or_default();
+        pair_rows <= PAIR_ROWS / 2
+            && pair_bytes <= PAIR_BYTES / 2
+            && sizes.rows + PAIR_ROWS / 2 <= RECEIVER_ROWS
+            && sizes.bytes + PAIR_BYTES / 2 <= RECEIVER_BYTES
+    }
+
     /// Counts a copy that was written, or will be.
     pub fn add(&mut self, receiver: &str, sender: &str, bytes: i64) {
         self.change(receiver, sender, 1, bytes);
@@ -97,6 +108,11 @@ impl QueueSizes {
             self.forget();
             self.since = now;
         }
+    }
+
+    /// Forgets the numbers of one receiver.
+    pub fn forget_one(&mut self, receiver: &str) {
+        self.by_receiver.remove(receiver);
     }
 
     /// Forgets everything; the next use reads again.

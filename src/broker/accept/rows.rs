@@ -48,7 +48,7 @@ impl Context<'_> {
             let mut taker = None;
             if sizes.has_room(receiver, &message.sender_member_id, bytes) {
                 sizes.add(receiver, &message.sender_member_id, bytes);
-                taker = self.fanout.taker(&message.mesh_id, receiver, &accept.route);
+                taker = self.fanout.taker(&message.mesh_id, &message.sender_member_id, receiver, &accept.route);
             } else if accept.kind != "topic" {
                 // One full queue among many receivers does not fail the others.
                 refusal = (accept.recipients.len() == 1).then_some(Refusal::RecipientQueueFull);

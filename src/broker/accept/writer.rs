@@ -8,25 +8,30 @@
 //! one harms no other.
 //! What it must not do: wait for a connection.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use sea_orm::{DatabaseTransaction, DbErr};
 use tokio::sync::{mpsc, oneshot};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::commit::{self, Batch, Claim, Committed, Context, Outcome, Settle, Told, Writing};
 use super::queue::QueueSizes;
+use super::turned_away::TurnedAway;
 use super::{Accept, Refused};
 use crate::broker::fanout::Outbound;
 use crate::broker::session::terms::{Copy, Reply};
 use crate::broker::shared::Shared;
 use crate::broker::store::deliveries::{self, Ended};
+use crate::broker::store::notices::Notice;
 use crate::broker::{endings, nodes};
 use crate::db::tx::{self, Work};
 use crate::domain::time::UnixMillis;
+use crate::wire::codec;
 use crate::wire::delivery::Ack;
+use crate::wire::features::Feature;
 use crate::wire::frame::ServerFrame;
 use crate::wire::refusal::Refusal;
 
@@ -51,6 +56,8 @@ pub enum Command {
     Claim(Claim),
     /// Note what senders know.
     Told(Told),
+    /// Another broker has written that less waits for these receivers.
+    Drained(Vec<String>),
     /// End copies that need not be kept, without telling anybody.
     Forget(Vec<String>),
     /// End the copies of a member who is none any more, and tell their senders.
@@ -75,6 +82,7 @@ impl Command {
             Self::Claim(claim) => 1 + count(claim.ids.len()) / 8,
             Self::Told(told) => 1 + count(told.ids.len()) / 8,
             Self::Forget(ids) => 1 + count(ids.len()) / 8,
+            Self::Drained(_) => 0,
             Self::GiveUp(_) | Self::Expire(..) => 1,
         }
     }
@@ -94,6 +102,7 @@ struct Sorted {
     settles: Vec<Settle>,
     claims: Vec<Claim>,
     told: Vec<Told>,
+    drained: Vec<String>,
     forgets: Vec<String>,
     given_up: Vec<String>,
     expire: Option<(UnixMillis, oneshot::Sender<bool>)>,
@@ -116,7 +125,11 @@ impl Handle {
 
 /// Runs until `stop` is cancelled and everything queued before is committed.
 pub async fn run(shared: Arc<Shared>, Queue(mut queue): Queue, stop: CancellationToken) {
-    let mut writing = Writing { sizes: QueueSizes::default(), batches: shared.store.batch_writer() };
+    let mut writing = Writing {
+        sizes: QueueSizes::default(),
+        turned_away: TurnedAway::default(),
+        batches: shared.store.batch_writer(),
+    };
     let mut waiting = Vec::with_capacity(MAX_BATCH);
     loop {
         let taken = tokio::select! {
@@ -149,6 +162,7 @@ fn sort(commands: &mut Vec<Command>) -> Sorted {
             Command::Settle(settle) => sorted.settles.push(settle),
             Command::Claim(claim) => sorted.claims.push(claim),
             Command::Told(told) => sorted.told.push(told),
+            Command::Drained(receivers) => sorted.drained.extend(receivers),
             Command::Forget(ids) => sorted.forgets.extend(ids),
             Command::GiveUp(member_id) => sorted.given_up.push(member_id),
             Command::Expire(before, more) => sorted.expire = Some((before, more)),
@@ -161,7 +175,7 @@ fn sort(commands: &mut Vec<Command>) -> Sorted {
 
 impl Shared {
     async fn commit(&self, sorted: Sorted, writing: &mut Writing) {
-        let Sorted { accepts, settles, claims, told, forgets, given_up, expire } = sorted;
+        let Sorted { accepts, settles, claims, told, drained, forgets, given_up, expire } = sorted;
         writing.sizes.forget_after(self.store.is_shared().then_some(SHARED_SIZES), self.clock.monotonic());
         let context =
             Context { store: &self.store, config: &self.config, ids: &self.ids, fanout: self.fanout.as_ref() };
@@ -174,7 +188,7 @@ impl Shared {
                     self.metrics.batches.inc();
                     self.metrics.batch_size.observe(count as f64);
                     self.metrics.batch_seconds.observe(self.clock.monotonic().saturating_sub(started).as_secs_f64());
-                    self.tell(&accepts, &settles, &told, done);
+                    self.tell(&accepts, &settles, &told, done, writing).await;
                 }
                 Err(error) if tx::is_unreachable(&error) => {
                     // Each command alone would wait for the server as long.
@@ -193,16 +207,20 @@ impl Shared {
         }
         if !forgets.is_empty() {
             let forgotten = self.give_up(|db, now| Box::pin(deliveries::forget(db, forgets.clone(), now))).await;
-            writing.sizes.ended(&forgotten);
+            self.less_waits(&forgotten, writing).await;
+        }
+        if !drained.is_empty() {
+            drained.iter().for_each(|receiver| writing.sizes.forget_one(receiver));
+            self.tell_ready(drained, writing).await;
         }
         for member_id in given_up {
             let member_id = member_id.as_str();
             let ended = self.give_up(|db, now| Box::pin(deliveries::give_up(db, member_id.to_owned(), now))).await;
-            self.expired(&ended, &mut writing.sizes);
+            self.expired(&ended, writing).await;
         }
         if let Some((before, more)) = expire {
             // Whoever asked may be gone at a stop.
-            let _ = more.send(self.expire(before, &mut writing.sizes).await);
+            let _ = more.send(self.expire(before, writing).await);
         }
     }
 
@@ -214,7 +232,7 @@ impl Shared {
             .chain(batch.told.chunks(1).map(|told| Batch { told, ..none }));
         for batch in singles {
             match commit::run(context, &batch, writing).await {
-                Ok(done) => self.tell(batch.accepts, batch.settles, batch.told, done),
+                Ok(done) => self.tell(batch.accepts, batch.settles, batch.told, done, writing).await,
                 Err(error) => {
                     writing.sizes.forget();
                     let later = tx::is_retryable(&error) || tx::is_full(&error) || tx::is_unreachable(&error);
@@ -231,7 +249,14 @@ impl Shared {
 
     /// Answers the senders first, then brings the copies out, then tells whose
     /// messages arrived, and whose were set aside.
-    fn tell(&self, accepts: &[Accept], settles: &[Settle], told: &[Told], done: Committed) {
+    async fn tell(
+        &self,
+        accepts: &[Accept],
+        settles: &[Settle],
+        told: &[Told],
+        done: Committed,
+        writing: &mut Writing,
+    ) {
         let mut outbound: HashMap<&str, Vec<Outbound>> = HashMap::new();
         for (accept, outcome) in accepts.iter().zip(&done.outcomes) {
             accept.answer.outcome(outcome);
@@ -254,7 +279,10 @@ impl Shared {
                 Outcome::Mismatch(_) => {
                     self.metrics.fingerprint_mismatches.inc();
                 }
-                Outcome::Refused(_) => {
+                Outcome::Refused(refused) => {
+                    if refused.refusal == Refusal::RecipientQueueFull {
+                        writing.turned_away.note(accept, &writing.sizes);
+                    }
                     self.metrics.refused.inc();
                     self.metrics.consumed_then_rejected.inc_by(u64::from(accept.charged));
                 }
@@ -274,6 +302,9 @@ impl Shared {
         self.metrics.rejected.inc_by(done.rejected.len() as u64);
         endings::tell(self, &done.rejected);
         told.iter().for_each(|told| told.peer.ending_known(&told.ids));
+        let ended = [&done.ended, &done.rejected, &done.parked].into_iter().flatten();
+        let receivers = ended.map(|copy| copy.recipient_member_id.clone()).collect();
+        self.tell_ready(receivers, writing).await;
         for holder in &done.replaced {
             for peer in self.registry.of_member(&holder.mesh_id, &holder.member_id) {
                 if peer.holder.as_ref() == Some(holder) {
@@ -283,15 +314,40 @@ impl Shared {
         }
     }
 
-    async fn expire(&self, before: UnixMillis, sizes: &mut QueueSizes) -> bool {
+    /// Tells senders that were refused that there is room.
+    async fn tell_ready(&self, receivers: Vec<String>, writing: &mut Writing) {
+        let Writing { sizes, turned_away, .. } = writing;
+        let awaited: BTreeSet<String> = receivers.into_iter().filter(|receiver| turned_away.awaits(receiver)).collect();
+        if let Err(error) = sizes.load(&self.store, awaited.iter()).await {
+            // They try again after their pause.
+            tracing::warn!(error = %error, "Cannot read how much waits: {error}");
+            return;
+        }
+        for ready in awaited.iter().flat_map(|receiver| turned_away.ready(receiver, sizes)) {
+            let frame = ServerFrame::ReceiverReady(ready.frame);
+            let Ok(text) = codec::encode(&frame).map(Utf8Bytes::from) else { continue };
+            let senders = self.registry.of_member(&ready.mesh_id, &ready.sender_id);
+            for peer in senders.iter().filter(|peer| peer.has(Feature::ReceiverReady)) {
+                peer.event(&text);
+            }
+        }
+    }
+
+    /// Counts copies that ended, and tells who waited for their room.
+    async fn less_waits(&self, ended: &[Ended], writing: &mut Writing) {
+        writing.sizes.ended(ended);
+        self.tell_ready(ended.iter().map(|copy| copy.recipient_member_id.clone()).collect(), writing).await;
+    }
+
+    async fn expire(&self, before: UnixMillis, writing: &mut Writing) -> bool {
         let ended = self.give_up(|db, now| Box::pin(deliveries::expire(db, before.0, now, EXPIRE_ROWS))).await;
-        self.expired(&ended, sizes);
+        self.expired(&ended, writing).await;
         ended.len() as u64 == EXPIRE_ROWS
     }
 
     /// Tells those senders who are there; the others hear of it when they come.
-    fn expired(&self, ended: &[Ended], sizes: &mut QueueSizes) {
-        sizes.ended(ended);
+    async fn expired(&self, ended: &[Ended], writing: &mut Writing) {
+        self.less_waits(ended, writing).await;
         self.metrics.expired.inc_by(ended.len() as u64);
         endings::tell(self, ended);
     }
@@ -305,7 +361,7 @@ impl Shared {
         let ended = async {
             let transaction = self.store.begin().await?;
             let ended = end(&transaction, self.store.now().0).await?;
-            transaction.commit().await?;
+            transaction.commit_telling(&Notice::drained(ended.iter())).await?;
             Ok::<_, DbErr>(ended)
         };
         ended.await.unwrap_or_else(|error| {

@@ -49,9 +49,9 @@ impl LocalFanout {
 // === impl Fanout ===
 
 impl Fanout for LocalFanout {
-    fn taker(&self, mesh_id: &str, member_id: &str, route: &Route) -> Option<String> {
+    fn taker(&self, mesh_id: &str, sender_id: &str, member_id: &str, route: &Route) -> Option<String> {
         let targets = self.targets(mesh_id, member_id, route);
-        targets.iter().find(|peer| !peer.is_behind()).map(|peer| peer.presence_id.clone())
+        targets.iter().find(|peer| !peer.is_behind(sender_id)).map(|peer| peer.presence_id.clone())
     }
 
     fn is_online(&self, mesh_id: &str, member_id: &str) -> bool {

@@ -62,7 +62,7 @@ pub enum Audience {
 pub trait Fanout: Debug + Send + Sync {
     /// Whether a copy would be taken at once; then it is written as pushed.
     /// Names the connection.
-    fn taker(&self, mesh_id: &str, member_id: &str, route: &Route) -> Option<String>;
+    fn taker(&self, mesh_id: &str, sender_id: &str, member_id: &str, route: &Route) -> Option<String>;
 
     /// Whether the receiver is connected, however slow it is.
     fn is_online(&self, mesh_id: &str, member_id: &str) -> bool;

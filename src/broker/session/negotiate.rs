@@ -34,6 +34,8 @@ pub const OWN_FEATURES: &[Feature] = &[
     Feature::DeliveryOutcome,
     Feature::History,
     Feature::RateLimit,
+    Feature::FramePieces,
+    Feature::ReceiverReady,
 ];
 
 /// Epochs of a topic's key that new posts may use: the newest, and the one before

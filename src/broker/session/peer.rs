@@ -1,8 +1,9 @@
 //! One connection as the rest of the broker sees it: who it is, how to reach
 //! it, how to end it.
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub const COPY_QUEUE: usize = 256;
 pub const MAX_IN_FLIGHT: usize = 256;
 /// Endings that were told and not answered for. More are told when these are.
 const MAX_ENDINGS: usize = 1_000;
+/// Endings that are remembered after they were answered for.
+const KNOWN_ENDINGS: usize = 256;
 
 /// A connection, or its lease after it was lost.
 #[derive(Debug)]
@@ -52,10 +55,10 @@ pub struct Peer {
     copies: mpsc::Sender<Copy>,
     /// Wakes the connection: messages wait in the database.
     pub look: Notify,
-    behind: AtomicBool,
+    behind: Mutex<Behind>,
     end: OnceLock<End>,
     ended: CancellationToken,
-    features: AtomicU8,
+    features: AtomicU16,
     acknowledges: AtomicBool,
     /// Sends whose answer is still to come.
     pub in_flight: AtomicUsize,
@@ -68,7 +71,27 @@ pub struct Peer {
     serial: AtomicU64,
     negotiates: AtomicBool,
     /// Copies of whose end it was told, and may not know yet.
-    endings: Mutex<HashSet<String>>,
+    endings: Mutex<Endings>,
+}
+
+/// Ends of own messages that were told on this connection.
+#[derive(Debug, Default)]
+struct Endings {
+    /// By the copy's id: what was said.
+    under_way: HashMap<String, Utf8Bytes>,
+    /// The last ones that the client answered for: whoever has just read the database may
+    /// have found them untold.
+    known: VecDeque<(String, Utf8Bytes)>,
+}
+
+/// Whose messages wait for a connection in the database. They are read from there, in
+/// order, before live ones of the same sender are taken.
+#[derive(Debug, Default)]
+struct Behind {
+    /// Anybody's may.
+    unknown: bool,
+    /// By sender: the first copy that may wait.
+    senders: BTreeMap<String, String>,
 }
 
 // === impl Peer ===
@@ -100,10 +123,10 @@ impl Peer {
             replies,
             copies,
             look: Notify::new(),
-            behind: AtomicBool::new(true),
+            behind: Mutex::new(Behind { unknown: true, senders: BTreeMap::new() }),
             end: OnceLock::new(),
             ended: CancellationToken::new(),
-            features: AtomicU8::new(0),
+            features: AtomicU16::new(0),
             acknowledges: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             heard_ms: AtomicU64::new(ms(now)),
@@ -163,14 +186,15 @@ impl Peer {
     /// already. False if there is no room.
     pub fn ending(&self, delivery_id: String, text: Utf8Bytes) -> bool {
         let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
-        if endings.contains(&delivery_id) {
+        let is_known = |(id, said): &(String, Utf8Bytes)| *id == delivery_id && *said == text;
+        if endings.under_way.contains_key(&delivery_id) || endings.known.iter().any(is_known) {
             return true;
         }
-        let queued = endings.len() < MAX_ENDINGS
+        let queued = endings.under_way.len() < MAX_ENDINGS
             && self.replies.capacity() > MAX_IN_FLIGHT
-            && self.replies.try_send(Reply::Ending(delivery_id.clone(), text)).is_ok();
+            && self.replies.try_send(Reply::Ending(delivery_id.clone(), text.clone())).is_ok();
         if queued {
-            endings.insert(delivery_id);
+            endings.under_way.insert(delivery_id, text);
         }
         queued
     }
@@ -179,34 +203,74 @@ impl Peer {
     pub fn ending_known(&self, delivery_ids: &[String]) {
         let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
         for id in delivery_ids {
-            endings.remove(id);
+            let known = endings.under_way.remove_entry(id);
+            endings.known.extend(known);
         }
+        let surplus = endings.known.len().saturating_sub(KNOWN_ENDINGS);
+        endings.known.drain(..surplus);
     }
 
     /// Hands over a live message. Without room, the connection is told to read
     /// it from the database later.
     pub fn offer(&self, copy: Copy) {
-        if self.is_behind() || self.copies.try_send(copy).is_err() {
-            self.fall_behind();
+        let sender = &copy.message.sender_member_id;
+        if self.is_behind(sender) {
+            self.fall_behind(sender, &copy.delivery_id);
+        } else if let Err(mpsc::error::TrySendError::Full(copy)) = self.copies.try_send(copy) {
+            self.fall_behind(&copy.message.sender_member_id, &copy.delivery_id);
         }
     }
 
-    /// The connection reads its queue from the database from now on, until it
-    /// has caught up.
-    pub fn fall_behind(&self) {
-        self.behind.store(true, Ordering::Release);
+    /// What this member sends is read from the database from now on, from this copy, until
+    /// the connection has caught up with it.
+    pub fn fall_behind(&self, sender: &str, delivery_id: &str) {
+        let mut behind = self.behind();
+        match behind.senders.get_mut(sender) {
+            Some(from) if from.as_str() <= delivery_id => {}
+            Some(from) => delivery_id.clone_into(from),
+            None => _ = behind.senders.insert(sender.to_owned(), delivery_id.to_owned()),
+        }
+        drop(behind);
         self.look.notify_one();
     }
 
-    /// Whether messages of this connection wait in the database.
-    pub fn is_behind(&self) -> bool {
-        self.behind.load(Ordering::Acquire)
+    /// Everything that waits is looked for in the database.
+    pub fn fall_behind_all(&self) {
+        self.behind().unknown = true;
+        self.look.notify_one();
     }
 
-    /// Takes live messages again. Called before the read that finds nothing
-    /// more, so that what is committed during that read is offered.
-    pub fn catch_up(&self) {
-        self.behind.store(false, Ordering::Release);
+    /// Whether messages of this member wait in the database.
+    pub fn is_behind(&self, sender: &str) -> bool {
+        let behind = self.behind();
+        behind.unknown || behind.senders.contains_key(sender)
+    }
+
+    /// Whether any messages of this connection wait in the database.
+    pub fn is_behind_any(&self) -> bool {
+        let behind = self.behind();
+        behind.unknown || !behind.senders.is_empty()
+    }
+
+    /// True once after [`Self::fall_behind_all`]: the caller finds out whose messages wait.
+    pub fn take_unknown(&self) -> bool {
+        std::mem::take(&mut self.behind().unknown)
+    }
+
+    /// Takes live messages of one sender again, the next in turn after `last`, and tells
+    /// the copy from which the caller has to read. Called before that read, so that what
+    /// is committed during it is offered. `but` waits for its next turn.
+    pub fn catch_up(&self, last: &str, but: Option<&str>) -> Option<(String, String)> {
+        let mut behind = self.behind();
+        let is_free = |sender: &&String| Some(sender.as_str()) != but;
+        let after = (Bound::Excluded(last), Bound::Unbounded);
+        let next = behind.senders.range::<str, _>(after).map(|(sender, _)| sender).find(is_free);
+        let next = next.or_else(|| behind.senders.keys().find(is_free))?.clone();
+        behind.senders.remove_entry(&next)
+    }
+
+    fn behind(&self) -> MutexGuard<'_, Behind> {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the connection. The first reason stands.
@@ -311,7 +375,7 @@ fn ms(duration: Duration) -> u64 {
 }
 
 /// The bits that change how a connection is served.
-fn bit(feature: Feature) -> u8 {
+fn bit(feature: Feature) -> u16 {
     match feature {
         Feature::ConcurrentConnectionPolicy => 1,
         Feature::MaxPayload => 2,
@@ -320,6 +384,8 @@ fn bit(feature: Feature) -> u8 {
         Feature::MemberKeypairRotatedEvent => 16,
         Feature::TopicE2e => 32,
         Feature::DeliveryOutcome => 64,
+        Feature::FramePieces => 128,
+        Feature::ReceiverReady => 256,
         _ => 0,
     }
 }

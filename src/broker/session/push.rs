@@ -1,16 +1,14 @@
 //! One connection's side of delivery: what was pushed, what comes next, what
 //! has to be pushed again.
 //!
-//! Copies come in one order, that of their ids. The cursor is the last copy
-//! this connection was given; a copy at or before it is never pushed anew on
-//! the same connection, except when its acknowledgement is late. Live copies are
-//! taken only while the connection has caught up with the database; otherwise
-//! they are dropped here and read from there.
+//! Copies of one sender come in the order of their ids, the order of accept. Live ones are
+//! taken only while nothing of their sender waits in the database; otherwise they are
+//! dropped here and read from there, and the senders take turns. A copy that was given
+//! already is never pushed anew on the same connection, except when its acknowledgement
+//! is late. What wakes a sender's turn once too often costs a read and nothing else.
 //!
-//! Where several brokers write to the database a copy may appear whose id is
-//! before the cursor: another broker gave the id earlier and committed later. So
-//! there each read begins a while before the cursor, and leaves out what this
-//! connection was given.
+//! On a connection that takes pieces one large copy is written at a time. Copies of its
+//! sender wait until it is.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -28,30 +26,28 @@ use crate::broker::store::entity::{delivery, message};
 use crate::broker::store::messages;
 use crate::broker::topics::Names;
 use crate::domain::time::UnixMillis;
-use crate::runtime::ids;
 use crate::wire::delivery::{ClientAck, Priority, Push, ReceiptState, RejectReason};
 use crate::wire::features::Feature;
-use crate::wire::frame::ServerFrame;
+use crate::wire::pieces::PIECE_BYTES;
 use crate::wire::text;
 
 /// Copies that may be unacknowledged on one connection.
 const WINDOW: usize = 512;
 /// Copies that are remembered of a client that never acknowledges, and of those
-/// that one has acknowledged.
+/// that one has acknowledged: a moment ago their rows may still look open.
 const REMEMBERED: usize = 4_096;
-/// How far apart the clocks of brokers and the ends of their transactions may be.
-const OVERLAP: Duration = Duration::from_secs(60);
 /// Copies of one read.
 const PAGE: usize = 64;
-/// Bytes of one read.
-const PAGE_BYTES: i64 = 4 << 20;
+/// Bytes of one read. What is read is written before anything else has its turn.
+const PAGE_BYTES: i64 = 64 << 10;
+/// Bytes of a copy whose text is longer than a piece, if it may go in pieces.
+const LARGE_BYTES: i64 = PIECE_BYTES as i64 / 4 * 3;
 
 /// What one connection was given.
 #[derive(Debug)]
 pub struct Pusher {
-    cursor: String,
-    /// Whether other brokers write copies as well.
-    shared: bool,
+    /// The sender whose copies were read last.
+    last: String,
     pushed: HashMap<String, Pushed>,
     order: VecDeque<String>,
     /// Acknowledged a moment ago; the rows may still look open.
@@ -67,6 +63,8 @@ pub struct Pusher {
     lacking: Option<String>,
     /// Multicasts given to a client that may never acknowledge anything.
     spent: Vec<String>,
+    /// The large copy that is being written, and its sender.
+    large: Option<(String, String)>,
 }
 
 #[derive(Debug)]
@@ -80,10 +78,10 @@ struct Pushed {
 
 impl Pusher {
     /// For a new connection. `held` until [`Self::release`].
-    pub fn new(held: bool, lease: Duration, shared: bool) -> Self {
+    pub fn new(held: bool, lease: Duration) -> Self {
         Self {
-            cursor: String::new(),
-            shared,
+            last: String::new(),
+            large: None,
             settled: HashSet::new(),
             settled_order: VecDeque::new(),
             pushed: HashMap::new(),
@@ -104,7 +102,7 @@ impl Pusher {
     /// Begins to push.
     pub fn release(&mut self, peer: &Peer) {
         self.held = false;
-        peer.fall_behind();
+        peer.fall_behind_all();
     }
 
     /// Notes that the client cannot go on without a feature. It closes by itself,
@@ -127,83 +125,145 @@ impl Pusher {
 
     /// Takes a live copy. `None` when it was given already, or comes from the
     /// database later.
-    pub fn live(&mut self, names: &Names, peer: &Peer, copy: Copy, now: Duration) -> Option<ServerFrame> {
+    pub fn live(&mut self, names: &Names, peer: &Peer, copy: Copy, now: Duration) -> Option<Push> {
         if self.was_given(&copy.delivery_id) {
             return None;
         }
-        if self.held || peer.is_behind() || self.is_full(peer) {
-            peer.fall_behind();
+        let sender = &copy.message.sender_member_id;
+        let bytes = i64::try_from(copy.message.ciphertext.len()).unwrap_or(i64::MAX);
+        let is_large = peer.has(Feature::FramePieces) && bytes > LARGE_BYTES;
+        let waits = self.large.as_ref().is_some_and(|(_, large)| is_large || large == sender);
+        if self.held || waits || peer.is_behind(sender) || self.is_full(peer) {
+            peer.fall_behind(sender, &copy.delivery_id);
             return None;
+        }
+        if is_large {
+            self.large = Some((copy.delivery_id.clone(), sender.clone()));
         }
         let frame = frame(&copy.message, names, copy.delivery_id.clone(), false);
         self.note(peer, &copy.message, copy.delivery_id, now);
-        Some(ServerFrame::Push(Box::new(frame)))
+        Some(frame)
     }
 
-    /// Reads the next copies from the database, as far as the window allows.
-    pub async fn page(&mut self, shared: &Shared, peer: &Arc<Peer>) -> Result<Vec<ServerFrame>, DbErr> {
+    /// Whether this is the large copy, which is written in pieces.
+    pub fn is_large(&self, push: &Push) -> bool {
+        self.large.as_ref().is_some_and(|(id, _)| Some(id) == push.delivery_id.as_ref())
+    }
+
+    /// The last piece of the large copy is written.
+    pub fn end_large(&mut self, peer: &Peer, now: Duration) {
+        if let Some((id, _)) = self.large.take()
+            && let Some(pushed) = self.pushed.get_mut(&id)
+        {
+            pushed.at = now;
+        }
+        if peer.is_behind_any() {
+            peer.look.notify_one();
+        }
+    }
+
+    /// Reads the next copies of the sender whose turn it is, as far as the window allows.
+    pub async fn page(&mut self, shared: &Shared, peer: &Arc<Peer>) -> Result<Vec<Push>, DbErr> {
         let room = if peer.acknowledges() { WINDOW.saturating_sub(self.pushed.len()) } else { PAGE };
         if self.held || room == 0 {
             return Ok(Vec::new());
         }
-        peer.catch_up();
-        // What was given lies within the overlap as well.
-        let known = if self.shared { self.pushed.len() + self.settled.len() } else { 0 };
-        let after = if self.shared { ids::earlier(&self.cursor, OVERLAP) } else { self.cursor.clone() };
-        let limit = room.min(PAGE) + known;
         let mine =
             Mine { member: self.takes_member_copies(shared, peer), session_key: peer.facts.session_pubkey.as_deref() };
-        let read = deliveries::page(shared.store.readers(), &peer.member_id, mine, &after, limit as u64).await;
-        let mut rows = match read {
+        let db = shared.store.readers();
+        if peer.take_unknown() {
+            match deliveries::senders(db, &peer.member_id, mine).await {
+                Ok(senders) => senders.iter().for_each(|(sender, first)| peer.fall_behind(sender, first)),
+                Err(error) => {
+                    peer.fall_behind_all();
+                    return Err(error);
+                }
+            }
+        }
+        let large = self.large.as_ref().map(|(_, sender)| sender.as_str());
+        let Some((sender, from)) = peer.catch_up(&self.last, large) else { return Ok(Vec::new()) };
+        // The first one was given already when this goes on where the last read ended.
+        let limit = room.min(PAGE) + 1;
+        let read = deliveries::page(db, &peer.member_id, &sender, mine, &from, limit as u64).await;
+        let rows = match read {
             Ok(rows) => rows,
             Err(error) => {
-                peer.fall_behind();
+                peer.fall_behind(&sender, &from);
                 return Err(error);
             }
         };
-        let more = rows.len() == limit;
-        rows.retain(|row| !self.was_given(&row.id));
-        let whole = rows.len();
-        let mut bytes = 0;
-        rows.retain(|row| {
-            let fits = bytes == 0 || bytes + row.bytes <= PAGE_BYTES;
-            bytes += row.bytes;
-            fits
-        });
-        if more || rows.len() < whole {
-            peer.fall_behind();
+        let end = (rows.len() == limit).then(|| rows.last().map(|row| row.id.clone())).flatten();
+        let rows = rows.into_iter().filter(|row| !self.was_given(&row.id)).collect();
+        let (taken, left) = self.fitting(peer, rows, room.min(PAGE));
+        let rest = left.into_iter().next().map(|row| row.id).or(end);
+        if let Some(rest) = &rest {
+            peer.fall_behind(&sender, rest);
+        } else if peer.is_behind_any() {
+            peer.look.notify_one();
         }
+        self.last.clone_from(&sender);
         // A claim by this connection was made for a live copy that it dropped.
         let again = |row: &delivery::Model| row.claim_id.as_ref().is_some_and(|claimant| *claimant != peer.presence_id);
-        let frames = self.frames(shared, peer, rows, again).await;
+        let frames = self.frames(shared, peer, taken, again).await;
         if frames.is_err() {
-            peer.fall_behind();
+            peer.fall_behind(&sender, &from);
         }
         frames
     }
 
-    /// Reads again what was pushed and not acknowledged in time. What a sibling
-    /// has acknowledged meanwhile is forgotten.
-    pub async fn overdue(&mut self, shared: &Shared, peer: &Arc<Peer>) -> Result<Vec<ServerFrame>, DbErr> {
+    /// Reads again what was not acknowledged in time. `read_at`: when everything that was
+    /// pushed before had certainly been read. What a sibling has acknowledged meanwhile
+    /// is forgotten.
+    pub async fn overdue(&mut self, shared: &Shared, peer: &Arc<Peer>, read_at: Duration) -> Result<Vec<Push>, DbErr> {
         let now = shared.clock.monotonic();
         let lease = self.lease;
-        let mut due: Vec<String> =
-            self.pushed.iter().filter(|(_, pushed)| pushed.at + lease <= now).map(|(id, _)| id.clone()).collect();
+        let is_late = |(id, pushed): &(&String, &Pushed)| {
+            pushed.at + lease <= read_at && self.large.as_ref().is_none_or(|(large, _)| large != *id)
+        };
+        let mut due: Vec<String> = self.pushed.iter().filter(is_late).map(|(id, _)| id.clone()).collect();
         due.sort_unstable();
         due.truncate(PAGE);
-        self.check_at = self.pushed.values().map(|pushed| pushed.at).min().map(|at| (at + lease).max(now));
-        if due.is_empty() {
-            return Ok(Vec::new());
+        let mut late = HashMap::new();
+        let mut frames = Ok(Vec::new());
+        if !due.is_empty() {
+            let rows = deliveries::still_open(shared.store.readers(), &due).await?;
+            let (again, left) = self.fitting(peer, rows, PAGE);
+            due.retain(|id| left.iter().all(|row| row.id != *id));
+            late.extend(due.iter().filter_map(|id| self.pushed.remove_entry(id)));
+            frames = self.frames(shared, peer, again, |_| true).await;
         }
-        let rows = deliveries::still_open(shared.store.readers(), &due).await?;
-        let late: Vec<_> = due.iter().filter_map(|id| self.pushed.remove_entry(id)).collect();
-        let frames = self.frames(shared, peer, rows, |_| true).await;
         if frames.is_err() {
             // Not pushed: they stay due.
             self.pushed.extend(late);
         }
-        self.check_at = self.pushed.values().map(|pushed| pushed.at).min().map(|at| at + lease);
+        let oldest = self.pushed.values().map(|pushed| pushed.at).min();
+        self.check_at = oldest.map(|at| (at + lease).max(now + lease / 4));
         frames
+    }
+
+    /// Parts rows of one read into those that are written now and the rest: at most
+    /// `count` and [`PAGE_BYTES`], or one that is larger; no second large one.
+    fn fitting(
+        &self,
+        peer: &Peer,
+        mut rows: Vec<delivery::Model>,
+        count: usize,
+    ) -> (Vec<delivery::Model>, Vec<delivery::Model>) {
+        let in_pieces = peer.has(Feature::FramePieces);
+        let (mut bytes, mut fits) = (0, 0);
+        for row in rows.iter().take(count) {
+            let is_large = in_pieces && row.bytes > LARGE_BYTES;
+            bytes += row.bytes;
+            if if is_large { fits > 0 || self.large.is_some() } else { fits > 0 && bytes > PAGE_BYTES } {
+                break;
+            }
+            fits += 1;
+            if is_large {
+                break;
+            }
+        }
+        let left = rows.split_off(fits);
+        (rows, left)
     }
 
     /// When [`Self::overdue`] has something to do; `None` while no
@@ -243,17 +303,15 @@ impl Pusher {
         }
         for id in &settle.ids {
             self.pushed.remove(id);
-            if self.shared {
-                self.settled.insert(id.clone());
-                self.settled_order.push_back(id.clone());
-            }
+            self.settled.insert(id.clone());
+            self.settled_order.push_back(id.clone());
         }
         while self.settled_order.len() > REMEMBERED
             && let Some(oldest) = self.settled_order.pop_front()
         {
             self.settled.remove(&oldest);
         }
-        if peer.is_behind() && self.pushed.len() <= WINDOW / 2 {
+        if peer.is_behind_any() && self.pushed.len() <= WINDOW / 2 {
             peer.look.notify_one();
         }
         (!settle.ids.is_empty() || !settle.named.is_empty()).then_some(settle)
@@ -273,11 +331,7 @@ impl Pusher {
 
     /// Whether this connection was given the copy already.
     fn was_given(&self, delivery_id: &str) -> bool {
-        if self.shared {
-            self.pushed.contains_key(delivery_id) || self.settled.contains(delivery_id)
-        } else {
-            delivery_id <= self.cursor.as_str()
-        }
+        self.pushed.contains_key(delivery_id) || self.settled.contains(delivery_id)
     }
 
     fn matching(&self, wanted: impl Fn(&Pushed) -> bool) -> Vec<String> {
@@ -301,7 +355,7 @@ impl Pusher {
         peer: &Arc<Peer>,
         rows: Vec<delivery::Model>,
         is_again: impl Fn(&delivery::Model) -> bool,
-    ) -> Result<Vec<ServerFrame>, DbErr> {
+    ) -> Result<Vec<Push>, DbErr> {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
@@ -320,8 +374,11 @@ impl Pusher {
             if again {
                 shared.metrics.pushes_again.inc();
             }
+            if peer.has(Feature::FramePieces) && row.bytes > LARGE_BYTES {
+                self.large = Some((row.id.clone(), row.sender_member_id.clone()));
+            }
             ids.push(row.id.clone());
-            frames.push(ServerFrame::Push(Box::new(frame(message, &shared.topic_names, row.id.clone(), again))));
+            frames.push(frame(message, &shared.topic_names, row.id.clone(), again));
             self.note(peer, message, row.id, now);
         }
         if !ids.is_empty() {
@@ -334,9 +391,6 @@ impl Pusher {
 
     /// Notes what is pushed now.
     fn note(&mut self, peer: &Peer, message: &message::Model, delivery_id: String, now: Duration) {
-        if delivery_id > self.cursor {
-            self.cursor.clone_from(&delivery_id);
-        }
         let pushed =
             Pushed { message_id: message.id.clone(), client_message_id: message.client_message_id.clone(), at: now };
         if !peer.acknowledges() {

@@ -7,6 +7,7 @@ use sea_orm::{
     ColumnTrait as _, Condition, ConnectionTrait, DbErr, EntityTrait as _, IntoActiveModel as _, QueryFilter as _,
     QueryOrder as _, QuerySelect as _,
 };
+use serde::{Deserialize, Serialize};
 
 use super::dialect::ROWS_PER_STATEMENT;
 use super::endings;
@@ -42,6 +43,23 @@ pub struct Ended {
 pub struct Waiting {
     /// By sender: rows and bytes.
     pub by_sender: HashMap<String, (i64, i64)>,
+}
+
+/// Copies from one member to another that nobody may have pushed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wake {
+    /// The mesh.
+    #[serde(rename = "m")]
+    pub mesh_id: String,
+    /// Who they are for.
+    #[serde(rename = "r")]
+    pub recipient_id: String,
+    /// Who sent them.
+    #[serde(rename = "s")]
+    pub sender_id: String,
+    /// The first of them.
+    #[serde(rename = "f")]
+    pub first: String,
 }
 
 /// Whose copy an acknowledgement means, when the connection it came on has not
@@ -89,26 +107,53 @@ pub struct Mine<'a> {
     pub session_key: Option<&'a str>,
 }
 
-/// The next copies of a member in the order of accept, after `after`.
-pub async fn page(
+impl Mine<'_> {
+    fn condition(self) -> Condition {
+        let mut which = Condition::any();
+        if self.member {
+            which = which.add(Column::TargetSessionKey.is_null());
+        }
+        if let Some(key) = self.session_key {
+            which = which.add(Column::TargetSessionKey.eq(key));
+        }
+        which
+    }
+}
+
+/// Whose copies wait for a member, each sender with the first of them.
+pub async fn senders(
     db: &impl ConnectionTrait,
     member_id: &str,
     mine: Mine<'_>,
-    after: &str,
-    limit: u64,
-) -> Result<Vec<Model>, DbErr> {
-    let mut which = Condition::any();
-    if mine.member {
-        which = which.add(Column::TargetSessionKey.is_null());
-    }
-    if let Some(key) = mine.session_key {
-        which = which.add(Column::TargetSessionKey.eq(key));
-    }
+) -> Result<Vec<(String, String)>, DbErr> {
     Entity::find()
+        .select_only()
+        .column(Column::SenderMemberId)
+        .column_as(Column::Id.min(), "first")
         .filter(Column::RecipientMemberId.eq(member_id))
         .filter(queued())
-        .filter(Column::Id.gt(after))
-        .filter(which)
+        .filter(mine.condition())
+        .group_by(Column::SenderMemberId)
+        .into_tuple()
+        .all(db)
+        .await
+}
+
+/// The next copies from one sender to a member in the order of accept, beginning with `from`.
+pub async fn page(
+    db: &impl ConnectionTrait,
+    member_id: &str,
+    sender_id: &str,
+    mine: Mine<'_>,
+    from: &str,
+    limit: u64,
+) -> Result<Vec<Model>, DbErr> {
+    Entity::find()
+        .filter(Column::RecipientMemberId.eq(member_id))
+        .filter(Column::SenderMemberId.eq(sender_id))
+        .filter(queued())
+        .filter(Column::Id.gte(from))
+        .filter(mine.condition())
         .order_by_asc(Column::Id)
         .limit(limit)
         .all(db)
@@ -308,30 +353,38 @@ pub async fn waiting(db: &impl ConnectionTrait, member_ids: &[String]) -> Result
     Ok(all)
 }
 
-/// Members of these meshes with open copies accepted since `since`, each with its mesh;
-/// at most `limit` of each statement's meshes.
+/// Whose copies wait in these meshes that were accepted since `since`; at most `limit` rows
+/// of each statement's meshes.
 pub async fn recent(
     db: &impl ConnectionTrait,
     mesh_ids: &[String],
     since: i64,
     limit: u64,
-) -> Result<Vec<(String, String)>, DbErr> {
-    let mut members = Vec::new();
+) -> Result<Vec<Wake>, DbErr> {
+    let mut wakes = Vec::new();
     for chunk in mesh_ids.chunks(ROWS_PER_STATEMENT) {
-        let found = Entity::find()
+        let found: Vec<(String, String, String, String)> = Entity::find()
             .select_only()
-            .columns([Column::MeshId, Column::RecipientMemberId])
-            .distinct()
+            .columns([Column::MeshId, Column::RecipientMemberId, Column::SenderMemberId])
+            .column_as(Column::Id.min(), "first")
             .filter(queued())
             .filter(Column::CreatedAt.gte(since))
             .filter(Column::MeshId.is_in(chunk.iter().map(String::as_str)))
+            .group_by(Column::MeshId)
+            .group_by(Column::RecipientMemberId)
+            .group_by(Column::SenderMemberId)
             .limit(limit)
             .into_tuple()
             .all(db)
             .await?;
-        members.extend::<Vec<_>>(found);
+        wakes.extend(found.into_iter().map(|(mesh_id, recipient_id, sender_id, first)| Wake {
+            mesh_id,
+            recipient_id,
+            sender_id,
+            first,
+        }));
     }
-    Ok(members)
+    Ok(wakes)
 }
 
 /// A member's copies, the newest first, of messages older than `before`; without

@@ -1,6 +1,10 @@
 //! What differs between SQLite and PostgreSQL.
 
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbErr, Statement};
+#[cfg(feature = "postgres")]
+use sea_orm::{RuntimeErr, sqlx};
 
 use super::sqlite_batch::BatchWriter;
 use super::turns::Turns;
@@ -97,6 +101,25 @@ impl Engine {
                 let sql = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
                 let row = pool.query_one_raw(Statement::from_string(pool.get_database_backend(), sql)).await?;
                 row.map(|row| row.try_get_by_index::<i64>(0)).transpose()
+            }
+        }
+    }
+
+    /// What is said on a channel of the server from now on. A file has one broker, and
+    /// nobody says anything.
+    pub(super) async fn notices(&self, channel: &str) -> Result<BoxStream<'static, Result<String, DbErr>>, DbErr> {
+        match self {
+            Self::Sqlite(_) => Ok(stream::pending().boxed()),
+            #[cfg(feature = "postgres")]
+            Self::Postgres { pool, .. } => {
+                let failed = |error: sqlx::Error| DbErr::Conn(RuntimeErr::SqlxError(error.into()));
+                let pool = pool.get_postgres_connection_pool();
+                let mut listener = sqlx::postgres::PgListener::connect_with(pool).await.map_err(failed)?;
+                listener.listen(channel).await.map_err(failed)?;
+                let text = move |next: Result<sqlx::postgres::PgNotification, _>| {
+                    next.map(|notice| notice.payload().to_owned()).map_err(failed)
+                };
+                Ok(listener.into_stream().map(text).boxed())
             }
         }
     }

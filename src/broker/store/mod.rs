@@ -19,17 +19,22 @@ pub mod entity;
 pub mod members;
 pub mod messages;
 pub mod nodes;
+pub mod notices;
 pub mod presence;
 pub mod sqlite_batch;
 pub mod topics;
 mod turns;
 
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use claudemesh_migrations::BrokerMigrator;
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 use sea_orm::{DatabaseConnection, DbErr};
 
 use self::dialect::Engine;
+use self::notices::Notice;
 use self::sqlite_batch::BatchWriter;
 pub use self::turns::Transaction;
 use self::turns::Turns;
@@ -49,6 +54,8 @@ pub struct Store {
     clock: Clock,
     /// Database time minus this machine's time, in milliseconds.
     offset_ms: AtomicI64,
+    /// This broker, when other ones of the database are to be told of its commits.
+    tells_as: RwLock<Option<Arc<str>>>,
 }
 
 // === impl Store ===
@@ -58,7 +65,8 @@ impl Store {
     pub async fn open(database: &Database, clock: Clock) -> Result<Self, db::Error> {
         let engine = Engine::open(database, READERS).await?;
         db::migrate::migrate::<BrokerMigrator>(engine.writer(), &engine.name()).await?;
-        let store = Self { engine, turns: Turns::default(), clock, offset_ms: AtomicI64::new(0) };
+        let store =
+            Self { engine, turns: Turns::default(), clock, offset_ms: AtomicI64::new(0), tells_as: RwLock::default() };
         store.compare_clocks().await.map_err(|source| store.error("read its clock", source))?;
         Ok(store)
     }
@@ -77,7 +85,29 @@ impl Store {
     /// writes first; on PostgreSQL they write beside each other.
     pub async fn begin(&self) -> Result<Transaction, DbErr> {
         let turn = if self.is_shared() { None } else { Some(self.turns.take().await) };
-        Transaction::begin(self.writer(), turn).await
+        Transaction::begin(self.writer(), turn, self.tells_as()).await
+    }
+
+    /// Other brokers hear of commits from now on, as from the broker of this name; `None`
+    /// while there are none.
+    pub fn tell_others(&self, as_node: Option<&str>) {
+        *self.tells_as.write().unwrap_or_else(PoisonError::into_inner) = as_node.map(Arc::from);
+    }
+
+    /// What brokers of this database say from now on, this one too. Ends with an error
+    /// when the connection is lost and cannot be made again.
+    pub async fn notices(&self) -> Result<BoxStream<'static, Result<Notice, DbErr>>, DbErr> {
+        self.engine.notices(notices::CHANNEL).await.map(|texts| {
+            let notice = |text: Result<String, DbErr>| async move {
+                // Of another version, or of something else that uses the channel.
+                text.map(|text| serde_json::from_str(&text).ok()).transpose()
+            };
+            texts.filter_map(notice).boxed()
+        })
+    }
+
+    fn tells_as(&self) -> Option<Arc<str>> {
+        self.tells_as.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Where transactions begin.

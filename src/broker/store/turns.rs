@@ -14,6 +14,7 @@ use sea_orm::{
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use super::notices::Notice;
 use crate::db::tx;
 
 /// The order of those who write. Cheap to clone.
@@ -28,6 +29,8 @@ pub(super) type Turn = OwnedMutexGuard<()>;
 pub struct Transaction {
     inner: DatabaseTransaction,
     _turn: Option<Turn>,
+    /// The name of this broker, where there are others to be told.
+    tells_as: Option<Arc<str>>,
 }
 
 // === impl Turns ===
@@ -42,12 +45,24 @@ impl Turns {
 // === impl Transaction ===
 
 impl Transaction {
-    pub(super) async fn begin(connection: &DatabaseConnection, turn: Option<Turn>) -> Result<Self, DbErr> {
-        Ok(Self { inner: tx::begin(connection).await?, _turn: turn })
+    pub(super) async fn begin(
+        connection: &DatabaseConnection,
+        turn: Option<Turn>,
+        tells_as: Option<Arc<str>>,
+    ) -> Result<Self, DbErr> {
+        Ok(Self { inner: tx::begin(connection).await?, _turn: turn, tells_as })
     }
 
-    /// Writes it; the turn is over.
+    /// Writes it; the turn is over. The other brokers look what has changed.
     pub async fn commit(self) -> Result<(), DbErr> {
+        self.commit_telling(&Notice::changed()).await
+    }
+
+    /// Writes it; the turn is over. The other brokers are told this and nothing else.
+    pub async fn commit_telling(self, notice: &Notice) -> Result<(), DbErr> {
+        if let Some(node) = self.tells_as.as_deref().filter(|_| !notice.is_empty()) {
+            notice.send(&self.inner, node).await?;
+        }
         self.inner.commit().await
     }
 

@@ -191,7 +191,8 @@ fn cells(row: &Row) -> [String; 10] {
         Some(LinkState::Connecting) => "connecting",
         Some(LinkState::Backoff) => "waiting",
         Some(LinkState::Closed) => "closed",
-        Some(LinkState::Unspecified) | None => "-",
+        Some(LinkState::Unspecified) => "unknown",
+        None => "-",
     };
     let process = status.process.as_ref();
     [

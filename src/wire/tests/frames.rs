@@ -65,6 +65,7 @@ const CLIENT: &[&str] = &[
     r#"{"type":"set_stats","stats":{"messagesIn":1}}"#,
     r#"{"type":"join_group","name":"g","role":"r"}"#,
     r#"{"type":"leave_group","name":"g"}"#,
+    r#"{"type":"piece","data":"\"drain\"}","last":true}"#,
     r#"{"type":"close_reason","kind":"feature_unavailable","feature":"client_message_id_dedupe","detail":"d","code":4010,"retryable":false}"#,
 ];
 
@@ -105,6 +106,8 @@ const SERVER: &[&str] = &[
     r#"{"type":"topic_pending","pending":[{"topicId":"T","epoch":2,"memberId":"B","since":5}],"_reqId":"q"}"#,
     r#"{"type":"close_reason","kind":"replaced","detail":"","code":4003,"retryable":false}"#,
     r#"{"type":"drain","reconnectAfterMs":1500}"#,
+    r#"{"type":"receiver_ready","memberId":"A","topicId":"T"}"#,
+    r#"{"type":"piece","data":"{\"type\":"}"#,
 ];
 
 fn client(text: &str) -> ClientFrame {

@@ -25,3 +25,4 @@ mod send;
 mod session;
 mod topics;
 mod upgrade;
+mod wakeups;

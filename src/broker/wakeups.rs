@@ -1,0 +1,96 @@
+//! Hears what other brokers of the database have written.
+//!
+//! What it is for: a message that one broker accepts for a member who is connected to
+//! another one is pushed there at once, and changes of members and connections are known
+//! there at once. Without it both wait for the next scan.
+//! What runs here: one task, on a database that brokers can share.
+//! What it guarantees: nothing. A notice that is lost costs a scan; after the connection
+//! to the database was lost everything is looked at.
+//! What it must not do: believe a notice. It says where to look.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::accept::writer::Command;
+use super::shared::Shared;
+use super::store::notices::Notice;
+use super::{delivery, nodes};
+
+/// Changes and ends that come together are looked at together.
+const SETTLE: Duration = Duration::from_millis(30);
+/// Pause before the database is asked again to be heard.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What was heard of and not looked at.
+#[derive(Debug, Default)]
+struct Heard {
+    changed: bool,
+    drained: BTreeSet<String>,
+    due: Option<Instant>,
+}
+
+/// Listens until `stop`.
+pub async fn listen(shared: Arc<Shared>, stop: CancellationToken) {
+    loop {
+        let heard = tokio::select! {
+            () = stop.cancelled() => return,
+            heard = hear(&shared) => heard,
+        };
+        if let Err(error) = heard {
+            tracing::warn!(error = %error, "Cannot hear the other brokers: {error}; what they write is found by the next scan");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(AGAIN) => {}
+        }
+    }
+}
+
+/// Until the connection to the database is lost for good.
+async fn hear(shared: &Arc<Shared>) -> Result<(), sea_orm::DbErr> {
+    let mut notices = shared.store.notices().await?;
+    // What was said before it was heard.
+    nodes::look(shared).await?;
+    let mut heard = Heard::default();
+    loop {
+        let due = heard.due.unwrap_or_else(Instant::now);
+        tokio::select! {
+            next = notices.next() => match next {
+                Some(Ok(notice)) if notice.node == shared.node_id => {}
+                Some(Ok(notice)) => heard.take(shared, notice),
+                Some(Err(error)) => return Err(error),
+                None => return Ok(()),
+            },
+            () = tokio::time::sleep_until(due), if heard.due.is_some() => heard.look(shared).await?,
+        }
+    }
+}
+
+// === impl Heard ===
+
+impl Heard {
+    fn take(&mut self, shared: &Shared, notice: Notice) {
+        // Whoever speaks is there, and hears.
+        shared.store.tell_others(Some(&shared.node_id));
+        notice.copies.iter().for_each(|wake| delivery::wake(shared, wake));
+        if notice.changed || !notice.drained.is_empty() {
+            self.changed |= notice.changed;
+            self.drained.extend(notice.drained);
+            self.due.get_or_insert_with(|| Instant::now() + SETTLE);
+        }
+    }
+
+    async fn look(&mut self, shared: &Arc<Shared>) -> Result<(), sea_orm::DbErr> {
+        let Self { changed, drained, .. } = std::mem::take(self);
+        if !drained.is_empty() {
+            // Refused only while the broker stops.
+            let _ = shared.writer.submit(Command::Drained(drained.into_iter().collect())).await;
+        }
+        if changed { nodes::look(shared).await } else { Ok(()) }
+    }
+}

@@ -60,7 +60,9 @@ pub async fn end(shared: &Arc<Shared>, mesh: &Arc<Mesh>, member_id: &str, by: &s
         topics::leave_all(&transaction, member_id, now).await?;
     }
     transaction.commit().await?;
-    let Some(member) = mesh.member(member_id).filter(|_| ended) else { return Ok(()) };
+    // Memory decides what is left to do: an earlier call may have written it without hearing of its commit.
+    let standing = |member: &Arc<Member>| member.revoked_at.is_none();
+    let Some(member) = mesh.member(member_id).filter(standing) else { return Ok(()) };
     let member = Member { revoked_at: Some(now), ..(*member).clone() };
     mesh.put(&changing, member.clone());
     drop(changing);

@@ -1,9 +1,11 @@
 //! The listener: WebSocket upgrades and the few HTTP calls of a broker.
 //!
 //! What it is for: one port for `/ws`, joining, mesh creation and health.
-//! What runs here: one accept loop, and one task for each connection.
+//! What runs here: one accept loop, one task for each connection, and one for
+//! each request.
 //! What it guarantees: slow or endless requests end; bodies and sockets are
-//! bounded; a request target other than `/ws` that asks for an upgrade gets its
+//! bounded; a request that was read is done to its end, also when its caller has
+//! gone; a request target other than `/ws` that asks for an upgrade gets its
 //! socket closed without an answer, as clients of this protocol expect.
 //! What it must not do: terminate TLS; that is a proxy's work.
 
@@ -24,7 +26,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
@@ -115,8 +117,20 @@ async fn route(
     if upgrade::is_asked(request.headers()) {
         return upgrade::answer(shared, request, place);
     }
-    match tokio::time::timeout(REQUEST_LIMIT, call(&shared, request)).await {
-        Ok(answer) => Ok(answer),
+    // A task of its own: what has begun to change the database goes on until memory has followed,
+    // whether or not anybody waits for the answer.
+    let (answered, answer) = oneshot::channel();
+    let task = {
+        let shared = Arc::clone(&shared);
+        async move {
+            // Nobody hears the answer of a caller who has gone.
+            let _ = answered.send(call(&shared, request).await);
+        }
+    };
+    shared.supervisor.spawn(TaskKind::Connection, "broker request", task);
+    match tokio::time::timeout(REQUEST_LIMIT, answer).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_)) => Ok(problem(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "the broker failed; its log has more")),
         Err(_) => Ok(problem(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the request took too long")),
     }
 }
@@ -191,12 +205,14 @@ pub async fn body_within<T: DeserializeOwned>(
     request: Request<Incoming>,
     limit: usize,
 ) -> Result<T, (StatusCode, String)> {
-    let bytes = match Limited::new(request.into_body(), limit).collect().await {
-        Ok(collected) => collected.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => {
+    let read = Limited::new(request.into_body(), limit).collect();
+    let bytes = match tokio::time::timeout(REQUEST_LIMIT, read).await {
+        Err(_) => return Err((StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned())),
+        Ok(Ok(collected)) => collected.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
             return Err((StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {limit} bytes")));
         }
-        Err(error) => return Err((StatusCode::BAD_REQUEST, format!("the body could not be read: {error}"))),
+        Ok(Err(error)) => return Err((StatusCode::BAD_REQUEST, format!("the body could not be read: {error}"))),
     };
     serde_json::from_slice(&bytes)
         .map_err(|error| (StatusCode::BAD_REQUEST, format!("the body is not the JSON of this call: {error}")))

@@ -95,7 +95,12 @@ async fn join(shared: &Arc<Shared>, request: &JoinRequest, key: MemberKey) -> Re
         return Ok(Outcome::Refused(join_error::INVITE_EXPIRED));
     }
     if let Some(known) = members::member_by_key(&transaction, &mesh.id, &key.to_hex()).await? {
-        return Ok(Outcome::Joined { member_id: known.id, already: true });
+        let member_id = known.id.clone();
+        // An earlier call may have written it without hearing of its commit.
+        if mesh.member(&member_id).is_none() {
+            mesh.put(&changing, Member::from_row(known));
+        }
+        return Ok(Outcome::Joined { member_id, already: true });
     }
     if !members::use_invite(&transaction, &invite.id).await? {
         return Ok(Outcome::Refused(join_error::INVITE_EXHAUSTED));

@@ -64,11 +64,16 @@ type Ended = Result<(), End>;
 /// Serves a socket until it ends.
 pub async fn serve(shared: Arc<Shared>, mut socket: Socket, place: Arc<OwnedSemaphorePermit>) {
     let stop = shared.supervisor.token(Phase::Streams);
-    let opened = tokio::select! {
-        opened = tokio::time::timeout(shared.config.timers.hello, Box::pin(open(&shared, &mut socket))) => {
-            opened.unwrap_or_else(|_| Err(End::close(close::POLICY, "hello_timeout")))
+    let hello = tokio::select! {
+        hello = tokio::time::timeout(shared.config.timers.hello, Box::pin(hello(&shared, &mut socket))) => {
+            hello.unwrap_or_else(|_| Err(End::close(close::POLICY, "hello_timeout")))
         }
         () = stop.cancelled() => Err(shutting_down()),
+    };
+    // Not cut off: it notes in the database, and then among the connections, who is there.
+    let opened = match hello {
+        Ok(hello) => Box::pin(open(&shared, &mut socket, hello)).await,
+        Err(end) => Err(end),
     };
     let (peer, queues) = match opened {
         Ok(opened) => opened,
@@ -114,8 +119,8 @@ pub async fn serve(shared: Arc<Shared>, mut socket: Socket, place: Arc<OwnedSema
     }
 }
 
-/// Reads until a hello holds. Anything else is answered by `no_hello`.
-async fn open(shared: &Arc<Shared>, socket: &mut Socket) -> Result<(Arc<Peer>, Queues), End> {
+/// Reads until a hello comes. Anything else is answered by `no_hello`.
+async fn hello(shared: &Arc<Shared>, socket: &mut Socket) -> Result<ClientFrame, End> {
     let limits = Limits { max_bytes: BASE_FRAME_BYTES, strict: false };
     loop {
         let Some(text) = next_text(socket.next().await)? else { continue };
@@ -129,41 +134,49 @@ async fn open(shared: &Arc<Shared>, socket: &mut Socket) -> Result<(Arc<Peer>, Q
                     detail if matches!(kind, Some("hello" | "session_hello")) => {
                         shared.metrics.hellos_refused.inc();
                         let frame = error_frame("malformed", &detail.to_string(), None);
-                        write(socket, [Message::Text(text_of(&frame)?)]).await?;
+                        say(socket, &frame).await?;
                         return Err(End::close(close::POLICY, "malformed"));
                     }
                     _ => (ClientFrame::Unknown(Default::default()), error.correlation.req_id),
                 }
             }
         };
-        let opened = match frame {
-            ClientFrame::Hello(hello) => admission::member(shared, *hello).await,
-            ClientFrame::SessionHello(hello) => admission::session(shared, *hello).await,
-            other => {
-                let req_id = match other {
-                    ClientFrame::Unknown(unknown) => unknown.req_id.or(req_id),
-                    _ => None,
-                };
-                let frame = error_frame("no_hello", "say hello first", req_id);
-                write(socket, [Message::Text(text_of(&frame)?)]).await?;
-                continue;
-            }
+        let req_id = match frame {
+            ClientFrame::Hello(_) | ClientFrame::SessionHello(_) => return Ok(frame),
+            ClientFrame::Unknown(unknown) => unknown.req_id.or(req_id),
+            _ => None,
         };
-        match opened {
-            Ok((peer, queues, ack)) => {
-                write(socket, [Message::Text(text_of(&ServerFrame::HelloAck(Box::new(ack)))?)]).await?;
-                return Ok((peer, queues));
+        let frame = error_frame("no_hello", "say hello first", req_id);
+        say(socket, &frame).await?;
+    }
+}
+
+/// Admits who said this hello, and answers it.
+async fn open(shared: &Arc<Shared>, socket: &mut Socket, hello: ClientFrame) -> Result<(Arc<Peer>, Queues), End> {
+    let opened = match hello {
+        ClientFrame::Hello(hello) => admission::member(shared, *hello).await,
+        ClientFrame::SessionHello(hello) => admission::session(shared, *hello).await,
+        _ => return Err(End::close(close::POLICY, "malformed")),
+    };
+    match opened {
+        Ok((peer, queues, ack)) => {
+            if let Err(end) = say(socket, &ServerFrame::HelloAck(Box::new(ack))).await {
+                // It counts as connected since a moment ago.
+                peer.finish(end.clone());
+                shared.registry.lost(&peer, shared.clock.monotonic(), shared.config.timers.grace);
+                return Err(end);
             }
-            Err(refused) => {
-                shared.metrics.hellos_refused.inc();
-                if let Some(error) = refused.error {
-                    write(socket, [Message::Text(text_of(&ServerFrame::Error(error))?)]).await?;
-                }
-                if let Some(why) = refused.end.why.clone() {
-                    write(socket, [Message::Text(text_of(&ServerFrame::CloseReason(why))?)]).await?;
-                }
-                return Err(End { why: None, ..refused.end });
+            Ok((peer, queues))
+        }
+        Err(refused) => {
+            shared.metrics.hellos_refused.inc();
+            if let Some(error) = refused.error {
+                say(socket, &ServerFrame::Error(error)).await?;
             }
+            if let Some(why) = refused.end.why.clone() {
+                say(socket, &ServerFrame::CloseReason(why)).await?;
+            }
+            Err(End { why: None, ..refused.end })
         }
     }
 }
@@ -504,16 +517,9 @@ fn next_text(frame: Option<Result<Message, tungstenite::Error>>) -> Result<Optio
     }
 }
 
-async fn write(socket: &mut Socket, messages: impl IntoIterator<Item = Message>) -> Ended {
-    let all = async {
-        let mut any = false;
-        for message in messages {
-            socket.feed(message).await?;
-            any = true;
-        }
-        if any { socket.flush().await } else { Ok(()) }
-    };
-    match tokio::time::timeout(STALL, all).await {
+/// Writes one frame of the handshake.
+async fn say(socket: &mut Socket, frame: &ServerFrame) -> Ended {
+    match tokio::time::timeout(STALL, socket.send(Message::Text(text_of(frame)?))).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(End::cut(error.to_string())),
         Err(_) => Err(End::cut("it does not read")),

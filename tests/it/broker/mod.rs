@@ -5,6 +5,7 @@ mod api_keys;
 mod certificates;
 mod command_line;
 mod concurrency;
+mod cut_off;
 mod dedupe;
 mod delivery;
 mod devices;

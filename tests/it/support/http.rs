@@ -170,6 +170,18 @@ impl Request {
         }
     }
 
+    /// Sends the request in such a way that the server has it in hand; the answer is
+    /// never read. Dropping what is returned hangs up.
+    pub(crate) async fn send_only(mut self) -> impl Sized {
+        let mut stream = BufReader::new(self.target.connect().await.expect("the server listens"));
+        self = self.header("Expect", "100-continue");
+        stream.write_all(&self.head("close")).await.expect("the head is taken");
+        let (status, _) = wait::soon("the server to ask for the body", read_head(&mut stream)).await.expect("a head");
+        assert_eq!(status, 100);
+        stream.write_all(self.body.as_deref().unwrap_or_default()).await.expect("the body is taken");
+        stream
+    }
+
     /// An event stream.
     pub(crate) async fn stream(&self) -> EventStream {
         let mut stream = self.target.connect().await.expect("the server listens");

@@ -180,16 +180,21 @@ pub(crate) async fn post_join(broker: &Broker, invite: &Invite, key: &Key, name:
 
 /// The same with further fields.
 pub(crate) async fn post_join_with(broker: &Broker, invite: &Invite, key: &Key, name: &str, more: &Value) -> Response {
-    let mut body = json!({
-        "invite_token": invite.token,
-        "invite_payload": invite.payload,
-        "peer_pubkey": key.public(),
-        "display_name": name,
-    });
+    let mut body = join_body(invite, key, name);
     for (field, value) in more.as_object().expect("fields") {
         body[field] = value.clone();
     }
     broker.http().post("/join", &body).send().await
+}
+
+/// What `POST /join` takes.
+pub(crate) fn join_body(invite: &Invite, key: &Key, name: &str) -> Value {
+    json!({
+        "invite_token": invite.token,
+        "invite_payload": invite.payload,
+        "peer_pubkey": key.public(),
+        "display_name": name,
+    })
 }
 
 /// A broker, a mesh on it and members who speak raw frames.

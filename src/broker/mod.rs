@@ -62,7 +62,7 @@ use self::roster::Roster;
 use self::session::shown::Changes;
 use self::session::{Registry, presence};
 use self::shared::Shared;
-use self::store::Store;
+use self::store::{Store, checks};
 use self::topics::Names;
 use crate::config::broker::{BrokerConfig, Database};
 use crate::runtime::clock::Clock;
@@ -114,6 +114,11 @@ impl Broker {
         let ids = IdSource::new(clock.clone());
         let admin_token = AdminToken::load_or_create(&config.dir, &ids)?;
         let store = Arc::new(Store::open(&config.database, clock.clone()).await?);
+        // Copies are given out in the order of their ids, whatever the clock showed in an earlier run.
+        let greatest = checks::greatest_id(store.readers()).await;
+        if let Some(id) = greatest.map_err(|source| store.error("read the newest id", source))? {
+            ids.continue_after(&id);
+        }
         let listener = listen::tcp(config.listen).await?;
         let addr = listener
             .local_addr()

@@ -82,6 +82,7 @@ pub(super) async fn parts(
     let instance_id = state::instance_id(state, &ids)?;
     state::host_fingerprint(state, &ids, clock)?;
     let databases = state::open_databases(state, &options.mesh, config.outbox.fsync_mode, clock).await?;
+    state::continue_ids(&databases, &ids).await?;
 
     let guard = TimeGuard::new(clock.clone(), outbox::last_tick(&databases.outbox).await?);
 

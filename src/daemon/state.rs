@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use claudemesh_migrations::{InboxMigrator, OutboxMigrator};
-use sea_orm::ConnectionTrait as _;
+use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 use sea_orm_migration::MigratorTrait;
 
 use super::Error;
@@ -196,6 +196,24 @@ pub(super) fn check_schema_version(state: &StateDir) -> Result<(), Error> {
             known: schema_version(),
         }),
     }
+}
+
+/// New rows come after those of earlier runs, whatever the clock showed then: lists
+/// are read page by page in the order of their ids, and old runs of hooks removed.
+pub(super) async fn continue_ids(databases: &Databases, ids: &IdSource) -> Result<(), Error> {
+    let greatest = [
+        (&databases.outbox, "SELECT max(id) FROM outbox"),
+        (&databases.inbox, "SELECT max(id) FROM hook_run"),
+        (&databases.inbox, "SELECT max(id) FROM inbox_waiting"),
+    ];
+    for (db, sql) in greatest {
+        let row = db.readers().query_one_raw(Statement::from_string(DbBackend::Sqlite, sql)).await;
+        let id = row.and_then(|row| row.map_or(Ok(None), |row| row.try_get_by_index::<Option<String>>(0)));
+        if let Some(id) = id.map_err(|source| db.error("read the newest id", source))? {
+            ids.continue_after(&id);
+        }
+    }
+    Ok(())
 }
 
 /// Checks, opens and migrates both databases, and puts back what a crash left

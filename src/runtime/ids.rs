@@ -28,9 +28,19 @@ impl IdSource {
         Self { clock, last: Arc::new(Mutex::new(Ulid(0))) }
     }
 
-    /// A ULID greater than every one that this source has given: 26 characters
-    /// of Crockford's base 32. Within one millisecond, and while the wall clock
-    /// stands behind an earlier call, the last one is incremented.
+    /// Goes on after this id, which an earlier run has given: the wall clock may have
+    /// been ahead then. A text that is no ULID changes nothing.
+    pub fn continue_after(&self, id: &str) {
+        if let Ok(id) = Ulid::from_string(id) {
+            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            *last = id.max(*last);
+        }
+    }
+
+    /// A ULID greater than every one that this source has given, and than those of
+    /// [`Self::continue_after`]: 26 characters of Crockford's base 32. Within one
+    /// millisecond, and while the wall clock stands behind an earlier call, the last
+    /// one is incremented.
     pub fn ulid(&self) -> String {
         let now_ms = u64::try_from(self.clock.now().0).unwrap_or(0);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,5 +92,20 @@ mod tests {
             assert_eq!(next.len(), 26);
             last = next;
         }
+    }
+
+    #[test]
+    fn ulids_go_on_after_those_of_a_run_whose_clock_was_ahead() {
+        let clock = Clock::manual(UnixMillis(1_700_000_000_000));
+        let ids = IdSource::new(clock.clone());
+        let earlier = ids.ulid();
+        clock.set(UnixMillis(1_600_000_000_000));
+        let next = IdSource::new(clock.clone());
+        next.continue_after(&earlier);
+        next.continue_after("no ULID");
+        next.continue_after("01ARZ3NDEKTSV4RRFFQ69G5FAV");
+        let first = next.ulid();
+        assert!(first > earlier, "{first} after {earlier}");
+        assert!(next.ulid() > first);
     }
 }

@@ -11,7 +11,7 @@
 //! instead; what is left over comes here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use sea_orm::{DatabaseTransaction, DbErr};
 
@@ -85,8 +85,10 @@ pub struct Settle {
     pub named: Vec<Claimed>,
     /// What it did with them.
     pub receipt: Receipt,
-    /// The connection it came on.
+    /// The connection it came on, with its state directory.
     pub holder: Option<Arc<Holder>>,
+    /// The connection itself, while it is there.
+    pub peer: Weak<Peer>,
     /// Who asked to be told when it is written, under which correlation id.
     pub answer: Option<(Arc<Peer>, String)>,
 }

@@ -154,6 +154,17 @@ pub async fn run(shared: Arc<Shared>, Queue(mut queue): Queue, stop: Cancellatio
     }
 }
 
+/// Gives what could not be written back to its connections: acknowledgements are written
+/// again, endings told again. Pushes need no second try: they only say that a copy came before.
+fn give_back(settles: &[Settle], told: &[Told]) {
+    for settle in settles {
+        if let Some(peer) = settle.peer.upgrade() {
+            peer.keep_unsettled(settle.clone());
+        }
+    }
+    told.iter().for_each(|told| told.peer.ending_known(&told.ids));
+}
+
 fn sort(commands: &mut Vec<Command>) -> Sorted {
     let mut sorted = Sorted::default();
     for command in commands.drain(..) {
@@ -196,6 +207,7 @@ impl Shared {
                     tracing::error!(error = %error, "The database does not answer: {error}");
                     self.metrics.refused.inc_by(accepts.len() as u64);
                     accepts.iter().for_each(|accept| accept.answer.refused(&Refused::from(Refusal::Busy)));
+                    give_back(&settles, &told);
                 }
                 Err(error) => {
                     writing.sizes.forget();
@@ -242,6 +254,7 @@ impl Shared {
                         self.metrics.refused.inc();
                         accept.answer.refused(&Refused::from(refusal));
                     }
+                    give_back(batch.settles, batch.told);
                 }
             }
         }

@@ -248,7 +248,7 @@ impl Link<'_> {
                 Some(copy) = self.queues.copies.recv(), if idle => self.batch(None, Some(copy))?,
                 () = self.peer.look.notified(), if idle => self.page().await?,
                 () = self.peer.probed() => { self.send_ping(); }
-                () = tokio::time::sleep(wait) => self.timers(opened_at)?,
+                () = tokio::time::sleep(wait) => self.timers(opened_at).await?,
             }
         }
     }
@@ -405,6 +405,7 @@ impl Link<'_> {
     }
 
     async fn page(&mut self) -> Ended {
+        self.pusher.settle_again(self.shared, self.peer).await;
         if self.pings.unanswered || !self.peer.is_behind_any() {
             return Ok(());
         }
@@ -430,7 +431,7 @@ impl Link<'_> {
         Ok(())
     }
 
-    fn timers(&mut self, opened_at: Duration) -> Ended {
+    async fn timers(&mut self, opened_at: Duration) -> Ended {
         let timers = &self.shared.config.timers;
         let now = self.shared.clock.monotonic();
         // A part of a frame is a sign of life as well.
@@ -440,6 +441,7 @@ impl Link<'_> {
         if self.pusher.is_held() && now.saturating_sub(opened_at) >= timers.negotiation {
             self.pusher.give_up_waiting(self.peer)?;
         }
+        self.pusher.settle_again(self.shared, self.peer).await;
         let is_late = !self.pings.unanswered && self.next_check().is_some_and(|at| at <= now);
         if is_late || self.pings.at.is_none_or(|at| now.saturating_sub(at) >= timers.ping) {
             let number = self.send_ping();
@@ -473,7 +475,8 @@ impl Link<'_> {
         let held = self.pusher.is_held().then(|| (opened_at + timers.negotiation).saturating_sub(now));
         let check = self.next_check().filter(|_| !self.pings.unanswered);
         let check = check.map(|at| at.saturating_sub(now));
-        [held, check].into_iter().flatten().fold(ping.min(silence), Duration::min).max(Duration::from_millis(1))
+        let settle = self.pusher.next_settle().map(|at| at.saturating_sub(now));
+        [held, check, settle].into_iter().flatten().fold(ping.min(silence), Duration::min).max(Duration::from_millis(1))
     }
 }
 

@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::terms::{Copy, End, Facts, Holder, Identity, Kind, Profile, Queues, Reply};
+use crate::broker::accept::commit::Settle;
 use crate::broker::roster::Mesh;
 use crate::domain::time::UnixMillis;
 use crate::wire::features::Feature;
@@ -24,6 +25,9 @@ pub const COPY_QUEUE: usize = 256;
 /// Sends of one connection whose answer is still to come. Below
 /// [`REPLY_QUEUE`], so that an answer always finds room.
 pub const MAX_IN_FLIGHT: usize = 256;
+/// Acknowledgements whose write failed that are kept to be written later. The copies of
+/// any more come again on the next connection.
+const MAX_UNSETTLED: usize = 1_024;
 /// Endings that were told and not answered for. More are told when these are.
 const MAX_ENDINGS: usize = 1_000;
 /// Endings that are remembered after they were answered for.
@@ -72,6 +76,8 @@ pub struct Peer {
     negotiates: AtomicBool,
     /// Copies of whose end it was told, and may not know yet.
     endings: Mutex<Endings>,
+    /// Acknowledgements that could not be written.
+    unsettled: Mutex<Vec<Settle>>,
 }
 
 /// Ends of own messages that were told on this connection.
@@ -136,6 +142,7 @@ impl Peer {
             serial: AtomicU64::new(0),
             negotiates: AtomicBool::new(false),
             endings: Mutex::default(),
+            unsettled: Mutex::default(),
         };
         (Arc::new(peer), Queues { replies: reply_queue, copies: copy_queue })
     }
@@ -208,6 +215,28 @@ impl Peer {
         }
         let surplus = endings.known.len().saturating_sub(KNOWN_ENDINGS);
         endings.known.drain(..surplus);
+    }
+
+    /// Keeps an acknowledgement that could not be written, so that the connection can
+    /// try again: its client has said it, and does not say it twice.
+    pub fn keep_unsettled(&self, settle: Settle) {
+        let mut unsettled = self.unsettled.lock().unwrap_or_else(PoisonError::into_inner);
+        if unsettled.len() < MAX_UNSETTLED {
+            // Who asks to be told asks again.
+            unsettled.push(Settle { answer: None, ..settle });
+        }
+        drop(unsettled);
+        self.look.notify_one();
+    }
+
+    /// Takes what [`Self::keep_unsettled`] has kept.
+    pub fn take_unsettled(&self) -> Vec<Settle> {
+        std::mem::take(&mut *self.unsettled.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How many acknowledgements are to be written again.
+    pub fn unsettled(&self) -> usize {
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Hands over a live message. Without room, the connection is told to read

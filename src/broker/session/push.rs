@@ -36,6 +36,8 @@ const WINDOW: usize = 512;
 /// Copies that are remembered of a client that never acknowledges, and of those
 /// that one has acknowledged: a moment ago their rows may still look open.
 const REMEMBERED: usize = 4_096;
+/// How long to wait before an acknowledgement is written again.
+const SETTLE_PAUSE: Duration = Duration::from_secs(2);
 /// Copies of one read.
 const PAGE: usize = 64;
 /// Bytes of one read. What is read is written before anything else has its turn.
@@ -55,6 +57,8 @@ pub struct Pusher {
     settled_order: VecDeque<String>,
     /// When the oldest acknowledgement may be late.
     check_at: Option<Duration>,
+    /// When acknowledgements that could not be written are written again.
+    settle_at: Option<Duration>,
     /// How long an acknowledgement may take.
     lease: Duration,
     /// Nothing is pushed until it is known whether this connection may stay.
@@ -87,6 +91,7 @@ impl Pusher {
             pushed: HashMap::new(),
             order: VecDeque::new(),
             check_at: None,
+            settle_at: None,
             lease,
             held,
             lacking: None,
@@ -164,7 +169,7 @@ impl Pusher {
 
     /// Reads the next copies of the sender whose turn it is, as far as the window allows.
     pub async fn page(&mut self, shared: &Shared, peer: &Arc<Peer>) -> Result<Vec<Push>, DbErr> {
-        let room = if peer.acknowledges() { WINDOW.saturating_sub(self.pushed.len()) } else { PAGE };
+        let room = if peer.acknowledges() { WINDOW.saturating_sub(self.taken(peer)) } else { PAGE };
         if self.held || room == 0 {
             return Ok(Vec::new());
         }
@@ -272,14 +277,34 @@ impl Pusher {
         self.check_at.filter(|_| peer.acknowledges())
     }
 
+    /// Writes again what could not be written, after a pause.
+    pub async fn settle_again(&mut self, shared: &Shared, peer: &Peer) {
+        let now = shared.clock.monotonic();
+        if peer.unsettled() == 0 {
+            self.settle_at = None;
+        } else if *self.settle_at.get_or_insert(now + SETTLE_PAUSE) <= now {
+            self.settle_at = None;
+            for settle in peer.take_unsettled() {
+                // Refused only while the broker stops; the copies come again.
+                let _ = shared.writer.submit(Command::Settle(settle)).await;
+            }
+        }
+    }
+
+    /// When [`Self::settle_again`] has something to do.
+    pub fn next_settle(&self) -> Option<Duration> {
+        self.settle_at
+    }
+
     /// What an acknowledgement settles. A copy pushed on this connection is
     /// known to be the member's own; anything else is looked up with its owner.
-    pub fn acknowledged(&mut self, peer: &Peer, ack: ClientAck) -> Option<Settle> {
+    pub fn acknowledged(&mut self, peer: &Arc<Peer>, ack: ClientAck) -> Option<Settle> {
         peer.set_acknowledges();
         let mut settle = Settle {
             member_id: peer.member_id.clone(),
             receipt: receipt(peer, &ack),
             holder: peer.holder.clone(),
+            peer: Arc::downgrade(peer),
             ..Settle::default()
         };
         if let Some(id) = ack.delivery_id {
@@ -339,7 +364,13 @@ impl Pusher {
     }
 
     fn is_full(&self, peer: &Peer) -> bool {
-        peer.acknowledges() && self.pushed.len() >= WINDOW
+        peer.acknowledges() && self.taken(peer) >= WINDOW
+    }
+
+    /// Places of the window that are taken: an acknowledgement gives its place back
+    /// when it is written.
+    fn taken(&self, peer: &Peer) -> usize {
+        self.pushed.len() + peer.unsettled()
     }
 
     /// A session leaves its member's own copies to the member's connection

@@ -3,10 +3,10 @@
 use sea_orm::sea_query::{Expr, ExprTrait as _, IntoColumnRef, OnConflict, Query, SimpleExpr};
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, DbErr, EntityTrait as _, IntoActiveModel as _, QueryFilter as _,
-    QuerySelect as _,
+    QueryOrder as _, QuerySelect as _,
 };
 
-use super::entity::{dedupe, history, message, state, topic_message};
+use super::entity::{dedupe, delivery, history, message, state, topic_message};
 
 /// The row with the time of the last sweep.
 const LAST_SWEEP: &str = "last_sweep";
@@ -39,6 +39,18 @@ pub async fn orphans(db: &impl ConnectionTrait) -> Result<Vec<(String, i64)>, Db
         .into_tuple()
         .all(db)
         .await
+}
+
+/// The greatest id of a message or a copy, of whichever run; `None` where there is none.
+pub async fn greatest_id(db: &impl ConnectionTrait) -> Result<Option<String>, DbErr> {
+    let message = greatest::<message::Entity>(db, message::Column::Id).await?;
+    let post = greatest::<topic_message::Entity>(db, topic_message::Column::Id).await?;
+    let copy = greatest::<delivery::Entity>(db, delivery::Column::Id).await?;
+    Ok([message, post, copy].into_iter().flatten().max())
+}
+
+async fn greatest<E: sea_orm::EntityTrait>(db: &impl ConnectionTrait, id: E::Column) -> Result<Option<String>, DbErr> {
+    E::find().select_only().column(id).order_by_desc(id).limit(1).into_tuple().one(db).await
 }
 
 /// Messages and posts of which a part of their transaction is missing: the place

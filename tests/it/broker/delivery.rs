@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::support::mesh::RawMesh;
 use crate::support::postgres::{Backend, on_both_databases};
 use crate::support::raw::{Member, Raw, plain_send, send_with_id};
+use crate::support::wait;
 
 const FINGERPRINT: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
@@ -185,7 +186,74 @@ async fn a_sibling_of_the_member_gets_its_messages_too_and_one_ack_is_enough(bac
     assert_eq!(open_for(&mesh, &mut alice_raw, &bob).await, Vec::<Value>::new());
 }
 
+/// The wall clock was ahead when the older one was accepted.
+async fn what_follows_a_copy_with_an_id_of_the_future_is_pushed_as_well(backend: Backend) {
+    let mut mesh = RawMesh::start(backend).await;
+    let (alice, mut alice_raw) = mesh.connected("alice").await;
+    let bob = mesh.member("bob").await;
+    let (first, _) = alice_raw.request(send_with_id(&bob.public(), "m1", FINGERPRINT)).await;
+    mesh.broker.stop().await;
+    let db = mesh.broker.tables().await;
+    db.run("UPDATE delivery SET id = '02' || substr(id, 3)").await;
+    db.close().await;
+    mesh.broker.restart().await;
+    let mut bob_raw = Raw::member(&mesh.url(), &bob).await;
+    let push = bob_raw.message().await;
+    assert_eq!(push["messageId"], first["messageId"], "{push}");
+    assert!(push["deliveryId"].as_str().is_some_and(|id| id.starts_with("02")), "{push}");
+
+    let mut alice_raw = Raw::member(&mesh.url(), &alice).await;
+    for number in 2..4 {
+        let (sent, _) = alice_raw.request(send_with_id(&bob.public(), &format!("m{number}"), FINGERPRINT)).await;
+        let push = bob_raw.message().await;
+        assert_eq!(push["messageId"], sent["messageId"], "{push}");
+        bob_raw.send(&json!({"type": "client_ack", "deliveryId": push["deliveryId"]})).await;
+    }
+}
+
+/// The table takes no acknowledgement for a while.
+async fn an_acknowledgement_that_could_not_be_written_is_written_later(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
+    let (_, mut alice_raw) = mesh.connected("alice").await;
+    let bob = mesh.member("bob").await;
+    let (mut bob_raw, _) = Raw::daemon(&mesh.url(), &bob, "01J0000000000000000000000B", "01J1").await;
+    let (sent, _) = alice_raw.request(send_with_id(&bob.public(), "m1", FINGERPRINT)).await;
+    let push = bob_raw.message().await;
+    assert_eq!(push["messageId"], sent["messageId"]);
+    let db = mesh.broker.tables().await;
+    match backend {
+        Backend::Sqlite => {
+            db.run(
+                "CREATE TRIGGER refuse BEFORE UPDATE OF delivered_at ON delivery \
+                 BEGIN SELECT RAISE(ABORT, 'not now'); END",
+            )
+            .await;
+        }
+        Backend::Postgres => {
+            db.run(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now'; END $$; \
+                 CREATE TRIGGER refuse BEFORE UPDATE OF delivered_at ON delivery FOR EACH ROW EXECUTE FUNCTION refuse()",
+            )
+            .await;
+        }
+    }
+    bob_raw.send(&json!({"type": "client_ack", "deliveryId": push["deliveryId"]})).await;
+    wait::until("the write to fail", async || {
+        mesh.broker.metric("cm_broker_batch_split_total").await.filter(|splits| *splits > 0.0)
+    })
+    .await;
+    db.run(if backend == Backend::Sqlite { "DROP TRIGGER refuse" } else { "DROP TRIGGER refuse ON delivery" }).await;
+    wait::until("the acknowledgement to be written", async || {
+        (db.number("SELECT count(*) FROM delivery WHERE delivered_at IS NOT NULL").await == 1).then_some(())
+    })
+    .await;
+    db.close().await;
+    assert_eq!(bob_raw.answers_so_far().await, Vec::<Value>::new(), "it was not pushed again");
+}
+
 on_both_databases! {
+    what_follows_a_copy_with_an_id_of_the_future_is_pushed_as_well,
+    an_acknowledgement_that_could_not_be_written_is_written_later,
     without_an_ack_a_message_comes_back_on_the_next_connection,
     each_form_of_acknowledgement_settles_a_delivery,
     nobody_settles_what_belongs_to_another_member,

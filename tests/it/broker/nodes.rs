@@ -40,6 +40,28 @@ fn hello(member: &Member, instance: &str, boot: &str) -> Value {
     hello
 }
 
+/// The clock of another broker was ahead when the older one was accepted.
+#[tokio::test]
+async fn a_message_from_the_other_node_is_not_behind_a_copy_with_an_id_of_the_future() {
+    if !Backend::Postgres.is_there() {
+        return;
+    }
+    let (mesh, second) = two_nodes("prefer_newest").await;
+    let (_, mut alice_raw) = mesh.connected("alice").await;
+    let bob = mesh.member("bob").await;
+    let (first, _) = alice_raw.request(send_with_id(&bob.public(), "m1", FINGERPRINT)).await;
+    let db = mesh.broker.tables().await;
+    db.run("UPDATE delivery SET id = '02' || substr(id, 3)").await;
+    db.close().await;
+    let (mut bob_raw, _) = Raw::daemon(&second.url(), &bob, HOST_B, BOOT_2).await;
+    assert_eq!(bob_raw.message().await["messageId"], first["messageId"]);
+    let (sent, _) = alice_raw.request(send_with_id(&bob.public(), "m2", FINGERPRINT)).await;
+    let push = bob_raw.message().await;
+    assert_eq!(push["messageId"], sent["messageId"], "{push}");
+    bob_raw.send(&json!({"type": "client_ack", "deliveryId": push["deliveryId"]})).await;
+    assert_eq!(bob_raw.answers_so_far().await, Vec::<Value>::new(), "each came once");
+}
+
 #[tokio::test]
 async fn a_message_reaches_a_receiver_at_the_other_node_within_a_scan() {
     if !Backend::Postgres.is_there() {

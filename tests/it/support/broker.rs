@@ -191,6 +191,13 @@ impl Broker {
         Target::tcp(self.address)
     }
 
+    /// The value of a metric, with its labels if it has some; `None` while it is not there.
+    pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.http().get("/metrics").send().await.expect(200).text();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map(|value| value.parse().unwrap_or_else(|_| panic!("{name} is {value}")))
+    }
+
     /// The file with the token that creates meshes.
     pub(crate) fn admin_token_file(&self) -> PathBuf {
         self.dir().join("admin_token")

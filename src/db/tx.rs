@@ -91,6 +91,13 @@ pub fn is_retryable(error: &DbErr) -> bool {
     })
 }
 
+/// True if a SQLite database refuses what was to be written (a constraint, a type, a size),
+/// and would again, whatever else is the case.
+pub fn is_refused(error: &DbErr) -> bool {
+    engine_code(error)
+        .is_some_and(|code| code.len() < 5 && code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 18..=20)))
+}
+
 /// True if the file is not a sound SQLite database.
 pub fn is_damaged(error: &DbErr) -> bool {
     engine_code(error)

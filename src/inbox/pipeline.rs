@@ -6,8 +6,9 @@
 //! A batch of new messages goes the short way (`fast_store.rs`), any other the
 //! long one below; never both at the same time.
 //! What it guarantees: acknowledgement after commit and event after commit, in
-//! the order of the deliveries. When the database does not take a batch nothing
-//! of it is acknowledged, and the broker pushes it again.
+//! the order of the deliveries. When the database cannot be written nothing is
+//! acknowledged, and the broker pushes it again; a message that it does not take is
+//! set aside, and holds up no other.
 //! What it must not do: wait for a subscriber.
 
 use std::collections::HashSet;
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::entity::Model;
 use super::open::{Opened, Opener, Refused, STALE_KEY};
 use super::receipts::{Receipts, receipt};
-use super::repo::{self, Quarantined, SeenHash};
+use super::repo::{self, Filter, Quarantined, SeenHash};
 use super::to_self::Kept;
 use super::upkeep::{Upkeep, is_full};
 use super::{Deps, Error, Shared, row};
@@ -42,6 +43,8 @@ const MAX_BATCH: usize = 256;
 const MAX_WAITING: u64 = 10_000;
 /// Sealed bytes that quarantine keeps of one message.
 const MAX_SEALED: usize = 65_536;
+/// Reason for a message that the database does not take.
+const NOT_STORABLE: &str = "not_storable";
 /// Pause after a failed write.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Pause between two looks for what is to be removed.
@@ -173,9 +176,8 @@ impl Pipeline {
         }
         // The batch is kept until it is stored, and the link is not read meanwhile:
         // nothing of it is acknowledged, and the broker keeps what comes after it.
-        while let Err(error) = self.store(&work).await {
+        while let Err(error) = self.store(&mut work).await {
             self.note_failure(&error);
-            self.reopen().await;
             tokio::select! {
                 () = self.stop.cancelled() => return looked,
                 () = tokio::time::sleep(PAUSE) => {}
@@ -211,8 +213,60 @@ impl Pipeline {
         batch.into_iter().map(work).collect()
     }
 
+    /// Stores a batch. One that the database refuses for what is in it is halved until
+    /// the message is found, which is set aside.
+    pub(super) async fn store(&self, work: &mut [Work]) -> Result<(), Error> {
+        let Err(error) = self.store_at_once(work).await else { return Ok(()) };
+        self.reopen().await;
+        if self.catch_up().await? {
+            // Its places were taken.
+            return Box::pin(self.store(work)).await;
+        }
+        if !matches!(&error, Error::Storage(error) if tx::is_refused(error)) {
+            return Err(error);
+        }
+        match work {
+            // The outbox keeps what this member sent to itself.
+            [] => Err(error),
+            [one] if one.origin == Origin::OwnMember => Err(error),
+            [one] => {
+                tracing::error!(error = %error, "A message cannot be stored and is set aside: {error}");
+                one.result = Err(Refused::Quarantine(NOT_STORABLE));
+                self.store_at_once(work).await
+            }
+            _ => {
+                let (first, second) = work.split_at_mut(work.len() / 2);
+                Box::pin(self.store(first)).await?;
+                Box::pin(self.store(second)).await
+            }
+        }
+    }
+
+    /// After a failure it is unknown what was committed: takes over what is there, and
+    /// tells it. True if there was something.
+    async fn catch_up(&self) -> Result<bool, Error> {
+        let known = self.shared.last_seq.load(Ordering::Acquire);
+        let there = repo::last_seq(self.db.readers()).await?;
+        let Some(limit) = there.checked_sub(known).filter(|more| *more > 0) else { return Ok(false) };
+        let filter = Filter { after_seq: Some(known), limit, ..Filter::default() };
+        let rows = repo::page(self.db.readers(), &filter).await?;
+        self.shared.last_seq.store(there, Ordering::Release);
+        self.shared.rows.fetch_add(rows.len() as u64, Ordering::Relaxed);
+        let now = self.deps.clock.now();
+        self.shared.latest.fetch_max(now.0, Ordering::AcqRel);
+        self.tell(rows, now);
+        Ok(true)
+    }
+
+    fn tell(&self, rows: Vec<Model>, now: UnixMillis) {
+        for row in rows {
+            let message: StoredMessage = row::stored(row, &self.shared.generation);
+            self.deps.hub.publish(now, MeshEvent::Message(Arc::new(message)));
+        }
+    }
+
     /// Writes a batch in one transaction; then acknowledges, then tells.
-    pub(super) async fn store(&self, work: &[Work]) -> Result<(), Error> {
+    async fn store_at_once(&self, work: &[Work]) -> Result<(), Error> {
         let now = self.deps.clock.now();
         let stored = match self.store_all_new(work, now).await? {
             Some(stored) => stored,
@@ -229,10 +283,7 @@ impl Pipeline {
                 self.deps.link.acknowledge(receipt(one, tells_outcomes)).await;
             }
         }
-        for row in stored.rows {
-            let message: StoredMessage = row::stored(row, &self.shared.generation);
-            self.deps.hub.publish(now, MeshEvent::Message(Arc::new(message)));
-        }
+        self.tell(stored.rows, now);
         self.wal.lock().await.wrote(stored.pages, 0).await;
         Ok(())
     }

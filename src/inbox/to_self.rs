@@ -20,17 +20,14 @@ impl Pipeline {
     /// Stores messages of this member to itself. When they are not stored the outbox
     /// keeps them and brings them again.
     pub(super) async fn keep(&self, (messages, stored): Kept) {
-        let work: Vec<Work> = messages.into_iter().map(|message| self.own_work(message)).collect();
-        match self.store(&work).await {
+        let mut work: Vec<Work> = messages.into_iter().map(|message| self.own_work(message)).collect();
+        match self.store(&mut work).await {
             Ok(()) => {
                 self.note_success();
                 // The outbox may be stopping; it asks again at the next start.
                 let _ = stored.send(());
             }
-            Err(error) => {
-                self.note_failure(&error);
-                self.reopen().await;
-            }
+            Err(error) => self.note_failure(&error),
         }
     }
 

@@ -83,6 +83,6 @@ impl Pipeline {
             }
             work.push(Work { push: Box::new(push), result, origin: Origin::Waited(row.id) });
         }
-        if work.is_empty() { Ok(()) } else { self.store(&work).await }
+        if work.is_empty() { Ok(()) } else { self.store(&mut work).await }
     }
 }

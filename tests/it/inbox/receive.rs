@@ -122,6 +122,56 @@ async fn a_message_that_comes_twice_is_stored_told_and_counted_once() {
     assert_eq!(counted - before, 2.0, "two repeats");
 }
 
+/// One message of many is not taken by the database.
+#[tokio::test]
+async fn a_message_that_cannot_be_stored_is_set_aside_and_holds_up_no_other() {
+    let (fake, alice, mut client) = connected().await;
+    let mut events = alice.http().get("/v1/events").stream().await;
+    let db = alice.inbox_db().await;
+    db.run("CREATE TRIGGER refuse BEFORE INSERT ON inbox WHEN NEW.body = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END")
+        .await;
+    let texts = ["one", "two", "bad", "three", "four"];
+    for text in texts {
+        client.push_from(&fake.bob, &format!("m-{text}"), Some(&format!("c-{text}")), text).await;
+    }
+    let mut states = std::collections::HashMap::new();
+    while states.len() < texts.len() {
+        let ack = client.expect("client_ack").await;
+        let id = ack["brokerMessageId"].as_str().unwrap_or_else(|| panic!("{ack}")).to_owned();
+        states.insert(id, ack["state"].as_str().map(str::to_owned));
+    }
+    for text in texts {
+        let state = if text == "bad" { "quarantined" } else { "stored" };
+        assert_eq!(states[&format!("m-{text}")].as_deref(), Some(state), "{states:?}");
+    }
+    for text in ["one", "two", "three", "four"] {
+        assert_eq!(events.next_of("message").await.json()["message"]["body"], text);
+    }
+    assert_eq!(db.texts("SELECT reason FROM inbox_quarantine").await, ["not_storable"]);
+    db.close().await;
+}
+
+/// As after a commit whose answer was lost.
+#[tokio::test]
+async fn a_row_that_the_daemon_does_not_know_of_takes_no_place_of_another() {
+    let (fake, alice, mut client) = connected().await;
+    client.push_from(&fake.bob, "m1", Some("c1"), "first").await;
+    client.expect("client_ack").await;
+    let mut events = alice.http().get("/v1/events").stream().await;
+    let db = alice.inbox_db().await;
+    db.run("CREATE TEMP TABLE copied AS SELECT * FROM inbox").await;
+    db.run("UPDATE copied SET id = 'unheard', seq = seq + 1, client_message_id = 'c-unheard', body = 'unheard'").await;
+    db.run("INSERT INTO inbox SELECT * FROM copied").await;
+    db.close().await;
+    client.push_from(&fake.bob, "m2", Some("c2"), "second").await;
+    assert_eq!(client.expect("client_ack").await["state"], "stored");
+    for text in ["unheard", "second"] {
+        assert_eq!(events.next_of("message").await.json()["message"]["body"], text);
+    }
+    let rows = alice.inbox("").await;
+    assert_eq!(rows.iter().map(|row| &row["body"]).collect::<Vec<_>>(), ["first", "unheard", "second"]);
+}
+
 /// Two members may choose the same id; neither hides the other's message.
 #[tokio::test]
 async fn an_id_is_the_senders_own() {

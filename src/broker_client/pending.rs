@@ -21,7 +21,12 @@ struct Waiting {
     requests: HashMap<String, oneshot::Sender<ServerFrame>>,
     /// Pings of this connection.
     pings: u64,
+    /// At so many requests those are left out for which nobody waits any more.
+    tidy_at: usize,
 }
+
+/// Requests below which nothing is left out.
+const FEW: usize = 64;
 
 #[derive(Debug)]
 struct Sent {
@@ -44,7 +49,12 @@ impl Pending {
 
     /// A request was written.
     pub(super) fn add_request(&self, req_id: String, reply: oneshot::Sender<ServerFrame>) {
-        self.lock().requests.insert(req_id, reply);
+        let mut waiting = self.lock();
+        if waiting.requests.len() >= waiting.tidy_at {
+            waiting.requests.retain(|_, reply| !reply.is_closed());
+            waiting.tidy_at = FEW.max(2 * waiting.requests.len());
+        }
+        waiting.requests.insert(req_id, reply);
     }
 
     /// Hands an ack to its sender; tells how long it took.
@@ -100,5 +110,29 @@ impl Pending {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_that_nobody_waits_for_are_left_out() {
+        let pending = Pending::default();
+        let mut asked = Vec::new();
+        for number in 0..10_000 {
+            let (reply, answer) = oneshot::channel();
+            pending.add_request(number.to_string(), reply);
+            // The others have run out of time.
+            if number % 1_000 == 0 {
+                asked.push((number.to_string(), answer));
+            }
+        }
+        let kept = pending.lock().requests.len();
+        assert!(kept <= FEW, "{kept}");
+        for (req_id, _) in asked {
+            assert!(pending.awaits(Some(&req_id)), "{req_id}");
+        }
     }
 }

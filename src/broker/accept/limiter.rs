@@ -1,12 +1,13 @@
 //! How many messages a member may send: a token bucket over all of its
 //! connections.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Buckets that may exist before full ones are forgotten.
-const SWEEP_AT: usize = 10_000;
+/// What each send looks at of what may be forgotten. More than one that it adds, so
+/// that what is remembered shrinks.
+const TIDIED: usize = 2;
 
 /// The buckets of all members.
 #[derive(Debug)]
@@ -18,11 +19,18 @@ pub struct Limiter {
 
 #[derive(Debug, Default)]
 struct Budget {
-    buckets: HashMap<String, Bucket>,
+    buckets: HashMap<Arc<str>, Bucket>,
+    /// Their members, the one that was looked at longest ago first.
+    members: VecDeque<Arc<str>>,
     /// Sends by member and id that took a token, and until when that counts. As
     /// many as tokens are given out in two windows.
-    paid: HashMap<(String, String), Duration>,
+    paid: HashMap<Marker, Duration>,
+    /// The same in the order in which they end.
+    ending: VecDeque<(Duration, Marker)>,
 }
+
+/// A member and its id of a send.
+type Marker = Arc<(String, String)>;
 
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
@@ -50,26 +58,28 @@ impl Limiter {
     pub fn take(&self, member_id: &str, client_message_id: Option<&str>, now: Duration) -> Result<bool, Duration> {
         let Some((per_s, burst)) = self.limit() else { return Ok(false) };
         let mut budget = self.lock();
-        let Budget { buckets, paid } = &mut *budget;
-        if buckets.len() >= SWEEP_AT {
-            buckets.retain(|_, bucket| bucket.refilled(per_s, burst, now).tokens < f64::from(burst));
-        }
-        if paid.len() >= SWEEP_AT {
-            paid.retain(|_, until| *until > now);
-        }
-        let marker = client_message_id.map(|id| (member_id.to_owned(), id.to_owned()));
+        budget.tidy(per_s, burst, now);
+        let Budget { buckets, members, paid, ending } = &mut *budget;
+        let marker = client_message_id.map(|id| Arc::new((member_id.to_owned(), id.to_owned())));
         if marker.as_ref().and_then(|marker| paid.get(marker)).is_some_and(|until| *until > now) {
             return Ok(false);
         }
         let full = Bucket { tokens: f64::from(burst), at: now };
-        let bucket = buckets.entry(member_id.to_owned()).or_insert(full);
+        if !buckets.contains_key(member_id) {
+            let member: Arc<str> = member_id.into();
+            members.push_back(Arc::clone(&member));
+            buckets.insert(member, full);
+        }
+        let Some(bucket) = buckets.get_mut(member_id) else { return Ok(false) };
         *bucket = bucket.refilled(per_s, burst, now);
         if bucket.tokens < 1.0 {
             return Err(Duration::from_secs_f64((1.0 - bucket.tokens) / f64::from(per_s)));
         }
         bucket.tokens -= 1.0;
         if let Some(marker) = marker {
-            paid.insert(marker, now + 2 * Duration::from_secs_f64(f64::from(burst) / f64::from(per_s)));
+            let until = now + 2 * Duration::from_secs_f64(f64::from(burst) / f64::from(per_s));
+            paid.insert(Arc::clone(&marker), until);
+            ending.push_back((until, marker));
         }
         Ok(true)
     }
@@ -83,6 +93,29 @@ impl Limiter {
 
     fn lock(&self) -> MutexGuard<'_, Budget> {
         self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Budget ===
+
+impl Budget {
+    /// Forgets some of what says no more than nothing: full buckets, and sends that
+    /// were paid long ago. The same work however much there is.
+    fn tidy(&mut self, per_s: u32, burst: u32, now: Duration) {
+        for _ in 0..TIDIED {
+            if let Some((_, marker)) = self.ending.pop_front_if(|(until, _)| *until <= now)
+                && self.paid.get(&marker).is_some_and(|until| *until <= now)
+            {
+                self.paid.remove(&marker);
+            }
+            let Some(member) = self.members.pop_front() else { continue };
+            let is_full = |bucket: &Bucket| bucket.refilled(per_s, burst, now).tokens >= f64::from(burst);
+            if self.buckets.get(&member).is_some_and(is_full) {
+                self.buckets.remove(&member);
+            } else {
+                self.members.push_back(member);
+            }
+        }
     }
 }
 
@@ -130,5 +163,31 @@ mod tests {
         assert_eq!(limiter.take("a", Some("x"), at(0)), Ok(false), "but not for what it was spent on");
         assert!(limiter.take("b", Some("x"), at(0)).expect("another member"), "another's id is another id");
         assert_eq!(limiter.take("a", Some("x"), at(21)), Ok(true), "two windows later it is new");
+    }
+
+    #[test]
+    fn what_says_nothing_is_forgotten() {
+        let limiter = Limiter::new(1);
+        for number in 0..1_000 {
+            limiter.take(&format!("member {number}"), Some("x"), Duration::ZERO).expect("a token");
+        }
+        let later = Duration::from_secs(21);
+        for number in 0..1_000 {
+            limiter.take("a", None, later + Duration::from_secs(number)).expect("a token");
+        }
+        let budget = limiter.lock();
+        assert_eq!((budget.buckets.len(), budget.members.len()), (1, 1));
+        assert_eq!((budget.paid.len(), budget.ending.len()), (0, 0));
+    }
+
+    /// Nothing can be forgotten yet; a walk over all of it at each send would take hours.
+    #[test]
+    fn a_send_costs_the_same_however_many_there_were() {
+        let limiter = Limiter::new(1_000_000);
+        for number in 0..300_000 {
+            let id = number.to_string();
+            limiter.take(&id, Some(&id), Duration::ZERO).expect("a token");
+        }
+        assert_eq!(limiter.lock().paid.len(), 300_000);
     }
 }

@@ -213,6 +213,35 @@ async fn a_full_receiver_holds_up_nobody_else_and_keeps_its_order() {
     alice.outbox_status(&third, "done").await;
 }
 
+/// The claim that goes ahead for a held receiver is followed by one that fails.
+#[tokio::test]
+async fn what_was_claimed_leaves_although_the_next_claim_fails() {
+    let (fake, alice, ids) = alone_with_backlog(&[("bob", "to bob")]).await;
+    let mut client = fake.connect().await;
+    let (send, _) = next_id(&mut client).await;
+    client.send(&refusal(&send, "recipient_queue_full", Some(1500))).await;
+    alice.outbox_status(&ids[0], "pending").await;
+    let db = alice.outbox_db().await;
+    let target = db.texts("SELECT target_id FROM outbox").await;
+    db.run(&format!(
+        "CREATE TRIGGER refuse BEFORE UPDATE OF status ON outbox \
+         WHEN NEW.status = 'inflight' AND NEW.target_id <> '{}' BEGIN SELECT RAISE(ABORT, 'no'); END",
+        target[0]
+    ))
+    .await;
+    let carols = alice.send("carol", "to carol").await;
+    let (send, id) = next_id(&mut client).await;
+    assert_eq!(id, ids[0], "only bob's can be claimed");
+    client.ack(&send, "broker-bob").await;
+    alice.outbox_status(&ids[0], "done").await;
+    db.run("DROP TRIGGER refuse").await;
+    db.close().await;
+    let (send, id) = next_id(&mut client).await;
+    assert_eq!(id, carols);
+    client.ack(&send, "broker-carol").await;
+    alice.outbox_status(&carols, "done").await;
+}
+
 // Covers: D-B15
 #[tokio::test]
 async fn the_one_that_is_too_large_dies_and_no_other() {

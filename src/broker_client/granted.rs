@@ -45,14 +45,20 @@ impl Granted {
     }
 
     /// Notes what was granted now. The disk is touched only by a change.
-    pub(super) fn note(&mut self, granted: &[String]) {
+    pub(super) async fn note(&mut self, granted: &[String]) {
         if self.file.granted == granted {
             return;
         }
         granted.clone_into(&mut self.file.granted);
-        let written = serde_json::to_vec(&self.file).map_err(|error| error.to_string()).and_then(|json| {
-            private_file::write_atomic(&self.path, &json, private_file::PRIVATE).map_err(|e| e.to_string())
-        });
+        // Texts: it can be written.
+        let json = serde_json::to_vec(&self.file).unwrap_or_default();
+        let path = self.path.clone();
+        // It is synced, and the daemon has one thread.
+        let write = move || private_file::write_atomic(&path, &json, private_file::PRIVATE);
+        let written = match tokio::task::spawn_blocking(write).await {
+            Ok(written) => written.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
         if let Err(error) = written {
             tracing::warn!(error, "The broker's features were not noted: {error}");
         }
@@ -63,13 +69,13 @@ impl Granted {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_was_granted_is_known_after_a_restart_and_for_that_broker_only() {
+    #[tokio::test]
+    async fn what_was_granted_is_known_after_a_restart_and_for_that_broker_only() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("broker_features.json");
         let mut granted = Granted::load(path.clone(), "ws://a/ws");
         assert!(!granted.had("x"));
-        granted.note(&["x".to_owned()]);
+        granted.note(&["x".to_owned()]).await;
         assert!(Granted::load(path.clone(), "ws://a/ws").had("x"));
         assert!(!Granted::load(path.clone(), "ws://b/ws").had("x"));
         std::fs::write(&path, "{").unwrap();

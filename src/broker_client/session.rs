@@ -174,7 +174,7 @@ impl Task {
             .store(u64::try_from(greeted.round_trip.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.patience.note(Agreement::Granted, true, Duration::ZERO);
         if !self.config.features.require.is_empty() {
-            self.granted.note(&greeted.negotiated.supported);
+            self.granted.note(&greeted.negotiated.supported).await;
         }
         let clock_offset_ms =
             greeted.hello.broker_time.map_or(clock_offset_ms, |time| time.saturating_sub(self.clock.now().0));

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::Error;
 use super::table::Table;
 use crate::config::paths::StateDir;
 use crate::crypto::topic::TopicKey;
@@ -130,8 +131,27 @@ impl Files {
         Ok((table, lost))
     }
 
+    /// Writes everything, and calls `then`. Away from the daemon's only thread, since
+    /// each file is synced; and to its end, also when the caller goes away.
+    pub(super) async fn save_all(
+        &self,
+        table: Table,
+        incomplete: bool,
+        then: impl FnOnce(Table) + Send + 'static,
+    ) -> Result<(), Error> {
+        let files = self.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            files.save_keys(&table)?;
+            files.save(&table, incomplete)?;
+            then(table);
+            Ok::<_, FileError>(())
+        });
+        // Only a runtime that ends leaves it undone.
+        Ok(written.await.map_err(|_| Error::Busy)??)
+    }
+
     /// Writes the keys. First of all.
-    pub(super) fn save_keys(&self, table: &Table) -> Result<(), FileError> {
+    fn save_keys(&self, table: &Table) -> Result<(), FileError> {
         let topics = table.all().filter(|topic| !topic.keys.is_empty()).map(|topic| {
             let keys = topic.keys.iter().map(|(epoch, key)| (*epoch, hex::encode(key.as_bytes()))).collect();
             Keys { topic_id: topic.id.to_string(), name: topic.name.clone(), keys }
@@ -200,6 +220,8 @@ fn write<T: Serialize>(path: &Path, topics: impl Iterator<Item = T>, incomplete:
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
     use crate::domain::ids::TopicId;
     use crate::topics::table::Topic;
@@ -255,5 +277,24 @@ mod tests {
         assert!(files.load(now).unwrap().1);
         files.save(&read, false).unwrap();
         assert!(!files.load(now).unwrap().1);
+    }
+
+    #[tokio::test]
+    async fn files_are_written_away_from_this_thread_and_to_their_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files {
+            subscriptions: dir.path().join("s.json"),
+            keys: dir.path().join("k.json"),
+            epochs: dir.path().join("e.json"),
+        };
+        let mut table = Table::default();
+        table.put(Topic::new(TopicId::parse("T1").unwrap(), "ops".to_owned()));
+        let (done, written) = tokio::sync::oneshot::channel();
+        let here = std::thread::current().id();
+        let then = move |_| done.send(std::thread::current().id()).unwrap();
+        // Its caller goes away at once.
+        assert!(files.save_all(table, false, then).now_or_never().is_none());
+        assert_ne!(written.await.unwrap(), here);
+        assert!(files.load(UnixMillis(7)).unwrap().0.by_name("ops").is_some());
     }
 }

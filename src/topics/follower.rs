@@ -170,4 +170,5 @@ async fn settle(topics: &Handle, rows: &[TopicRow]) -> Result<(), Error> {
             table.put(topic);
         }
     })
+    .await
 }

@@ -87,7 +87,7 @@ impl Handle {
         if (topic.epoch(), topic.keys.len()) == before {
             self.note(topic);
         } else {
-            self.change(|table| table.put(topic))?;
+            self.change(|table| table.put(topic)).await?;
         }
         for epoch in broken {
             let text = "The copy of a topic's key does not hold it; another one is asked for";
@@ -207,7 +207,7 @@ impl Handle {
             if let Some(topic) = table.get_mut(id) {
                 topic.keys.insert(epoch, key.clone());
             }
-        })?;
+        }).await?;
         let mut keys = vec![self.seal_own(&key)?];
         keys.extend(self.seal_for(&key, others.get(..MAX_SEALED_KEYS - 1).unwrap_or(&others)));
         let holders: BTreeSet<String> = keys.iter().map(|key| key.member_id.clone()).collect();
@@ -240,7 +240,7 @@ impl Handle {
                 }
                 topic.shown.holders = holders;
             }
-        })?;
+        }).await?;
         Ok((epoch, sealed_for))
     }
 

@@ -79,7 +79,7 @@ impl Handle {
             note_row(&mut topic, &row);
             table.put(topic);
             table.forget_others(&row.name, &id);
-        })?;
+        }).await?;
         if !row.joined
             && let Err(error) = self.join(&row.id, name).await
         {
@@ -88,7 +88,7 @@ impl Handle {
                     if let Some(topic) = table.get_mut(&id) {
                         topic.subscribed = was.unwrap_or(false);
                     }
-                })?;
+                }).await?;
             }
             return Err(error);
         }
@@ -125,7 +125,7 @@ impl Handle {
         let known = self.read().by_name(&name).map(|topic| (topic.id.clone(), topic.subscribed));
         // What could not be written down here must not happen at the broker: this
         // daemon would come back into the topic, and have missed what was posted.
-        self.change(|_| ())?;
+        self.change(|_| ()).await?;
         let topic = known.as_ref().map_or_else(|| name.clone(), |(id, _)| id.to_string());
         let leave = |req_id| ClientFrame::TopicLeave(TopicRequest { topic, role: None, req_id: Some(req_id) });
         match self.request(&name, leave).await {
@@ -140,7 +140,7 @@ impl Handle {
                 topic.subscribed = false;
                 topic.shown = Shown::default();
             }
-        })?;
+        }).await?;
         Ok(was_subscribed)
     }
 
@@ -206,7 +206,7 @@ impl Handle {
             if let Some(topic) = table.get_mut(&id) {
                 topic.admitted.insert(member.member_id.clone());
             }
-        })?;
+        }).await?;
         tracing::warn!(topic = name, member = member_id, "The operator admitted a member to a topic");
         let epoch = topic.epoch();
         if let Some(key) = topic.key(epoch) {
@@ -248,7 +248,7 @@ impl Handle {
         let keys = Some(vec![self.seal_own(&key)?]);
         // On disk before the broker hears of it, also when the answer is lost: then
         // the topic is found by its id.
-        self.change(|table| table.put(topic))?;
+        self.change(|table| table.put(topic)).await?;
         let create = |req_id| {
             let create = TopicCreate {
                 name: name.to_owned(),

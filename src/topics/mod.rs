@@ -132,6 +132,8 @@ struct Inner {
     table: RwLock<Table>,
     /// Held by whoever is about to change a topic.
     busy: tokio::sync::Mutex<()>,
+    /// Held while the files are written, which goes on when who asked for it has gone.
+    writing: Arc<tokio::sync::Mutex<()>>,
     /// It is not known any more to which topics this member is subscribed, until the
     /// broker has told.
     unsettled: AtomicBool,
@@ -163,6 +165,7 @@ pub fn prepare(deps: Deps) -> Result<Parts, FileError> {
         files,
         table: RwLock::new(table),
         busy: tokio::sync::Mutex::default(),
+        writing: Arc::default(),
         unsettled: AtomicBool::new(unsettled),
         roster_of: AtomicU64::new(0),
         changed: watch::channel(0).0,
@@ -300,7 +303,12 @@ impl Handle {
 
     /// Waits for whoever changes topics now.
     async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Error> {
-        tokio::time::timeout(BUSY_LIMIT, self.0.busy.lock()).await.map_err(|_| Error::Busy)
+        let turn = async {
+            let turn = self.0.busy.lock().await;
+            drop(self.0.writing.lock().await);
+            turn
+        };
+        tokio::time::timeout(BUSY_LIMIT, turn).await.map_err(|_| Error::Busy)
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Table> {
@@ -309,26 +317,28 @@ impl Handle {
 
     /// Changes topics: disk first, then everybody else. Keys go before what names
     /// them.
-    fn change(&self, change: impl FnOnce(&mut Table)) -> Result<(), Error> {
-        self.write(change, self.is_unsettled())
+    async fn change(&self, change: impl FnOnce(&mut Table)) -> Result<(), Error> {
+        self.write(change, self.is_unsettled()).await
     }
 
     /// The same, when it is known to which topics this member is subscribed.
-    fn settle(&self, change: impl FnOnce(&mut Table)) -> Result<(), Error> {
-        self.write(change, false)?;
-        self.0.unsettled.store(false, Ordering::Release);
-        Ok(())
+    async fn settle(&self, change: impl FnOnce(&mut Table)) -> Result<(), Error> {
+        self.write(change, false).await
     }
 
-    fn write(&self, change: impl FnOnce(&mut Table), unsettled: bool) -> Result<(), Error> {
+    async fn write(&self, change: impl FnOnce(&mut Table), unsettled: bool) -> Result<(), Error> {
+        let writing = Arc::clone(&self.0.writing).lock_owned().await;
         let mut table = self.read().clone();
         change(&mut table);
-        self.0.files.save_keys(&table)?;
-        self.0.files.save(&table, unsettled)?;
-        *self.0.table.write().unwrap_or_else(PoisonError::into_inner) = table;
-        self.0.keys.send_modify(|count| *count += 1);
-        self.0.changed.send_modify(|count| *count += 1);
-        Ok(())
+        let inner = Arc::clone(&self.0);
+        let then = move |table| {
+            *inner.table.write().unwrap_or_else(PoisonError::into_inner) = table;
+            inner.unsettled.store(unsettled, Ordering::Release);
+            inner.keys.send_modify(|count| *count += 1);
+            inner.changed.send_modify(|count| *count += 1);
+            drop(writing);
+        };
+        self.0.files.save_all(table, unsettled, then).await
     }
 
     /// Notes what the broker shows of a topic.

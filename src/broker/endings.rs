@@ -94,12 +94,17 @@ fn listener(shared: &Shared, mesh_id: &str, member_id: &str) -> Option<Arc<Peer>
 pub async fn tell_returned(shared: &Shared, peer: &Arc<Peer>) {
     let knows_outcomes = peer.has(Feature::DeliveryOutcome);
     match endings::untold(shared.store.readers(), &peer.member_id, knows_outcomes, PAGE).await {
-        Ok(untold) => deliver(peer, untold),
+        Ok(untold) => {
+            if untold.len() as u64 == PAGE {
+                peer.note_more_endings();
+            }
+            deliver(peer, untold);
+        }
         Err(error) => tracing::warn!(error = %error, "Cannot read which deliveries ended: {error}"),
     }
 }
 
-/// Tells those who had more endings than one page holds, or no room.
+/// Tells those who are connected and were not told, for whatever reason.
 pub async fn tell_rest(shared: &Shared) -> Result<(), DbErr> {
     for (mesh_id, member_id) in endings::untold_senders(shared.store.readers(), MAX_SENDERS).await? {
         if let Some(peer) = listener(shared, &mesh_id, &member_id) {
@@ -123,6 +128,7 @@ fn deliver(peer: &Peer, untold: Vec<Untold>) {
         };
         let Some(text) = text_of(status) else { continue };
         if !peer.ending(ending.id, text) {
+            peer.note_more_endings();
             break;
         }
     }

@@ -59,6 +59,8 @@ pub struct Accepted {
     pub message: Arc<message::Model>,
     /// Copy id and receiver.
     pub copies: Vec<(String, String)>,
+    /// Copies of receivers without room, given up at once.
+    pub expired: Vec<Ended>,
 }
 
 /// What a receiver did with copies. In the order in which those of one batch are

@@ -11,6 +11,7 @@ use super::commit::{Accepted, Context, Outcome};
 use super::queue::QueueSizes;
 use crate::broker::fanout::Route;
 use crate::broker::store::dedupe;
+use crate::broker::store::deliveries::Ended;
 use crate::broker::store::entity::{dedupe as dedupe_row, delivery, history, message};
 use crate::domain::time::UnixMillis;
 use crate::wire::refusal::Refusal;
@@ -160,9 +161,10 @@ pub(super) fn refusals(accepts: &[Accept], rows: &[Rows], standing: &HashSet<Str
 
 /// What becomes of a send whose message is stored with these copies.
 pub(super) fn accepted<'r>(rows: &Rows, copies: impl Iterator<Item = &'r delivery::Model>) -> Outcome {
-    let open = copies.filter(|copy| copy.expired_at.is_none());
-    let copies = open.map(|copy| (copy.id.clone(), copy.recipient_member_id.clone())).collect();
-    Outcome::Accepted(Accepted { message: Arc::clone(&rows.message), copies })
+    let (open, expired): (Vec<_>, Vec<_>) = copies.partition(|copy| copy.expired_at.is_none());
+    let copies = open.into_iter().map(|copy| (copy.id.clone(), copy.recipient_member_id.clone())).collect();
+    let expired = expired.into_iter().map(Ended::at_once).collect();
+    Outcome::Accepted(Accepted { message: Arc::clone(&rows.message), copies, expired })
 }
 
 /// The key of a message's dedupe row; `None` for one without an id of its sender.

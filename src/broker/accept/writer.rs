@@ -304,6 +304,11 @@ impl Shared {
         for (mesh_id, copies) in outbound {
             self.fanout.copies(mesh_id, copies);
         }
+        for outcome in &done.outcomes {
+            if let Outcome::Accepted(accepted) = outcome {
+                self.tell_expired(&accepted.expired);
+            }
+        }
         // Of a connection that was replaced nothing was written.
         let written = |settle: &&Settle| settle.holder.as_ref().is_none_or(|holder| !done.replaced.contains(holder));
         for (peer, req_id) in settles.iter().filter(written).filter_map(|settle| settle.answer.clone()) {
@@ -358,9 +363,14 @@ impl Shared {
         ended.len() as u64 == EXPIRE_ROWS
     }
 
-    /// Tells those senders who are there; the others hear of it when they come.
     async fn expired(&self, ended: &[Ended], writing: &mut Writing) {
         self.less_waits(ended, writing).await;
+        self.tell_expired(ended);
+    }
+
+    /// Counts what was given up, and tells those senders who are there; the others hear
+    /// of it when they come.
+    fn tell_expired(&self, ended: &[Ended]) {
         self.metrics.expired.inc_by(ended.len() as u64);
         endings::tell(self, ended);
     }

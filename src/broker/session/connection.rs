@@ -31,6 +31,7 @@ use super::push::Pusher;
 use super::terms::{Copy, End, Queues, Reply};
 use crate::broker::accept::commit::Told;
 use crate::broker::accept::writer::Command;
+use crate::broker::endings;
 use crate::broker::shared::{MAX_INLINE_BYTES, Shared};
 use crate::runtime::progress::{Moved, Watched, WriteError, Writer};
 use crate::runtime::task_kind::Phase;
@@ -406,6 +407,9 @@ impl Link<'_> {
 
     async fn page(&mut self) -> Ended {
         self.pusher.settle_again(self.shared, self.peer).await;
+        if self.peer.takes_more_endings() {
+            endings::tell_returned(self.shared, self.peer).await;
+        }
         if self.pings.unanswered || !self.peer.is_behind_any() {
             return Ok(());
         }

@@ -76,6 +76,8 @@ pub struct Peer {
     negotiates: AtomicBool,
     /// Copies of whose end it was told, and may not know yet.
     endings: Mutex<Endings>,
+    /// There are more endings to tell it, in the database.
+    more_endings: AtomicBool,
     /// Acknowledgements that could not be written.
     unsettled: Mutex<Vec<Settle>>,
 }
@@ -142,6 +144,7 @@ impl Peer {
             serial: AtomicU64::new(0),
             negotiates: AtomicBool::new(false),
             endings: Mutex::default(),
+            more_endings: AtomicBool::new(false),
             unsettled: Mutex::default(),
         };
         (Arc::new(peer), Queues { replies: reply_queue, copies: copy_queue })
@@ -206,7 +209,7 @@ impl Peer {
         queued
     }
 
-    /// These endings are no longer under way.
+    /// These endings are no longer under way. What else there is is told once none is.
     pub fn ending_known(&self, delivery_ids: &[String]) {
         let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
         for id in delivery_ids {
@@ -215,6 +218,20 @@ impl Peer {
         }
         let surplus = endings.known.len().saturating_sub(KNOWN_ENDINGS);
         endings.known.drain(..surplus);
+        if endings.under_way.is_empty() && self.more_endings.load(Ordering::Acquire) {
+            self.look.notify_one();
+        }
+    }
+
+    /// Notes that there are more endings to tell than it was told.
+    pub fn note_more_endings(&self) {
+        self.more_endings.store(true, Ordering::Release);
+    }
+
+    /// Whether more endings are to be told now; asked once.
+    pub fn takes_more_endings(&self) -> bool {
+        let endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
+        endings.under_way.is_empty() && self.more_endings.swap(false, Ordering::AcqRel)
     }
 
     /// Keeps an acknowledgement that could not be written, so that the connection can

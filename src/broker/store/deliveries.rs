@@ -38,6 +38,22 @@ pub struct Ended {
     pub reject_reason: Option<String>,
 }
 
+impl Ended {
+    /// A copy that never came into the queue.
+    pub fn at_once(copy: &Model) -> Self {
+        Self {
+            id: copy.id.clone(),
+            mesh_id: copy.mesh_id.clone(),
+            sender_member_id: copy.sender_member_id.clone(),
+            recipient_member_id: copy.recipient_member_id.clone(),
+            client_message_id: copy.client_message_id.clone(),
+            bytes: copy.bytes,
+            had_left: true,
+            reject_reason: None,
+        }
+    }
+}
+
 /// What waits for one member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Waiting {

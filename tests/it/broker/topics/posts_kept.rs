@@ -1,5 +1,7 @@
 //! What the broker keeps of posts, and for how long.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use super::{FINGERPRINT, Topic, ask, connected, done, join, knowing, legacy_topic, number, post, posted, refused};
@@ -185,7 +187,65 @@ async fn only_who_has_the_key_holds_up_the_sender(backend: Backend) {
     assert_eq!(ack["retryable"], true, "{ack}");
 }
 
+/// What a receiver has no room for is given up at once.
+async fn what_is_given_up_for_want_of_room_is_counted_and_told(backend: Backend) {
+    const POSTS: usize = 1_300;
+    let mesh = RawMesh::with(backend, &[("member_rate_per_s", "100000")]).await;
+    let (alice, mut alice_raw) = connected(&mesh, "alice").await;
+    alice_raw.negotiate(&["delivery_ack", "delivery_outcome"], &[]).await;
+    let bob = mesh.member("bob").await;
+    let topic = Topic::create(&mut alice_raw, &alice).await;
+    let mut bob_raw = knowing(&mesh.url(), &bob).await;
+    done(&mut bob_raw, join(&topic.id)).await;
+    bob_raw.close().await;
+    let mut told = HashSet::new();
+    let mut accepted = 0;
+    for number in 0..POSTS {
+        alice_raw.send(&topic.post(&format!("m{number}"), 1)).await;
+        while accepted <= number {
+            accepted += usize::from(acked_or_told(&mut alice_raw, &bob.member_id, &mut told).await);
+        }
+    }
+    while told.len() < POSTS - 1_000 {
+        acked_or_told(&mut alice_raw, &bob.member_id, &mut told).await;
+    }
+    assert_eq!(mesh.broker.metric("cm_broker_delivery_expired_total").await, Some(300.0));
+    assert!(told.iter().all(|id| id[1..].parse::<usize>().is_ok_and(|number| number >= 1_000)), "{told:?}");
+
+    // Who comes back hears of all of it, more than fits at once.
+    alice_raw.close().await;
+    let db = mesh.broker.tables().await;
+    db.run("UPDATE delivery SET expiry_told_at = NULL").await;
+    db.close().await;
+    let mut alice_raw = knowing(&mesh.url(), &alice).await;
+    alice_raw.negotiate(&["delivery_ack", "delivery_outcome"], &[]).await;
+    let mut again = HashSet::new();
+    while again.len() < told.len() {
+        acked_or_told(&mut alice_raw, &bob.member_id, &mut again).await;
+    }
+    assert_eq!(again, told);
+}
+
+/// Reads one frame; true for an acknowledgement. Notes whose end was told.
+async fn acked_or_told(raw: &mut Raw, receiver: &str, told: &mut HashSet<String>) -> bool {
+    let frame = raw.frame().await;
+    match frame["type"].as_str() {
+        Some("ack") => {
+            assert_eq!(frame["queued"], true, "{frame}");
+            return true;
+        }
+        Some("delivery_status") => {
+            assert_eq!((&frame["state"], &frame["recipientMemberId"]), (&json!("expired"), &json!(receiver)), "{frame}");
+            let id = frame["client_message_id"].as_str().unwrap_or_else(|| panic!("{frame}"));
+            assert!(told.insert(id.to_owned()), "{id} twice");
+        }
+        _ => {}
+    }
+    false
+}
+
 on_both_databases! {
+    what_is_given_up_for_want_of_room_is_counted_and_told,
     a_post_goes_after_its_time_and_its_id_stays,
     a_post_of_which_a_part_is_missing_is_counted,
     the_second_net_keeps_a_post_from_being_stored_twice,

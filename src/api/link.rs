@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::broker_client::{self, LinkState, Session};
+use crate::broker_client::{self, LinkState, Session, Stats};
 use crate::domain::error_code::ErrorCode;
 use crate::domain::time::UnixMillis;
 use crate::runtime::clock::Clock;
@@ -94,7 +94,12 @@ impl LinkView {
 
     /// Times that the link came back since the start.
     pub fn reconnects(&self) -> u64 {
-        self.handle.stats().reconnects.load(std::sync::atomic::Ordering::Relaxed)
+        self.stats().reconnects().values().sum()
+    }
+
+    /// Counters of the link.
+    pub fn stats(&self) -> &Stats {
+        self.handle.stats()
     }
 }
 

@@ -130,7 +130,9 @@ async fn route(
     shared.supervisor.spawn(TaskKind::Connection, "broker request", task);
     match tokio::time::timeout(REQUEST_LIMIT, answer).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(_)) => Ok(problem(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "the broker failed; its log has more")),
+        Ok(Err(_)) => {
+            Ok(problem(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "the broker failed; its log has more"))
+        }
         Err(_) => Ok(problem(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the request took too long")),
     }
 }

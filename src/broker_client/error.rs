@@ -168,6 +168,16 @@ impl Error {
         }
     }
 
+    /// How a link ended that was up, in one word, for the metrics.
+    pub fn kind_of_loss(&self) -> &'static str {
+        match self {
+            Self::Closed { .. } => "closed",
+            Self::Silent(_) => "silent",
+            Self::Renewed => "renewed",
+            _ => "broken",
+        }
+    }
+
     /// The code of the WebSocket's close that ended the link; 0 when it broke
     /// without one.
     pub fn close_code(&self) -> u16 {

@@ -237,14 +237,28 @@ pub struct Handle {
 /// Counters of the link, for the metrics.
 #[derive(Debug, Default)]
 pub struct Stats {
-    /// Connections that passed the handshake after the first.
-    pub reconnects: std::sync::atomic::AtomicU64,
+    /// Connections that passed the handshake after the first, by how the one before ended.
+    reconnects: std::sync::Mutex<std::collections::BTreeMap<&'static str, u64>>,
     /// Unknown top-level keys of frames that were dropped.
     pub unknown_keys: std::sync::atomic::AtomicU64,
     /// Frames that could not be read.
     pub invalid_frames: std::sync::atomic::AtomicU64,
     /// The last round trip to the broker in microseconds.
     pub round_trip_us: std::sync::atomic::AtomicU64,
+}
+
+// === impl Stats ===
+
+impl Stats {
+    fn note_reconnect(&self, reason: &'static str) {
+        let mut reconnects = self.reconnects.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *reconnects.entry(reason).or_default() += 1;
+    }
+
+    /// How often the link came back, by how it had ended.
+    pub fn reconnects(&self) -> std::collections::BTreeMap<&'static str, u64> {
+        self.reconnects.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
 }
 
 /// The link, built but not started.
@@ -269,6 +283,7 @@ pub fn prepare(config: Config, identity: Identity, clock: Clock, ids: IdSource, 
         granted: granted::Granted::load(config.granted_file.clone(), &config.url),
         patience: Patience::new(config.patience),
         told_up: false,
+        lost_by: "broken",
         config,
         identity,
         clock,

@@ -74,6 +74,8 @@ pub(super) struct Task {
     /// When the broker said that it would be back, by the monotonic clock; in the
     /// past if it said nothing.
     pub(super) back_at: Duration,
+    /// How the last connection that passed the handshake ended.
+    pub(super) lost_by: &'static str,
     pub(super) pending: Pending,
     pub(super) stats: Arc<Stats>,
     pub(super) stop: CancellationToken,
@@ -87,7 +89,11 @@ impl Task {
         let (mut attempt, mut number) = (0_u32, 0_u64);
         loop {
             let started = self.clock.monotonic();
+            let before = number;
             let error = self.once(&boot_id, &mut number).await;
+            if number > before {
+                self.lost_by = error.kind_of_loss();
+            }
             self.pending.fail_all(matches!(error, Error::Closed { code: close::TOO_LARGE, .. }));
             let error = self.judge(error);
             if let Error::Ended(end) = error {
@@ -167,7 +173,7 @@ impl Task {
         }
         *number += 1;
         if *number > 1 {
-            self.stats.reconnects.fetch_add(1, Ordering::Relaxed);
+            self.stats.note_reconnect(self.lost_by);
         }
         self.stats
             .round_trip_us

@@ -34,7 +34,6 @@ fn names_are_snake_case_and_camel_case_is_read() {
     assert_eq!(filter.sender, "bob");
 }
 
-// Covers: R84
 #[test]
 fn unknown_fields_are_refused() {
     assert!(read(json!({ "to": "bob", "massage": "hi" })).unwrap_err().contains("massage"));

@@ -100,7 +100,7 @@ mod tests {
         let ids = IdSource::new(clock.clone());
         let earlier = ids.ulid();
         clock.set(UnixMillis(1_600_000_000_000));
-        let next = IdSource::new(clock.clone());
+        let next = IdSource::new(clock);
         next.continue_after(&earlier);
         next.continue_after("no ULID");
         next.continue_after("01ARZ3NDEKTSV4RRFFQ69G5FAV");

@@ -4,6 +4,7 @@
 //! whoever renders the text and handed over as [`Observed`].
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -48,7 +49,10 @@ struct Inner {
     recv: Counters<2>,
     ipc_request: Counters<3>,
     ipc_duration: Family<Labels<1>, Histogram, fn() -> Histogram>,
+    /// Messages and frames together.
     invalid_inbound: Counter,
+    invalid_messages: AtomicU64,
+    unknown_frame_key: Counter,
     decrypt_archived: Counter,
     decrypt_stale: Counter,
     archive_force_expired: Counters<1>,
@@ -65,8 +69,12 @@ struct Inner {
 pub struct Observed {
     /// The link to the broker is up.
     pub connected: bool,
-    /// Times that the link came back since the start.
-    pub reconnects: u64,
+    /// Times that the link came back since the start, by how it had ended.
+    pub reconnects: BTreeMap<&'static str, u64>,
+    /// Frames of the broker that could not be read.
+    pub invalid_frames: u64,
+    /// Keys in frames of the broker that this program does not know.
+    pub unknown_keys: u64,
     /// Last round trip to the broker in milliseconds.
     pub lag_ms: f64,
     /// Sends that wait.
@@ -109,6 +117,8 @@ impl Metrics {
             ipc_request: Family::default(),
             ipc_duration: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
             invalid_inbound: Counter::default(),
+            invalid_messages: AtomicU64::default(),
+            unknown_frame_key: Counter::default(),
             decrypt_archived: Counter::default(),
             decrypt_stale: Counter::default(),
             archive_force_expired: Family::default(),
@@ -129,7 +139,8 @@ impl Metrics {
         self.0.send.get_or_create(&[(label::KIND, kind.into()), (label::STATUS, status.into())]).inc();
     }
 
-    /// A message was stored. `from_type` is `peer`, `self`, `apikey` or `webhook`.
+    /// A message was stored. `from_type` is `peer` or `self`: what came with an API key
+    /// is its member's, and looks the same.
     pub fn received(&self, kind: &'static str, from_type: &'static str) {
         self.0.recv.get_or_create(&[(label::KIND, kind.into()), (label::FROM_TYPE, from_type.into())]).inc();
     }
@@ -141,7 +152,7 @@ impl Metrics {
 
     /// An inbound message was refused.
     pub fn invalid_received(&self) {
-        self.0.invalid_inbound.inc();
+        self.0.invalid_messages.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// A rotated-out key opened a message.
@@ -225,7 +236,12 @@ impl Inner {
         all.register(metric::RECV, "Messages that were stored", self.recv.clone());
         all.register(metric::IPC_REQUEST, "Calls of the local interface", self.ipc_request.clone());
         all.register(metric::IPC_DURATION_SECONDS, "Time to answer a call", self.ipc_duration.clone());
-        all.register(metric::INVALID_INBOUND, "Inbound messages that were refused", self.invalid_inbound.clone());
+        all.register(
+            metric::INVALID_INBOUND,
+            "Frames that could not be read and messages that were refused",
+            self.invalid_inbound.clone(),
+        );
+        all.register(metric::UNKNOWN_FRAME_KEY, "Unknown top-level keys of frames", self.unknown_frame_key.clone());
         all.register(metric::DECRYPT_ARCHIVED, "Messages that a rotated-out key opened", self.decrypt_archived.clone());
         all.register(metric::DECRYPT_STALE, "Messages for a key that is erased", self.decrypt_stale.clone());
         all.register(
@@ -270,8 +286,12 @@ impl Inner {
         gauge(&self.inbox_bytes, observed.inbox_bytes);
         // Counted where it happens; here only shown.
         let relaxed = std::sync::atomic::Ordering::Relaxed;
-        let reconnects = self.reconnects.get_or_create(&[(label::REASON, "link_lost".into())]);
-        reconnects.inner().store(observed.reconnects, relaxed);
+        for (reason, count) in &observed.reconnects {
+            self.reconnects.get_or_create(&[(label::REASON, (*reason).into())]).inner().store(*count, relaxed);
+        }
+        let refused = self.invalid_messages.load(relaxed);
+        self.invalid_inbound.inner().store(refused + observed.invalid_frames, relaxed);
+        self.unknown_frame_key.inner().store(observed.unknown_keys, relaxed);
         self.dedupe.get_or_create(&direction("out")).inner().store(observed.duplicates_out, relaxed);
         drop(self.dedupe.get_or_create(&direction("in")));
     }
@@ -307,7 +327,7 @@ fn to_prometheus(openmetrics: &str) -> String {
 mod tests {
     use super::*;
 
-    // Covers: R99, R301, R303-R306, R308-R314, R317, R319, R320
+    // Covers: R99
     #[test]
     fn the_text_has_every_metric_with_its_labels() {
         let metrics = Metrics::new("demo");
@@ -321,7 +341,8 @@ mod tests {
         metrics.hook_unenforceable("on-dm", "network_deny");
         let observed = Observed {
             connected: true,
-            reconnects: 3,
+            reconnects: [("closed", 3)].into(),
+            invalid_frames: 2,
             lag_ms: 1.5,
             outbox_pending: 7,
             outbox_dead: 1,
@@ -336,7 +357,7 @@ mod tests {
         for line in [
             "# TYPE cm_daemon_reconnects_total counter",
             r#"cm_daemon_connected{mesh="demo"} 1"#,
-            r#"cm_daemon_reconnects_total{mesh="demo",reason="link_lost"} 3"#,
+            r#"cm_daemon_reconnects_total{mesh="demo",reason="closed"} 3"#,
             r#"cm_daemon_lag_ms{mesh="demo"} 1.5"#,
             r#"cm_daemon_outbox_depth{mesh="demo",status="pending"} 7"#,
             r#"cm_daemon_outbox_depth{mesh="demo",status="inflight"} 0"#,
@@ -354,7 +375,7 @@ mod tests {
             r#"cm_daemon_hook_duration_seconds_bucket{mesh="demo",le="0.025",hook="on-dm"} 1"#,
             r#"cm_daemon_hook_capability_calls_total{mesh="demo",hook="on-dm",scope="reply:event"} 1"#,
             r#"cm_daemon_hook_unenforceable_total{mesh="demo",hook="on-dm",reason="network_deny"} 1"#,
-            r#"cm_daemon_invalid_inbound_total{mesh="demo"} 1"#,
+            r#"cm_daemon_invalid_inbound_total{mesh="demo"} 3"#,
             r#"cm_daemon_inbox_rows{mesh="demo"} 5"#,
             r#"cm_daemon_inbox_bytes{mesh="demo"} 4096"#,
         ] {

@@ -26,8 +26,10 @@ pub mod metric {
     pub const IPC_REQUEST: &str = "ipc_request";
     /// Histogram by [`super::label::ENDPOINT`] (R314).
     pub const IPC_DURATION_SECONDS: &str = "ipc_duration_seconds";
-    /// Counter of inbound messages that were refused (R319).
+    /// Counter of frames that could not be read and messages that were refused (R319).
     pub const INVALID_INBOUND: &str = "invalid_inbound";
+    /// Counter of unknown keys of frames.
+    pub const UNKNOWN_FRAME_KEY: &str = "unknown_frame_key";
     /// Counter of messages that a rotated-out key opened.
     pub const DECRYPT_ARCHIVED: &str = "decrypt_archived";
     /// Counter of messages for a key that is erased (R378).
@@ -63,7 +65,7 @@ pub mod label {
     /// `dm`, `topic`, `broadcast`, `group` or `file`; `unknown` for a destination
     /// that cannot be read. Of a disk gauge: `outbox` or `inbox`.
     pub const KIND: &str = "kind";
-    /// `peer`, `apikey` or `webhook`.
+    /// `peer` or `self`.
     pub const FROM_TYPE: &str = "from_type";
     /// `k_` and a ULID.
     pub const KEY_ID: &str = "key_id";

@@ -161,14 +161,15 @@ async fn one(topics: &Handle, id: &TopicId, row: Option<&TopicRow>) -> Result<()
 /// Takes over from the broker to which topics this member is subscribed.
 async fn settle(topics: &Handle, rows: &[TopicRow]) -> Result<(), Error> {
     let _busy = topics.turn().await?;
-    topics.settle(|table| {
-        for row in rows.iter().filter(|row| row.joined) {
-            let Ok(id) = TopicId::parse(row.id.as_str()) else { continue };
-            let mut topic = table.get(&id).cloned().unwrap_or_else(|| Topic::new(id, row.name.clone()));
-            topic.subscribed = true;
-            note_row(&mut topic, row);
-            table.put(topic);
-        }
-    })
-    .await
+    topics
+        .settle(|table| {
+            for row in rows.iter().filter(|row| row.joined) {
+                let Ok(id) = TopicId::parse(row.id.as_str()) else { continue };
+                let mut topic = table.get(&id).cloned().unwrap_or_else(|| Topic::new(id, row.name.clone()));
+                topic.subscribed = true;
+                note_row(&mut topic, row);
+                table.put(topic);
+            }
+        })
+        .await
 }

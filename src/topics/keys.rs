@@ -207,7 +207,8 @@ impl Handle {
             if let Some(topic) = table.get_mut(id) {
                 topic.keys.insert(epoch, key.clone());
             }
-        }).await?;
+        })
+        .await?;
         let mut keys = vec![self.seal_own(&key)?];
         keys.extend(self.seal_for(&key, others.get(..MAX_SEALED_KEYS - 1).unwrap_or(&others)));
         let holders: BTreeSet<String> = keys.iter().map(|key| key.member_id.clone()).collect();
@@ -240,7 +241,8 @@ impl Handle {
                 }
                 topic.shown.holders = holders;
             }
-        }).await?;
+        })
+        .await?;
         Ok((epoch, sealed_for))
     }
 

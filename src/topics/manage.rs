@@ -79,7 +79,8 @@ impl Handle {
             note_row(&mut topic, &row);
             table.put(topic);
             table.forget_others(&row.name, &id);
-        }).await?;
+        })
+        .await?;
         if !row.joined
             && let Err(error) = self.join(&row.id, name).await
         {
@@ -88,7 +89,8 @@ impl Handle {
                     if let Some(topic) = table.get_mut(&id) {
                         topic.subscribed = was.unwrap_or(false);
                     }
-                }).await?;
+                })
+                .await?;
             }
             return Err(error);
         }
@@ -140,7 +142,8 @@ impl Handle {
                 topic.subscribed = false;
                 topic.shown = Shown::default();
             }
-        }).await?;
+        })
+        .await?;
         Ok(was_subscribed)
     }
 
@@ -206,7 +209,8 @@ impl Handle {
             if let Some(topic) = table.get_mut(&id) {
                 topic.admitted.insert(member.member_id.clone());
             }
-        }).await?;
+        })
+        .await?;
         tracing::warn!(topic = name, member = member_id, "The operator admitted a member to a topic");
         let epoch = topic.epoch();
         if let Some(key) = topic.key(epoch) {

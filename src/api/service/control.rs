@@ -1,5 +1,7 @@
 //! `ControlService`: health, metrics and versions.
 
+use std::sync::atomic::Ordering;
+
 use super::Services;
 use crate::api::status::crate_version;
 use crate::domain::pressure::{Level, percent};
@@ -115,10 +117,13 @@ impl Services {
         let deps = &self.0.deps;
         let depth = self.depth().await;
         let inbox = deps.inbox.size();
+        let stats = self.0.link.stats();
         let age = depth.oldest_pending.map(|oldest| deps.clock.now().since(oldest));
         Observed {
             connected: self.0.link.is_up(),
-            reconnects: self.0.link.reconnects(),
+            reconnects: stats.reconnects(),
+            invalid_frames: stats.invalid_frames.load(Ordering::Relaxed),
+            unknown_keys: stats.unknown_keys.load(Ordering::Relaxed),
             lag_ms: self.0.link.lag_ms(),
             outbox_pending: depth.pending,
             outbox_inflight: depth.inflight,

@@ -161,6 +161,9 @@ async fn the_port_is_chosen_by_the_system_or_by_the_operator_or_absent() {
     alice.start().await;
     let chosen: u16 = read_trimmed(&alice.file("http.port")).parse().expect("a port");
     assert!(chosen > 1023);
+    let mut bob = fake.member("bob");
+    bob.start().await;
+    assert_ne!(read_trimmed(&bob.file("http.port")), chosen.to_string(), "two daemons, two ports");
     alice.stop().await;
     alice.configure(&format!("[ipc]\nhttp_port = {chosen}\n"));
     alice.start().await;

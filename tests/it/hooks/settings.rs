@@ -118,6 +118,24 @@ async fn a_file_that_others_could_have_written_does_not_run() {
     assert_eq!(std::fs::metadata(&hooks).expect("hooks").permissions().mode() & 0o777, 0o700);
 }
 
+// Covers: R215
+#[tokio::test]
+async fn no_call_writes_a_hook() {
+    let rig = Rig::start("[on-dm]\n", &[("on-dm", TOUCH)]).await;
+    let path = rig.alice.file("hooks/on-dm.sh");
+    let before = std::fs::read(&path).expect("the script");
+    let files = || std::fs::read_dir(rig.alice.file("hooks")).expect("hooks").count();
+    let count = files();
+    for method in ["POST", "PUT", "PATCH", "DELETE"] {
+        for route in ["/v1/hooks", "/v1/hooks/on-dm", "/v1/hooks/on-dm.sh", "/v1/hooks/../hooks/on-dm.sh"] {
+            let answer = rig.alice.http().request(method, route).body("#!/bin/sh\n").send().await;
+            assert!([400, 404, 405].contains(&answer.status), "{method} {route}: {}", answer.text());
+        }
+    }
+    assert_eq!(std::fs::read(&path).expect("the script"), before);
+    assert_eq!(files(), count);
+}
+
 /// A file that was changed under the daemon's hands is looked at again.
 // Covers: R215
 #[tokio::test]

@@ -276,6 +276,7 @@ async fn losing_the_link_is_told_to_who_listens() {
     events.next_of("daemon_reconnect").await;
     assert_eq!(metric("cm_daemon_connected").await, 1.0);
     assert_eq!(metric("cm_daemon_reconnects_total").await, reconnects + 1.0);
+    assert_eq!(metric("cm_daemon_reconnects_total{mesh=\"demo\",reason=\"broken\"}").await, 1.0);
 }
 
 /// A queue of connections that is full and stays so, as a route that swallows packets.

@@ -6,5 +6,6 @@ mod duplicates;
 mod files;
 mod instances;
 mod link;
+mod metrics;
 mod settings;
 mod words;

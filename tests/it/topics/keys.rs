@@ -56,7 +56,6 @@ async fn a_key_made_by_an_uncertified_member_counts_once_that_one_is_verified() 
     trio.bob.received(&text).await;
 }
 
-// Covers: R146
 #[tokio::test]
 async fn nothing_is_sealed_for_a_member_who_was_removed() {
     let mut trio = Trio::with_ops().await;

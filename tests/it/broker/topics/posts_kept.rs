@@ -235,7 +235,11 @@ async fn acked_or_told(raw: &mut Raw, receiver: &str, told: &mut HashSet<String>
             return true;
         }
         Some("delivery_status") => {
-            assert_eq!((&frame["state"], &frame["recipientMemberId"]), (&json!("expired"), &json!(receiver)), "{frame}");
+            assert_eq!(
+                (&frame["state"], &frame["recipientMemberId"]),
+                (&json!("expired"), &json!(receiver)),
+                "{frame}"
+            );
             let id = frame["client_message_id"].as_str().unwrap_or_else(|| panic!("{frame}"));
             assert!(told.insert(id.to_owned()), "{id} twice");
         }

@@ -38,7 +38,8 @@ pub struct Outbox {
     /// Start although `max_age_hours` is longer than the broker remembers ids, so
     /// that a late retry may be delivered twice. Default false (R166).
     pub accept_redelivery_risk: bool,
-    /// The texts of accepted sends are cleared after so many hours. Default 24
+    /// The texts of accepted sends are cleared after so many hours, and at once while
+    /// the disk is full. Default 24
     /// (R198).
     pub done_retention_hours: u32,
     /// Default `strict` (R351).

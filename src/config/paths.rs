@@ -126,6 +126,8 @@ files! {
     run => "run";
     /// The id of this state directory, told to the broker.
     instance => "instance";
+    /// Room on the disk that is held back.
+    ballast => "ballast";
     /// Why the daemon ended last.
     last_exit => "last_exit.json";
 }

@@ -19,6 +19,7 @@ use crate::events::Hub;
 use crate::identity::Identity;
 use crate::identity::token::LocalToken;
 use crate::membership::config_json::MeshEntry;
+use crate::runtime::ballast::Ballast;
 use crate::runtime::clock::Clock;
 use crate::runtime::failpoints;
 use crate::runtime::ids::IdSource;
@@ -34,6 +35,7 @@ use crate::{api, hooks, inbox, outbox, peers, topics};
 /// Everything, built and bound.
 #[derive(Debug)]
 pub(super) struct Parts {
+    ballast: Ballast,
     databases: state::Databases,
     settings: Arc<Settings>,
     identity: Identity,
@@ -54,6 +56,7 @@ pub(super) struct Parts {
 
 /// What is needed while everything runs.
 pub(super) struct Running {
+    ballast: Ballast,
     link: tokio::sync::watch::Receiver<LinkState>,
     databases: [Sqlite; 2],
     settings: Arc<Settings>,
@@ -71,6 +74,7 @@ pub(super) async fn parts(
     stop: &StopRequest,
 ) -> Result<Parts, Error> {
     let ids = IdSource::new(clock.clone());
+    let ballast = Ballast::at_start(&state.ballast());
     let config = state::lay_out(state)?;
     let log = logging::init(&logging::Output::File(state.log()), &config.daemon.log_level)?;
     tracing::info!(mesh = options.mesh, version = env!("CARGO_PKG_VERSION"), "The daemon starts");
@@ -139,6 +143,7 @@ pub(super) async fn parts(
     let setup = outbox::Setup {
         config: config.outbox.clone(),
         disk: config.disk.clone(),
+        ballast: ballast.clone(),
         db: databases.outbox.clone(),
         inbox: databases.inbox.clone(),
         guard: guard.clone(),
@@ -158,6 +163,7 @@ pub(super) async fn parts(
         metrics: metrics.clone(),
         guard: guard.clone(),
         disk: config.disk.clone(),
+        ballast: ballast.clone(),
     };
     let inbox = inbox::prepare(&config.inbox, databases.inbox.clone(), inbox_deps, supervisor).await?;
 
@@ -226,7 +232,9 @@ pub(super) async fn parts(
         facts: facts::facts(options, state, &entry, clock, tcp.as_ref(), facts::warnings(state, exposed, &databases)),
     };
     let api = api::prepare(api_deps).await?;
+    ballast.hold();
     Ok(Parts {
+        ballast,
         databases,
         settings,
         identity,
@@ -312,6 +320,7 @@ impl Parts {
         self.inbox.spawn(streams.deliveries, supervisor);
         let api = self.api.spawn(self.listeners, supervisor);
         Running {
+            ballast: self.ballast,
             link: link.state(),
             databases: [self.databases.outbox, self.databases.inbox],
             settings: self.settings,
@@ -357,5 +366,7 @@ impl Running {
                 tracing::warn!(error = %error, "A database was not closed: {error}");
             }
         }
+        // For the next start.
+        self.ballast.hold();
     }
 }

@@ -216,6 +216,16 @@ pub(super) async fn continue_ids(databases: &Databases, ids: &IdSource) -> Resul
     Ok(())
 }
 
+/// Written only where it says something else: a start on a full disk has no room to
+/// waste.
+fn note_schema_version(state: &StateDir) -> Result<(), Error> {
+    let version = schema_version().to_string();
+    if private_file::read_optional(&state.schema_version())?.is_none_or(|text| text.trim() != version) {
+        private_file::write_atomic(&state.schema_version(), version.as_bytes(), PUBLIC)?;
+    }
+    Ok(())
+}
+
 /// Checks, opens and migrates both databases, and puts back what a crash left
 /// on its way. A damaged outbox stops the start, since sends that were answered
 /// may be in it; a damaged inbox is set aside, since the broker's history and
@@ -254,7 +264,7 @@ pub(super) async fn open_databases(
         let relaxed = outbox.writer().execute_unprepared("PRAGMA synchronous = OFF").await;
         relaxed.map_err(|source| outbox.error("relax its syncs", source))?;
     }
-    private_file::write_atomic(&state.schema_version(), schema_version().to_string().as_bytes(), PUBLIC)?;
+    note_schema_version(state)?;
     let recovered = outbox::repo::recover(outbox.writer(), clock.now(), RECOVER_PAUSE_MS)
         .await
         .map_err(|source| outbox.error("put interrupted sends back", source))?;

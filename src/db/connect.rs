@@ -16,6 +16,8 @@ use super::{Error, OwnWriter};
 
 /// How long a connection waits for another process's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for what can be done later as well: a writer waits for it.
+const MAINTENANCE_TIMEOUT: Duration = Duration::from_millis(250);
 /// Pages of 4 KiB in the WAL at which a commit checkpoints by itself. High,
 /// since that checkpoint delays whoever happens to commit; the owner of the
 /// database calls [`Sqlite::checkpoint`] long before.
@@ -67,7 +69,8 @@ impl Sqlite {
         let writer = pool(1, 1).connect_with(options(path)).await.map_err(connect_error).map_err(engine("open it"))?;
         let readers =
             pool(0, readers.max(1)).connect_lazy_with(options(path).read_only(true).pragma("query_only", "on"));
-        let maintenance = pool(0, 1).idle_timeout(Duration::from_secs(60)).connect_lazy_with(options(path));
+        let maintenance = options(path).busy_timeout(MAINTENANCE_TIMEOUT);
+        let maintenance = pool(0, 1).idle_timeout(Duration::from_secs(60)).connect_lazy_with(maintenance);
         Ok(Self {
             path: path.to_owned(),
             writer: SqlxSqliteConnector::from_sqlx_sqlite_pool(writer),
@@ -129,10 +132,24 @@ impl Sqlite {
     /// Bytes in pages that hold something. The file may be larger: pages that were
     /// freed are used again before it grows.
     pub async fn used_bytes(&self) -> Result<u64, Error> {
-        const SQL: &str = "SELECT (count.page_count - free.freelist_count) * size.page_size FROM pragma_page_count \
-             AS count, pragma_freelist_count AS free, pragma_page_size AS size";
+        self.measured(
+            "SELECT (count.page_count - free.freelist_count) * size.page_size FROM pragma_page_count AS count, \
+             pragma_freelist_count AS free, pragma_page_size AS size",
+        )
+        .await
+    }
+
+    /// Bytes in pages that hold nothing: so much can be stored before the file grows.
+    pub async fn free_bytes(&self) -> Result<u64, Error> {
+        self.measured(
+            "SELECT free.freelist_count * size.page_size FROM pragma_freelist_count AS free, pragma_page_size AS size",
+        )
+        .await
+    }
+
+    async fn measured(&self, sql: &str) -> Result<u64, Error> {
         let run = async {
-            let row = self.readers.query_one_raw(Statement::from_string(sea_orm::DbBackend::Sqlite, SQL)).await?;
+            let row = self.readers.query_one_raw(Statement::from_string(sea_orm::DbBackend::Sqlite, sql)).await?;
             row.map_or(Ok(0), |row| row.try_get_by_index::<i64>(0)).map(i64::unsigned_abs)
         };
         run.await.map_err(|source| self.error("measure it", source))

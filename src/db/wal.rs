@@ -5,6 +5,9 @@
 //! the writer never ends while the writer goes on: the log starts over only when
 //! everything in it has been moved. So the bulk is moved beside the writer, and
 //! the little that came meanwhile while the writer pauses.
+//!
+//! While room on the disk is short the log is moved and cut after each commit: it
+//! could not be later, since its rows need room in the file.
 
 use std::fmt;
 use std::future::Future;
@@ -15,6 +18,7 @@ use futures_util::poll;
 
 use super::Error;
 use super::connect::{CheckpointMode, Checkpointed, Sqlite};
+use crate::runtime::ballast::{self, Ballast};
 
 /// Bytes of rows at which they are moved: few enough that nobody waits long, many
 /// enough that a page which every commit changes is moved once for many of them.
@@ -43,6 +47,8 @@ pub struct WalKeeper {
     /// The part of it that came after the move began.
     later: Amount,
     moving: Option<Moving>,
+    /// Where there is one, what it holds back is used to move the log on a full disk.
+    ballast: Option<Ballast>,
 }
 
 /// Bytes in the log.
@@ -72,7 +78,12 @@ impl WalKeeper {
     pub fn new(db: Sqlite) -> Self {
         // What an earlier process has left is moved with the first share.
         let bytes = db.wal_bytes();
-        Self { db, waiting: Amount { log: bytes, rows: bytes }, later: Amount::default(), moving: None }
+        Self { db, waiting: Amount { log: bytes, rows: bytes }, later: Amount::default(), moving: None, ballast: None }
+    }
+
+    /// Looks after the room on the disk, too.
+    pub fn with_ballast(self, ballast: Ballast) -> Self {
+        Self { ballast: Some(ballast), ..self }
     }
 
     /// To be called after each commit, with the pages that its new rows fill and those
@@ -81,7 +92,9 @@ impl WalKeeper {
     pub async fn wrote(&mut self, row_pages: u64, again: u64) {
         self.waiting.add(row_pages, again);
         self.later.add(row_pages, again);
-        if self.waiting.log > TOO_MUCH {
+        if self.is_room_short() {
+            self.cut().await;
+        } else if self.waiting.log > TOO_MUCH {
             self.moving = None;
             self.finish().await;
         } else if let Some(moving) = &mut self.moving {
@@ -112,6 +125,57 @@ impl WalKeeper {
     async fn finish(&mut self) {
         let result = self.db.checkpoint(CheckpointMode::Passive).await;
         self.note(result, Amount::default());
+    }
+
+    /// Whether what is in the log would hardly find room in the file.
+    fn is_room_short(&self) -> bool {
+        self.ballast.as_ref().is_some_and(|it| it.free_bytes() < self.waiting.rows.saturating_add(ballast::BYTES))
+    }
+
+    /// Moves everything, with the room of the ballast if there is no other, and gives
+    /// the log's own room back.
+    async fn cut(&mut self) {
+        self.moving = None;
+        let mut result = self.db.checkpoint(CheckpointMode::Truncate).await;
+        if let (Err(error), Some(ballast)) = (&result, &self.ballast)
+            && error.is_full()
+        {
+            ballast.give_up_all();
+            result = self.db.checkpoint(CheckpointMode::Truncate).await;
+        }
+        if result.is_ok()
+            && let Some(ballast) = &self.ballast
+        {
+            ballast.hold_last();
+        }
+        self.note(result, Amount::default());
+    }
+
+    /// After a write that found no room: makes some for what has to be written, which
+    /// is not new rows. See [`Self::has_room`] for these.
+    pub async fn make_room(&mut self) {
+        self.cut().await;
+        let Some(ballast) = &self.ballast else { return };
+        if ballast.free_bytes() < ballast::BYTES / 2 {
+            ballast.give_up();
+        }
+    }
+
+    /// What is free on the disk; as much as can be where nobody looks after it.
+    pub fn disk_bytes(&self) -> u64 {
+        self.ballast.as_ref().map_or(u64::MAX, Ballast::free_bytes)
+    }
+
+    /// Whether new rows of so many bytes may be written. Not while the disk is so full
+    /// that they would take the room that the rest needs, if they do not fit into pages
+    /// that are free.
+    pub async fn has_room(&mut self, bytes: u64) -> bool {
+        let Some(ballast) = &self.ballast else { return true };
+        if !ballast.is_given_up() || ballast.hold() {
+            return true;
+        }
+        let in_file = self.db.free_bytes().await.unwrap_or_default();
+        in_file >= ballast::BYTES / 4 + bytes && ballast.free_bytes() >= ballast::BYTES / 2 + bytes
     }
 
     /// Notes what is left; returns the length of the log.

@@ -8,6 +8,9 @@ pub enum Error {
     /// The database failed.
     #[error("the inbox could not be read or written: {0}")]
     Storage(#[from] sea_orm::DbErr),
+    /// The disk is full, but for what the rest needs.
+    #[error("the disk is full")]
+    NoRoom,
     /// A message of this member to itself was not stored; the log says why.
     #[error("the inbox did not store it")]
     NotStored,
@@ -27,7 +30,7 @@ impl Error {
     /// The stable code of this failure.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Storage(_) | Self::NotStored => ErrorCode::StorageFailed,
+            Self::Storage(_) | Self::NotStored | Self::NoRoom => ErrorCode::StorageFailed,
             Self::Position { .. } => ErrorCode::InvalidArgument,
         }
     }

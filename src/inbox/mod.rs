@@ -50,6 +50,7 @@ use crate::domain::time::UnixMillis;
 use crate::events::Hub;
 use crate::identity::Identity;
 use crate::peers;
+use crate::runtime::ballast::Ballast;
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
 use crate::runtime::supervisor::Supervisor;
@@ -88,6 +89,8 @@ pub struct Deps {
     pub guard: TimeGuard,
     /// `[disk]`.
     pub disk: Disk,
+    /// What is held back for a full disk.
+    pub ballast: Ballast,
 }
 
 /// Which messages a page takes.
@@ -187,7 +190,7 @@ pub async fn prepare(config: &InboxConfig, db: Sqlite, deps: Deps, supervisor: &
     });
     let (own, own_messages) = mpsc::channel(OWN_MESSAGES);
     let handle = Handle { db: db.clone(), hub: deps.hub.clone(), own, shared: Arc::clone(&shared) };
-    let wal = Mutex::new(WalKeeper::new(db.clone()));
+    let wal = Mutex::new(WalKeeper::new(db.clone()).with_ballast(deps.ballast.clone()));
     let stop = supervisor.token(Phase::Workers);
     let own = Mutex::new(db.own_writer());
     let pipeline = Pipeline { db, own, wal, deps, shared, retention: config.retention(), own_messages, stop };

@@ -177,7 +177,7 @@ impl Pipeline {
         // The batch is kept until it is stored, and the link is not read meanwhile:
         // nothing of it is acknowledged, and the broker keeps what comes after it.
         while let Err(error) = self.store(&mut work).await {
-            self.note_failure(&error);
+            self.failed(&error).await;
             tokio::select! {
                 () = self.stop.cancelled() => return looked,
                 () = tokio::time::sleep(PAUSE) => {}
@@ -193,7 +193,15 @@ impl Pipeline {
         }
     }
 
-    pub(super) fn note_failure(&self, error: &Error) {
+    /// Tells what went wrong and makes ready for the next try.
+    pub(super) async fn failed(&self, error: &Error) {
+        self.note_failure(error);
+        if is_full(error) {
+            self.wal.lock().await.make_room().await;
+        }
+    }
+
+    fn note_failure(&self, error: &Error) {
         let full = is_full(error);
         let known = self.shared.disk_full.swap(full, Ordering::Relaxed);
         if full && !known {
@@ -267,6 +275,10 @@ impl Pipeline {
 
     /// Writes a batch in one transaction; then acknowledges, then tells.
     async fn store_at_once(&self, work: &[Work]) -> Result<(), Error> {
+        let bytes = work.iter().map(|one| one.push.ciphertext.len() as u64 + 4096).sum();
+        if !self.wal.lock().await.has_room(bytes).await {
+            return Err(Error::NoRoom);
+        }
         let now = self.deps.clock.now();
         let stored = match self.store_all_new(work, now).await? {
             Some(stored) => stored,

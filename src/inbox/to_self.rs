@@ -27,7 +27,9 @@ impl Pipeline {
                 // The outbox may be stopping; it asks again at the next start.
                 let _ = stored.send(());
             }
-            Err(error) => self.note_failure(&error),
+            Err(error) => {
+                self.failed(&error).await;
+            }
         }
     }
 

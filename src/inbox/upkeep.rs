@@ -124,5 +124,5 @@ impl Pipeline {
 
 /// Whether a message is not stored for lack of room on the disk.
 pub(super) fn is_full(error: &Error) -> bool {
-    matches!(error, Error::Storage(error) if tx::is_full(error))
+    matches!(error, Error::NoRoom) || matches!(error, Error::Storage(error) if tx::is_full(error))
 }

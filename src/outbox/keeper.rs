@@ -76,7 +76,8 @@ impl Keeper {
             }
             let level = self.measure().await;
             self.keep_up(level).await;
-            let period = if level == Level::Normal { PERIOD } else { BUSY_PERIOD };
+            let calm = level == Level::Normal && !self.handle.is_disk_full();
+            let period = if calm { PERIOD } else { BUSY_PERIOD };
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 () = self.handle.shared.recount.notified() => {}

@@ -57,6 +57,7 @@ use crate::domain::fingerprint::LocalFingerprint;
 use crate::domain::ids::ClientMessageId;
 use crate::domain::message::SendRequest;
 use crate::domain::time::UnixMillis;
+use crate::runtime::ballast::Ballast;
 use crate::runtime::clock::Clock;
 use crate::runtime::supervisor::Supervisor;
 use crate::runtime::task_kind::{Phase, TaskKind};
@@ -133,6 +134,8 @@ pub struct Setup {
     pub config: OutboxConfig,
     /// `[disk]`.
     pub disk: Disk,
+    /// What is held back for a full disk.
+    pub ballast: Ballast,
     /// The open, migrated and recovered database.
     pub db: Sqlite,
     /// The inbox's database, to measure both.
@@ -164,7 +167,7 @@ pub async fn last_tick(db: &Sqlite) -> Result<Option<UnixMillis>, Error> {
 /// Puts the outbox together. Refuses an age limit that the broker's memory does
 /// not cover.
 pub async fn prepare(setup: Setup, supervisor: &Supervisor) -> Result<Parts, Error> {
-    let Setup { config, disk, db, inbox, guard, prepare } = setup;
+    let Setup { config, disk, ballast, db, inbox, guard, prepare } = setup;
     let unreadable = |error: sea_orm::DbErr| Error::Read(error.to_string());
     let clock = prepare.clock.clone();
     let depth = repo::depth(db.writer()).await.map_err(unreadable)?;
@@ -172,18 +175,19 @@ pub async fn prepare(setup: Setup, supervisor: &Supervisor) -> Result<Parts, Err
     let window = stored.map_or(DedupeWindow::Unknown, |text| DedupeWindow::from_text(&text));
     let hours = age_hours(&config, window)?;
     let (commands, queue) = mpsc::channel(QUEUE);
-    let (shared, arriving) = Shared::new(&config, depth);
+    let (shared, arriving) = Shared::new(&config, depth, ballast.is_given_up());
     shared.set_terms(window, hours);
     let vacuumed_at = stored_time(&db, LAST_VACUUM).await?;
     let handle = Handle { commands, db: db.clone(), prepare, guard, shared: Arc::clone(&shared) };
     let writer = Writer {
-        wal: WalKeeper::new(db.clone()),
+        wal: WalKeeper::new(db.clone()).with_ballast(ballast),
         own: db.own_writer(),
         db,
         clock: clock.clone(),
         commands: queue,
         fsync_mode: config.fsync_mode,
         shared,
+        step: writer::MAX_BATCH,
         orphans: Vec::new(),
         unwritten: Vec::new(),
         stop: supervisor.token(Phase::Storage),
@@ -236,7 +240,7 @@ impl Parts {
             link: deps.link.state(),
             disk: self.disk,
             inbox: self.inbox,
-            upkeep: upkeep::Upkeep { round: None, vacuumed_at: self.vacuumed_at },
+            upkeep: upkeep::Upkeep { vacuumed_at: self.vacuumed_at, ..upkeep::Upkeep::default() },
             oldest: None,
             stop: supervisor.token(Phase::Workers),
         };

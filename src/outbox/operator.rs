@@ -20,7 +20,9 @@ use crate::domain::outbox::OutboxState;
 use crate::domain::time::UnixMillis;
 
 /// Rows that one commit of a clearing looks at.
-const STEP: u64 = 2000;
+pub(super) const STEP: u64 = 2000;
+/// The same on a full disk, where the commit itself must find room.
+pub(super) const SMALL_STEP: u64 = 64;
 /// Entries that a page holds at most.
 pub const MAX_PAGE: u32 = 1000;
 
@@ -54,7 +56,7 @@ pub(super) enum Task {
     /// Retire.
     Drop { id: String },
     /// Clear a step of rows.
-    Clear { after: String, ended_before: UnixMillis },
+    Clear { after: String, ended_before: UnixMillis, step: u64 },
     /// Forget cleared rows.
     Forget { ended_before: UnixMillis, id_bound: String },
     /// Set a value of the file as a whole.
@@ -65,6 +67,9 @@ pub(super) enum Task {
     Clamp { to: UnixMillis },
     /// Give freed pages back to the disk.
     Vacuum,
+    /// Make what room can be made on a full disk; also by a VACUUM, where a database of
+    /// so many bytes fits beside the old one.
+    MakeRoom { vacuumed: Option<u64> },
 }
 
 /// What a task came to.
@@ -161,17 +166,17 @@ impl Handle {
         if !confirm {
             return statements::clearable(self.db.readers()).await.map_err(unreadable);
         }
-        let cleared = self.clear_ended_before(UnixMillis(i64::MAX)).await?;
+        let cleared = self.clear_ended_before(UnixMillis(i64::MAX), STEP).await?;
         tracing::info!(entries = cleared.rows, bytes = cleared.bytes, "The outbox was pruned by an operator");
         self.shared.recount.notify_one();
         Ok(cleared)
     }
 
     /// Clears in steps, so that sends are written in between.
-    pub(super) async fn clear_ended_before(&self, ended_before: UnixMillis) -> Result<Cleared, Error> {
+    pub(super) async fn clear_ended_before(&self, ended_before: UnixMillis, step: u64) -> Result<Cleared, Error> {
         let (mut all, mut after) = (Cleared::default(), String::new());
         loop {
-            match self.task(Task::Clear { after: after.clone(), ended_before }).await? {
+            match self.task(Task::Clear { after: after.clone(), ended_before, step }).await? {
                 Done::Cleared(step, next) => {
                     all.rows += step.rows;
                     all.bytes += step.bytes;
@@ -183,6 +188,11 @@ impl Handle {
                 Done::Written | Done::Rows(_) => return Ok(all),
             }
         }
+    }
+
+    /// About the size of the database after a VACUUM.
+    pub(super) async fn vacuumed_bytes(&self) -> Result<u64, Error> {
+        statements::vacuumed_bytes(self.db.readers()).await.map_err(unreadable)
     }
 
     /// Rows that are done, and rows that are retired.
@@ -287,10 +297,10 @@ pub(super) async fn run(db: &DatabaseConnection, task: Task, terms: Terms) -> Re
             use sea_orm::ConnectionTrait as _;
             return db.execute_unprepared("VACUUM").await.map(|_| Done::Written).map_err(unwritten);
         }
-        Task::Clear { after, ended_before } => {
+        Task::Clear { after, ended_before, step } => {
             let transaction = tx::begin(db).await.map_err(unwritten)?;
             let (cleared, next) =
-                statements::clear(&transaction, &after, ended_before, STEP).await.map_err(unwritten)?;
+                statements::clear(&transaction, &after, ended_before, step).await.map_err(unwritten)?;
             transaction.commit().await.map_err(unwritten)?;
             return Ok(Done::Cleared(cleared, next));
         }
@@ -306,6 +316,8 @@ pub(super) async fn run(db: &DatabaseConnection, task: Task, terms: Terms) -> Re
         Task::Clamp { to } => {
             return statements::clamp(db, to).await.map(Done::Rows).map_err(unwritten);
         }
+        // The writer does it.
+        Task::MakeRoom { .. } => return Ok(Done::Written),
         Task::Same { .. } | Task::Successor { .. } | Task::Drop { .. } => {}
     }
     let transaction = tx::begin(db).await.map_err(unwritten)?;

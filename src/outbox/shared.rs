@@ -31,7 +31,7 @@ pub(super) struct Shared {
     pub(super) recount: Notify,
     pub(super) pressure: watch::Sender<Pressure>,
     pub(super) database_bytes: AtomicU64,
-    /// Whether the last write found the disk full.
+    /// A write found the disk full, and none that needs room has succeeded since.
     pub(super) disk_full: AtomicBool,
     /// Monotonic ms of the last send.
     pub(super) active_ms: AtomicU64,
@@ -47,7 +47,11 @@ pub(super) struct Shared {
 
 impl Shared {
     /// With the receiver of rows that are handed over.
-    pub(super) fn new(config: &OutboxConfig, depth: repo::Depth) -> (Arc<Self>, mpsc::Receiver<Model>) {
+    pub(super) fn new(
+        config: &OutboxConfig,
+        depth: repo::Depth,
+        disk_full: bool,
+    ) -> (Arc<Self>, mpsc::Receiver<Model>) {
         let (handover, arriving) = Handover::new(config.window);
         let shared = Arc::new(Self {
             wake: Notify::new(),
@@ -60,7 +64,7 @@ impl Shared {
             recount: Notify::new(),
             pressure: watch::Sender::new(Pressure::default()),
             database_bytes: AtomicU64::new(0),
-            disk_full: AtomicBool::new(false),
+            disk_full: AtomicBool::new(disk_full),
             active_ms: AtomicU64::new(0),
             configured_age: (config.max_age_hours, config.accept_redelivery_risk),
             done_retention: config.done_retention(),

@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::keeper::Keeper;
-use super::operator::{Done, Task};
+use super::operator::{Done, SMALL_STEP, STEP, Task};
 use super::{Error, LAST_VACUUM};
+use crate::db::connect::CheckpointMode;
 use crate::domain::pressure::Level;
 use crate::domain::time::UnixMillis;
 
@@ -14,6 +15,8 @@ use crate::domain::time::UnixMillis;
 const ROUND: Duration = Duration::from_secs(3600);
 /// Under pressure a round is followed by a pause of so many times its length.
 const REST: u32 = 20;
+/// Pause between two vacuums on a full disk.
+const COMPACT_EVERY: Duration = Duration::from_secs(5);
 /// Pause between two vacuums (R180).
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
@@ -22,6 +25,8 @@ const WEEK: Duration = Duration::from_secs(7 * 86_400);
 pub(super) struct Upkeep {
     /// Monotonic time of the last round's begin, and how long it took.
     pub(super) round: Option<(Duration, Duration)>,
+    /// Monotonic time of the last look whether a vacuum fits on the full disk.
+    pub(super) compacted: Option<Duration>,
     /// Wall time of the last vacuum, stored.
     pub(super) vacuumed_at: Option<UnixMillis>,
 }
@@ -32,6 +37,11 @@ impl Keeper {
     /// Does what is due. Under pressure each look clears what may be cleared, so
     /// that a drain makes room by itself (R198).
     pub(super) async fn keep_up(&mut self, level: Level) {
+        if self.handle.is_disk_full()
+            && let Err(error) = self.make_room().await
+        {
+            tracing::warn!(error = %error, "No room was made on the full disk: {error}");
+        }
         if !self.handle.guard.may_destroy() {
             return;
         }
@@ -51,9 +61,37 @@ impl Keeper {
         }
     }
 
+    /// On a full disk nothing may be worth more than taking sends again: the texts of
+    /// accepted ones go, however young, and the log of the other database is cut.
+    async fn make_room(&mut self) -> Result<(), Error> {
+        self.handle.task(Task::MakeRoom { vacuumed: None }).await?;
+        if !self.handle.is_disk_full() {
+            return Ok(());
+        }
+        if let Err(error) = self.inbox.checkpoint(CheckpointMode::Truncate).await {
+            tracing::debug!(error = %error, "The log of the inbox was not cut: {error}");
+        }
+        let cleared = self.handle.clear_ended_before(UnixMillis(i64::MAX), SMALL_STEP).await?;
+        if cleared.rows > 0 {
+            tracing::warn!(
+                entries = cleared.rows,
+                bytes = cleared.bytes,
+                "Texts of accepted sends were cleared, since the disk is full"
+            );
+        }
+        // Short rows leave their pages half empty: only a VACUUM gives these back.
+        let now = self.clock.monotonic();
+        let is_due = self.upkeep.compacted.is_none_or(|at| now.saturating_sub(at) >= COMPACT_EVERY);
+        let vacuumed = if is_due { Some(self.handle.vacuumed_bytes().await?) } else { None };
+        if is_due {
+            self.upkeep.compacted = Some(now);
+        }
+        self.handle.task(Task::MakeRoom { vacuumed }).await.map(drop)
+    }
+
     async fn round(&self) -> Result<(), Error> {
         let now = self.clock.now();
-        let cleared = self.handle.clear_ended_before(now.minus(self.handle.shared.done_retention)).await?;
+        let cleared = self.handle.clear_ended_before(now.minus(self.handle.shared.done_retention), STEP).await?;
         if cleared.rows > 0 {
             tracing::info!(entries = cleared.rows, bytes = cleared.bytes, "Texts of accepted sends were cleared");
         }

@@ -34,7 +34,7 @@ use crate::domain::time::UnixMillis;
 use crate::runtime::clock::Clock;
 
 /// Commands that one commit covers at most.
-const MAX_BATCH: usize = MAX_ROWS;
+pub(super) const MAX_BATCH: usize = MAX_ROWS;
 
 /// What the writer is asked to do.
 #[derive(Debug)]
@@ -64,6 +64,9 @@ pub(super) struct Writer {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) fsync_mode: FsyncMode,
     pub(super) shared: Arc<Shared>,
+    /// Commands that share a commit, and rows that a claim takes: fewer on a full disk,
+    /// where the commit has to fit into what is left.
+    pub(super) step: usize,
     /// Rows that were to leave at once; whether they are there is not known.
     pub(super) orphans: Vec<String>,
     /// News of receivers that could not be written; the broker does not tell them
@@ -78,6 +81,12 @@ const MAX_UNWRITTEN: usize = 10_000;
 
 /// A caller that waits for its row.
 type Waiting = oneshot::Sender<Result<Accepted, super::Error>>;
+
+/// Why rows were not inserted.
+struct Unwritten {
+    is_full: bool,
+    detail: String,
+}
 
 /// What shares one commit.
 #[derive(Default)]
@@ -99,13 +108,13 @@ impl Writer {
             batch.clear();
             let count = tokio::select! {
                 biased;
-                count = self.commands.recv_many(&mut batch, MAX_BATCH) => count,
+                count = self.commands.recv_many(&mut batch, self.step) => count,
                 () = self.stop.cancelled() => 0,
             };
             if count == 0 {
                 break;
             }
-            if self.fsync_mode == FsyncMode::Batched50ms && count < MAX_BATCH {
+            if self.fsync_mode == FsyncMode::Batched50ms && count < self.step {
                 self.collect_more(&mut batch).await;
             }
             self.write(std::mem::take(&mut batch)).await;
@@ -116,7 +125,7 @@ impl Writer {
         self.commands.close();
         loop {
             batch.clear();
-            if self.commands.recv_many(&mut batch, MAX_BATCH).await == 0 {
+            if self.commands.recv_many(&mut batch, self.step).await == 0 {
                 break;
             }
             self.write(std::mem::take(&mut batch)).await;
@@ -127,7 +136,7 @@ impl Writer {
     async fn collect_more(&mut self, batch: &mut Vec<Command>) {
         let until = tokio::time::sleep(Duration::from_millis(50));
         tokio::pin!(until);
-        while batch.len() < MAX_BATCH {
+        while batch.len() < self.step {
             tokio::select! {
                 () = &mut until => return,
                 command = self.commands.recv() => match command {
@@ -172,6 +181,7 @@ impl Writer {
         let mut again = (together.outcomes.len() + together.reported.len()) as u64;
         self.write_together(together).await;
         for (limit, only, reply) in claims {
+            let limit = limit.min(u32::try_from(self.step).unwrap_or(u32::MAX));
             let claimed = repo::claim_due(self.writer(), self.clock.now(), limit, &only).await;
             again += claimed.iter().flatten().map(pages_of).sum::<u64>();
             self.after(claimed.as_ref().err()).await;
@@ -184,13 +194,24 @@ impl Writer {
             let _ = reply.send(expired);
         }
         for (task, terms, reply) in tasks {
-            let done = operator::run(self.writer(), task, terms).await;
-            if let Err(super::Error::NotWritten(_) | super::Error::NoRoom(_)) = done {
-                self.reopen().await;
+            let done = match task {
+                Task::MakeRoom { vacuumed } => self.make_room(vacuumed, terms).await,
+                task => operator::run(self.writer(), task, terms).await,
+            };
+            match done {
+                Err(super::Error::NotWritten(_)) => self.reopen().await,
+                Err(super::Error::NoRoom(_)) => {
+                    self.reopen().await;
+                    self.full().await;
+                }
+                _ => {}
             }
             let _ = reply.send(done);
         }
         self.wal.wrote(pages, again).await;
+        if !self.wal.has_room(0).await {
+            self.note_full();
+        }
     }
 
     async fn write_together(&mut self, together: Together) {
@@ -201,7 +222,8 @@ impl Writer {
         let now = self.clock.now();
         // What goes to this member itself has a way of its own.
         let leaving = rows.iter().filter(|row| !row.to_self).count();
-        let at_once = leaving > 0 && self.shared.handover.take(leaving);
+        let has_room = rows.is_empty() || self.wal.has_room(bytes_of(&rows)).await;
+        let at_once = leaving > 0 && has_room && self.shared.handover.take(leaving);
         if at_once {
             for row in rows.iter_mut().filter(|row| !row.to_self) {
                 row.status = OutboxState::Inflight.name().to_owned();
@@ -209,11 +231,15 @@ impl Writer {
                 row.first_transmit_at = Some(now.0);
             }
         }
-        let written =
-            repo::write(&mut self.own, Batch { rows: &rows, outcomes: &outcomes, reported: &reported }, now).await;
+        // What was accepted before has to end in order, also where nothing new is taken.
+        let new = if has_room { rows.as_slice() } else { &[] };
+        let together = Batch { rows: new, outcomes: &outcomes, reported: &reported };
+        let written = repo::write(&mut self.own, together, now).await;
         self.after(written.as_ref().err()).await;
         match &written {
             Ok(_) => {
+                self.step = (self.step * 2).min(MAX_BATCH);
+                self.note_room().await;
                 for reply in replies {
                     let _ = reply.send(());
                 }
@@ -229,18 +255,27 @@ impl Writer {
             }
         }
         if !rows.is_empty() {
+            let written = match written {
+                Ok(_) if !has_room => Err(Unwritten { is_full: true, detail: "the disk is full".to_owned() }),
+                Ok(count) => Ok(count),
+                Err(error) => Err(Unwritten { is_full: tx::is_full(&error), detail: error.to_string() }),
+            };
             self.answer(rows, callers, written, at_once).await;
         }
     }
 
     /// Answers the callers, and hands rows over that are to leave at once.
-    async fn answer(&mut self, rows: Vec<Model>, callers: Vec<Waiting>, written: Result<u64, DbErr>, at_once: bool) {
-        let failure = written.as_ref().err().map(ToString::to_string);
-        let is_full = written.as_ref().err().is_some_and(tx::is_full);
+    async fn answer(
+        &mut self,
+        rows: Vec<Model>,
+        callers: Vec<Waiting>,
+        written: Result<u64, Unwritten>,
+        at_once: bool,
+    ) {
         // Where not all are new, some ids are held by older rows; where the
         // statement failed, only the table knows. Rows are never deleted, so the
         // look-up after the statement sees what the statement saw.
-        let all_new = written.is_ok_and(|count| count == rows.len() as u64);
+        let all_new = written.as_ref().is_ok_and(|count| *count == rows.len() as u64);
         let ids: Vec<&str> =
             if all_new { Vec::new() } else { rows.iter().map(|row| row.client_message_id.as_str()).collect() };
         let existing = self.look_up(&ids).await;
@@ -252,8 +287,11 @@ impl Writer {
                 _ if is_there => Ok(answer::queued(&row)),
                 Ok(Some(found)) => answer::from_existing(found, &fingerprint(&row.request_fingerprint)),
                 Err(error) => Err(answer::storage(&row, error)),
-                Ok(None) if is_full => Err(answer::disk_full(&row, self.db.path())),
-                Ok(None) => Err(answer::storage(&row, failure.as_deref().unwrap_or("the row is not there"))),
+                Ok(None) => Err(match &written {
+                    Err(Unwritten { is_full: true, .. }) => answer::disk_full(&row, self.db.path()),
+                    Err(Unwritten { detail, .. }) => answer::storage(&row, detail),
+                    Ok(_) => answer::storage(&row, "the row is not there"),
+                }),
             };
             if row.to_self {
                 self.shared.wake_to_self.notify_one();
@@ -306,9 +344,42 @@ impl Writer {
     /// further statement goes over that connection; a new one begins outside of
     /// any transaction.
     async fn after(&mut self, error: Option<&DbErr>) {
-        self.shared.disk_full.store(error.is_some_and(tx::is_full), Ordering::Relaxed);
         if error.is_some_and(|error| !tx::is_unique_violation(error)) {
             self.reopen().await;
+        }
+        if error.is_some_and(tx::is_full) {
+            self.full().await;
+        }
+    }
+
+    /// After a write that found no room: the next ones are smaller, and find some if
+    /// any can be made.
+    async fn full(&mut self) {
+        self.note_full();
+        self.step = (self.step / 4).max(1);
+        self.wal.make_room().await;
+    }
+
+    fn note_full(&self) {
+        if !self.shared.disk_full.swap(true, Ordering::Relaxed) {
+            self.shared.recount.notify_one();
+        }
+    }
+
+    async fn make_room(&mut self, vacuumed: Option<u64>, terms: Terms) -> Result<Done, super::Error> {
+        self.wal.make_room().await;
+        if vacuumed.is_some_and(|bytes| bytes < self.wal.disk_bytes()) {
+            operator::run(self.writer(), Task::Vacuum, terms).await?;
+            self.wal.make_room().await;
+        }
+        self.note_room().await;
+        Ok(Done::Written)
+    }
+
+    /// After a write that needed room, or after some was made.
+    async fn note_room(&mut self) {
+        if self.shared.disk_full.load(Ordering::Relaxed) && self.wal.has_room(0).await {
+            self.shared.disk_full.store(false, Ordering::Relaxed);
         }
     }
 
@@ -326,6 +397,10 @@ impl Writer {
 /// Pages that a row fills, roughly.
 fn pages_of(row: &Model) -> u64 {
     1 + row.payload.len() as u64 / 4096
+}
+
+fn bytes_of(rows: &[Model]) -> u64 {
+    rows.iter().map(pages_of).sum::<u64>() * 4096
 }
 
 fn fingerprint(bytes: &[u8]) -> LocalFingerprint {

@@ -7,6 +7,7 @@
 //! What it guarantees: no task is lost unseen, and each stops in its phase.
 //! What it must not do: know a message, a peer or a database.
 
+pub mod ballast;
 pub mod clock;
 pub mod failpoints;
 pub mod health;

@@ -59,7 +59,9 @@ impl From<inbox::Error> for Failure {
     fn from(error: inbox::Error) -> Self {
         match &error {
             inbox::Error::Position { field, reason } => Self::field(field, reason.as_str()),
-            inbox::Error::Storage(_) | inbox::Error::NotStored => Self::new(error.code(), error.to_string()),
+            inbox::Error::Storage(_) | inbox::Error::NotStored | inbox::Error::NoRoom => {
+                Self::new(error.code(), error.to_string())
+            }
         }
     }
 }

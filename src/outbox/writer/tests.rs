@@ -20,7 +20,7 @@ struct Alone {
 impl Alone {
     async fn new() -> Self {
         let (folder, db, own) = database().await;
-        let (shared, arriving) = Shared::new(&OutboxConfig::default(), Depth::default());
+        let (shared, arriving) = Shared::new(&OutboxConfig::default(), Depth::default(), false);
         let (sender, commands) = mpsc::channel(1);
         let writer = Writer {
             wal: WalKeeper::new(db.clone()),
@@ -30,6 +30,7 @@ impl Alone {
             commands,
             fsync_mode: FsyncMode::Strict,
             shared,
+            step: MAX_BATCH,
             orphans: Vec::new(),
             unwritten: Vec::new(),
             stop: CancellationToken::new(),
@@ -152,4 +153,16 @@ async fn what_was_not_stored_is_not_handed_over() {
     assert_eq!(alone.writer.shared.handover.under_way(), 0);
     assert!(alone.stored().await.is_empty());
     assert!(alone.accept(vec![new(2)]).await[0].is_ok(), "the next one is");
+}
+
+#[tokio::test]
+async fn only_what_needs_room_ends_a_full_disk() {
+    let mut alone = Alone::new().await;
+    alone.writer.shared.disk_full.store(true, Ordering::Relaxed);
+    let (reply, claimed) = oneshot::channel();
+    alone.writer.write(vec![Command::Claim { limit: 10, only: Only::All, reply }]).await;
+    assert!(claimed.await.expect("an answer").expect("it is read").is_empty());
+    assert!(alone.writer.shared.disk_full.load(Ordering::Relaxed), "nothing was written");
+    alone.accept(vec![row(1)]).await;
+    assert!(!alone.writer.shared.disk_full.load(Ordering::Relaxed));
 }

@@ -5,12 +5,15 @@ use tonic::Code;
 
 use super::table::{Case, End, Heard, Row, run};
 
+use crate::support::broker::Broker;
 use crate::support::cli::Ran;
 use crate::support::daemon::Daemon;
 use crate::support::fake_broker::{Client, FakeBroker};
 use crate::support::grpc::{self, send_request};
-use crate::support::process;
+use crate::support::mesh::Mesh;
+use crate::support::postgres::Backend;
 use crate::support::tmpfs::Tmpfs;
+use crate::support::{process, wait};
 
 /// A running daemon on a small file system.
 struct World {
@@ -152,12 +155,105 @@ async fn a_disk_without_room_for_the_members_is_named_instead_of_them() {
     assert_eq!(health["state"], "degraded", "{health}");
 
     std::fs::remove_file(ballast).expect("the ballast");
-    let (sent, ()) = tokio::join!(alice.post_send(&send), client.roster());
-    sent.expect(202);
-    assert_eq!(client.expect("send").await["client_message_id"], "first");
+    // The lists are read again where they found no room before.
+    let broker = async {
+        loop {
+            match client.next().await.expect("a frame") {
+                frame if frame["type"] == "send" => break frame,
+                frame => client.answer_lists(&frame).await,
+            }
+        }
+    };
+    let taken = async || (alice.post_send(&send).await.status == 202).then_some(());
+    let (sent, ()) = tokio::join!(broker, wait::until("the send to be taken", taken));
+    assert_eq!(sent["client_message_id"], "first");
     let health = alice.http().get("/v1/health").send().await.expect(200).json();
     assert_eq!(health["state"], "ready", "{health}");
     // Before the directory that it is mounted in.
+    alice.stop().await;
+    drop(disk);
+}
+
+async fn degraded(alice: &Daemon) -> Vec<String> {
+    let said = alice.cli(&["daemon", "status", "--mesh", "demo", "--json"]).await.ok().json();
+    let reasons = said["degraded_reasons"].as_array().cloned().unwrap_or_default();
+    reasons.iter().map(|reason| reason.as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// A queue fills a small disk while the broker is away. When it is back the queue goes
+/// out, and sends are taken again: of this one disk nobody but the daemon could make room.
+// Covers: R198
+#[tokio::test]
+async fn a_disk_that_the_queue_has_filled_heals_once_the_broker_took_it() {
+    let mut broker = Broker::with(Backend::Sqlite, &[("member_rate_per_s", "0")]).await;
+    let mesh = Mesh::create(&broker, "demo").await;
+    let bob = Daemon::join(&broker, &mesh, "bob").await;
+    let mut alice = Daemon::joined(&broker, &mesh, "alice").await;
+    let directory = alice.home().join("daemon");
+    std::fs::create_dir(&directory).expect("a directory");
+    let disk = Tmpfs::mount(&directory, "6m");
+    alice.start().await;
+    alice.knows("bob").await;
+    broker.stop().await;
+    let mut sent = 0;
+    let refused = loop {
+        let body = json!({"to": "bob", "message": "x".repeat(1500), "client_message_id": format!("send-{sent}")});
+        let answer = alice.post_send(&body).await;
+        if answer.status != 202 {
+            break answer.expect(507).json();
+        }
+        sent += 1;
+        assert!(sent < 20_000, "the disk was never full");
+    };
+    assert_eq!(refused["code"], "insufficient_storage", "{refused}");
+    assert!(sent > 1000, "only {sent} found room");
+    assert_eq!(degraded(&alice).await, ["outbox_disk_full"]);
+    broker.restart().await;
+    let again = json!({"to": "bob", "message": "again", "client_message_id": format!("send-{sent}")});
+    wait::until("sends to be taken again", async || (alice.post_send(&again).await.status == 202).then_some(())).await;
+    wait::until("the queue to be empty", async || {
+        let said = alice.cli(&["daemon", "status", "--mesh", "demo", "--json"]).await.ok().json();
+        let empty = said["outbox"]["pending"] == 0 && said["outbox"]["inflight"] == 0;
+        (empty && degraded(&alice).await.is_empty()).then_some(())
+    })
+    .await;
+    wait::until("each to be there once", async || (bob.inbox("").await.len() == sent + 1).then_some(())).await;
+    alice.stop().await;
+    drop(disk);
+}
+
+/// A start has to find room on a disk that others have filled meanwhile.
+#[tokio::test]
+async fn a_daemon_starts_on_a_disk_that_is_full() {
+    let fake = FakeBroker::start().await;
+    let mut alice = fake.member("alice");
+    let directory = alice.home().join("daemon");
+    std::fs::create_dir(&directory).expect("a directory");
+    let disk = Tmpfs::mount(&directory, "6m");
+    alice.start().await;
+    let ballast = alice.file("ballast");
+    assert_eq!(std::fs::metadata(&ballast).expect("the ballast").len(), 2 << 20);
+    let mut client = fake.link(&alice).await;
+    let before = alice.send("bob", "accepted before").await;
+    client.expect("send").await;
+    client.drop_link();
+    alice.stop().await;
+    let filler = disk.fill();
+    alice.start().await;
+
+    assert!(std::fs::metadata(&ballast).expect("its rest").len() < 1 << 20, "its room is used");
+    assert_eq!(degraded(&alice).await, ["outbox_disk_full"]);
+    let mut client = fake.link(&alice).await;
+    let sent = client.expect("send").await;
+    assert_eq!(sent["client_message_id"], before.as_str());
+    client.ack(&sent, "message-1").await;
+    alice.outbox_status(&before, "done").await;
+    std::fs::remove_file(filler).expect("the filler");
+    wait::until("the ballast to be back", async || {
+        let back = std::fs::metadata(&ballast).is_ok_and(|file| file.len() == 2 << 20);
+        (back && degraded(&alice).await.is_empty()).then_some(())
+    })
+    .await;
     alice.stop().await;
     drop(disk);
 }

@@ -10,7 +10,7 @@
 //! What it must not do: decide anything about a request; see `gate.rs`.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::response::Response;
@@ -27,7 +27,9 @@ use tokio::sync::Semaphore;
 use super::call::Via;
 use super::first_bytes;
 use super::lenient::LenientAuthority;
+use crate::runtime::accepting::Accepting;
 use crate::runtime::listen::UnixSocket;
+use crate::runtime::repeated::Repeated;
 use crate::runtime::supervisor::Supervisor;
 use crate::runtime::task_kind::{Phase, TaskKind};
 
@@ -35,8 +37,8 @@ use crate::runtime::task_kind::{Phase, TaskKind};
 pub const FIRST_BYTES: Duration = Duration::from_secs(10);
 /// Time in which the head of an HTTP/1 request must be complete.
 pub const HEAD: Duration = Duration::from_secs(30);
-/// Pause after a failed accept, as when file descriptors run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a caller is waited for who is closed at once; there was one a moment ago.
+const CLOSING: Duration = Duration::from_millis(20);
 /// HTTP/2 pings: how often, and how long an answer may take.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 /// HTTP/2 requests that one connection may have open.
@@ -67,6 +69,7 @@ struct Server<H> {
     handler: H,
     supervisor: Supervisor,
     connections: Arc<Semaphore>,
+    too_many: Arc<Mutex<Repeated>>,
 }
 
 /// Hands the requests of a connection to the supervisor.
@@ -86,6 +89,7 @@ where
         handler: handler.clone(),
         supervisor: supervisor.clone(),
         connections: Arc::new(Semaphore::new(places)),
+        too_many: Arc::default(),
     };
     supervisor.spawn(TaskKind::Server, "unix listener", server(()).accept_unix(listeners.unix));
     if let Some(tcp) = listeners.tcp {
@@ -102,9 +106,11 @@ where
 {
     async fn accept_unix(self, mut listener: UnixSocket) {
         let stop = self.supervisor.token(Phase::Ingress);
+        let mut accepting = Accepting::default();
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
             match accepted {
                 Ok(stream) => {
+                    accepting.taken();
                     let peer = stream.peer_cred().ok();
                     let via = Via::Unix {
                         // No one is this user, so nothing is granted by mistake.
@@ -113,23 +119,35 @@ where
                     };
                     self.take(LenientAuthority::new(stream), via);
                 }
-                Err(error) => pause(&error).await,
+                Err(error) => {
+                    if accepting.failed(&error).await {
+                        drop(tokio::time::timeout(CLOSING, listener.accept()).await);
+                        accepting.closed().await;
+                    }
+                }
             }
         }
     }
 
     async fn accept_tcp(self, listener: TcpListener) {
         let stop = self.supervisor.token(Phase::Ingress);
+        let mut accepting = Accepting::default();
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
             match accepted {
                 Ok((stream, peer)) => {
+                    accepting.taken();
                     // Answers are small; waiting to fill a segment only delays them.
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%error, "Cannot switch Nagle's algorithm off: {error}");
                     }
                     self.take(stream, Via::Tcp { peer_port: peer.port() });
                 }
-                Err(error) => pause(&error).await,
+                Err(error) => {
+                    if accepting.failed(&error).await {
+                        drop(tokio::time::timeout(CLOSING, listener.accept()).await);
+                        accepting.closed().await;
+                    }
+                }
             }
         }
     }
@@ -140,7 +158,10 @@ where
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let Ok(place) = Arc::clone(&self.connections).try_acquire_owned() else {
-            tracing::warn!(transport = via.name(), "Closed a new connection over {}: too many are open", via.name());
+            if let Some(times) = self.too_many.lock().unwrap_or_else(PoisonError::into_inner).tell() {
+                let transport = via.name();
+                tracing::warn!(transport, times, "Closed {times} new connections over {transport}: too many are open");
+            }
             return;
         };
         let server = self.clone();
@@ -196,11 +217,6 @@ fn builder(tasks: Tasks) -> Builder<Tasks> {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .initial_stream_window_size(STREAM_WINDOW);
     builder
-}
-
-async fn pause(error: &std::io::Error) {
-    tracing::warn!(%error, "Cannot accept a connection: {error}; trying again");
-    tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
 // === impl Tasks ===

@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
 use super::{admin, api_keys, departures, join, meshes, upgrade};
+use crate::runtime::accepting::Accepting;
 use crate::runtime::progress;
 use crate::runtime::task_kind::{Phase, TaskKind};
 
@@ -42,6 +43,9 @@ const HEADER_LIMIT: Duration = Duration::from_secs(10);
 const REQUEST_LIMIT: Duration = Duration::from_secs(15);
 /// Sockets that have not said a valid hello.
 const MAX_STRANGERS: usize = 4_096;
+
+/// How long a caller is waited for who is closed at once; there was one a moment ago.
+const CLOSING: Duration = Duration::from_millis(20);
 
 /// An answer.
 pub type Answer = Response<Full<Bytes>>;
@@ -61,6 +65,7 @@ impl std::error::Error for Dropped {}
 /// Accepts until `stop`.
 pub async fn accept(shared: Arc<Shared>, listener: TcpListener, stop: CancellationToken) {
     let strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
+    let mut accepting = Accepting::default();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -68,6 +73,7 @@ pub async fn accept(shared: Arc<Shared>, listener: TcpListener, stop: Cancellati
         };
         match accepted {
             Ok((socket, _)) => {
+                accepting.taken();
                 // Without a place the socket is closed at once: waiting would
                 // let strangers fill the queue of the members behind them.
                 if let Ok(place) = Arc::clone(&strangers).try_acquire_owned() {
@@ -77,8 +83,10 @@ pub async fn accept(shared: Arc<Shared>, listener: TcpListener, stop: Cancellati
             }
             Err(error) => {
                 // Mostly a lack of file descriptors, which others give back.
-                tracing::warn!(error = %error, "Cannot accept a connection: {error}");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                if accepting.failed(&error).await {
+                    drop(tokio::time::timeout(CLOSING, listener.accept()).await);
+                    accepting.closed().await;
+                }
             }
         }
     }

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::failure::Failure;
 use super::output::Output;
-use super::{Context, process, server_runtime};
+use super::{Context, first_process, process, server_runtime};
 use crate::broker::{Broker, error};
 use crate::config::broker::BrokerConfig;
 use crate::domain::error_code::{ErrorCode, exit};
@@ -68,6 +68,9 @@ pub(super) struct ServeArgs {
 pub(super) fn run(verb: Verb, context: &Context, output: &mut Output) -> Result<u8, Failure> {
     match verb {
         Verb::Serve(args) => {
+            if let Some(code) = first_process::in_a_child()? {
+                return Ok(code);
+            }
             if let Some(parent) = args.parent_pid {
                 process::end_with(parent)?;
             }

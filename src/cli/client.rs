@@ -117,6 +117,9 @@ impl Client {
             Ok(version) => version,
             // It takes connections and says nothing: the call would end like this one.
             Err(failure) if failure.code() == ErrorCode::DeadlineExceeded.name() => return Err(failure),
+            Err(failure) if failure.code() == ErrorCode::DaemonNotRunning.name() && client.runs(context) => {
+                return Err(client.closed());
+            }
             // The call that matters says more than this one.
             Err(_) => return Ok(client),
         };
@@ -130,6 +133,22 @@ impl Client {
         };
         Err(Failure::new(ErrorCode::NotServed, format!("the daemon (version {daemon}) does not serve {lacks}"))
             .next(format!("this program is version {}; {}", env!("CARGO_PKG_VERSION"), client.restart_hint())))
+    }
+
+    /// Whether a daemon of this mesh lives.
+    fn runs(&self, context: &Context) -> bool {
+        let root = context.root().ok();
+        let state = root.zip(self.mesh()).map(|(root, mesh)| root.state_dir(mesh));
+        state.is_some_and(|state| running::is_running(&state).unwrap_or(false))
+    }
+
+    /// It lives, and has closed the connection instead of answering.
+    fn closed(&self) -> Failure {
+        let mesh = self.mesh().unwrap_or_default();
+        let what = format!("the daemon of mesh {mesh:?} runs, and closed the connection without an answer");
+        Failure::new(ErrorCode::DaemonBusy, what)
+            .next("it has too many connections or files open; try again when other programs have ended theirs")
+            .next(format!("see what it says: claudemesh daemon logs --mesh {mesh}"))
     }
 
     fn restart_hint(&self) -> String {

@@ -18,6 +18,7 @@ mod events;
 pub mod exit_code;
 mod explain;
 pub mod failure;
+mod first_process;
 mod follow;
 mod hook;
 mod inbox;

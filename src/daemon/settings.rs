@@ -24,9 +24,13 @@ impl Settings {
         Self { path, log, current: Mutex::new(current) }
     }
 
-    /// Reads the file again and applies what may change while running (R372).
+    /// Opens the log again, reads the file again and applies what may change while running (R372).
     /// Settings with errors change nothing.
     pub(super) fn reload(&self) -> Result<admin::ReloadResponse, ConfigError> {
+        // Whoever moves the log away asks for this, too.
+        if let Err(error) = self.log.reopen() {
+            tracing::warn!(error = %error, "The log was not opened again: {error}");
+        }
         let new = DaemonConfig::load(&self.path).inspect_err(|error| {
             tracing::warn!(error = %error, "The settings were not read again: {error}");
         })?;

@@ -4,6 +4,8 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sea_orm::sqlx::Connection as _;
@@ -58,6 +60,7 @@ pub struct Sqlite {
     writer: DatabaseConnection,
     readers: DatabaseConnection,
     maintenance: DatabaseConnection,
+    held_log: Arc<AtomicU64>,
 }
 
 impl Sqlite {
@@ -76,6 +79,7 @@ impl Sqlite {
             writer: SqlxSqliteConnector::from_sqlx_sqlite_pool(writer),
             readers: SqlxSqliteConnector::from_sqlx_sqlite_pool(readers),
             maintenance: SqlxSqliteConnector::from_sqlx_sqlite_pool(maintenance),
+            held_log: Arc::default(),
         })
     }
 
@@ -107,6 +111,16 @@ impl Sqlite {
     /// Bytes in the write-ahead log; zero when there is none.
     pub fn wal_bytes(&self) -> u64 {
         fs::metadata(side_file(&self.path, "-wal")).map_or(0, |meta| meta.len())
+    }
+
+    /// Bytes of a long write-ahead log that cannot start over, since somebody reads an
+    /// old state of the database; zero if it can.
+    pub fn held_log(&self) -> u64 {
+        self.held_log.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_held_log(&self, bytes: u64) {
+        self.held_log.store(bytes, Ordering::Relaxed);
     }
 
     /// Moves the write-ahead log into the database file, on a connection of

@@ -19,6 +19,7 @@ use futures_util::poll;
 use super::Error;
 use super::connect::{CheckpointMode, Checkpointed, Sqlite};
 use crate::runtime::ballast::{self, Ballast};
+use crate::runtime::repeated::Repeated;
 
 /// Bytes of rows at which they are moved: few enough that nobody waits long, many
 /// enough that a page which every commit changes is moved once for many of them.
@@ -49,6 +50,7 @@ pub struct WalKeeper {
     moving: Option<Moving>,
     /// Where there is one, what it holds back is used to move the log on a full disk.
     ballast: Option<Ballast>,
+    held: Repeated,
 }
 
 /// Bytes in the log.
@@ -78,7 +80,14 @@ impl WalKeeper {
     pub fn new(db: Sqlite) -> Self {
         // What an earlier process has left is moved with the first share.
         let bytes = db.wal_bytes();
-        Self { db, waiting: Amount { log: bytes, rows: bytes }, later: Amount::default(), moving: None, ballast: None }
+        Self {
+            db,
+            waiting: Amount { log: bytes, rows: bytes },
+            later: Amount::default(),
+            moving: None,
+            ballast: None,
+            held: Repeated::default(),
+        }
     }
 
     /// Looks after the room on the disk, too.
@@ -124,7 +133,33 @@ impl WalKeeper {
     /// Moves everything; nobody writes meanwhile.
     async fn finish(&mut self) {
         let result = self.db.checkpoint(CheckpointMode::Passive).await;
-        self.note(result, Amount::default());
+        let length = self.note(result, Amount::default());
+        let was_held = self.db.held_log() > 0;
+        if length > LONG && self.waiting.log > FEW {
+            self.db.set_held_log(length);
+            if let Some(times) = self.held.tell() {
+                let (path, mb) = (self.db.path().display(), length / 1_000_000);
+                tracing::warn!(
+                    bytes = length,
+                    times,
+                    "The log {path}-wal grows, {mb} MB by now: another program reads {path} and keeps it from starting \
+                     over; end its transaction (see who it is: fuser {path})"
+                );
+            }
+        } else if was_held {
+            self.db.set_held_log(0);
+            // So long a file is of no use to anybody.
+            self.cut().await;
+            tracing::info!("The log {}-wal starts over again", self.db.path().display());
+        }
+    }
+
+    /// Looks again whether a log that was held can start over, also when nothing is
+    /// written.
+    pub async fn look_again(&mut self) {
+        if self.db.held_log() > 0 && self.moving.is_none() {
+            self.finish().await;
+        }
     }
 
     /// Whether what is in the log would hardly find room in the file.
@@ -206,6 +241,39 @@ mod tests {
     use super::*;
     use crate::db::script::Script;
 
+    async fn write(db: &Sqlite, own: &mut crate::db::OwnWriter, keeper: &mut WalKeeper) {
+        let mut script = Script::default();
+        script.insert("t (payload)", 1, 64, "", |script| {
+            for _ in 0..64 {
+                script.bind(vec![7_u8; 3500]);
+            }
+        });
+        own.run(script).await.unwrap_or_else(|error| panic!("{}: {error}", db.path().display()));
+        keeper.wrote(64, 0).await;
+    }
+
+    #[tokio::test]
+    async fn a_log_that_a_reader_holds_is_told_and_cut_after_it() {
+        use sea_orm::TransactionTrait as _;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("t.db");
+        let db = Sqlite::open(&path, 1).await.expect("opens");
+        db.writer().execute_unprepared("CREATE TABLE t (id INTEGER PRIMARY KEY, payload BLOB)").await.expect("a table");
+        let mut own = db.own_writer();
+        let mut keeper = WalKeeper::new(db.clone());
+        let other = Sqlite::open(&path, 1).await.expect("opens");
+        let reading = other.readers().begin().await.expect("begins");
+        reading.execute_unprepared("SELECT count(*) FROM t").await.expect("reads");
+        for _ in 0..250 {
+            write(&db, &mut own, &mut keeper).await;
+        }
+        assert!(db.held_log() > LONG, "{} bytes", db.held_log());
+        reading.rollback().await.expect("ends");
+        keeper.look_again().await;
+        assert_eq!(db.held_log(), 0);
+        assert_eq!(db.wal_bytes(), 0, "the file is short again");
+    }
+
     #[tokio::test]
     async fn the_log_starts_over_while_the_writer_goes_on() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -215,14 +283,7 @@ mod tests {
         let mut keeper = WalKeeper::new(db.clone());
         // 150 MiB in all. Without the keeper SQLite would move them at 80 MB.
         for _ in 0..600 {
-            let mut script = Script::default();
-            script.insert("t (payload)", 1, 64, "", |script| {
-                for _ in 0..64 {
-                    script.bind(vec![7_u8; 3500]);
-                }
-            });
-            own.run(script).await.expect("writes");
-            keeper.wrote(64, 0).await;
+            write(&db, &mut own, &mut keeper).await;
         }
         assert!(db.wal_bytes() < LONG + TOO_MUCH, "{} bytes", db.wal_bytes());
     }

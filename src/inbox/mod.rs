@@ -274,6 +274,11 @@ impl Handle {
         Size { rows: self.shared.rows.load(Ordering::Relaxed), bytes }
     }
 
+    /// Bytes of a long log of the database that cannot start over; zero if it can.
+    pub fn held_log(&self) -> u64 {
+        self.db.held_log()
+    }
+
     /// Whether messages are left at the broker because the disk is full.
     pub fn is_disk_full(&self) -> bool {
         self.shared.disk_full.load(Ordering::Relaxed)

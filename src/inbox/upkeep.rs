@@ -34,6 +34,7 @@ impl Pipeline {
     /// Does what is due, in a step short enough for deliveries to wait for it.
     /// Nothing is removed while the clock is not believed.
     pub(super) async fn keep_up(&self, upkeep: &mut Upkeep) {
+        self.wal.lock().await.look_again().await;
         if let Some(span) = self.deps.guard.wrong_times(Database::Inbox) {
             match repo::rebase(self.db.writer(), span, self.deps.clock.now()).await {
                 Ok(()) => self.deps.guard.corrected(Database::Inbox),

@@ -67,6 +67,8 @@ pub(super) enum Task {
     Clamp { to: UnixMillis },
     /// Give freed pages back to the disk.
     Vacuum,
+    /// Look whether a log that was held can start over.
+    LookAtLog,
     /// Make what room can be made on a full disk; also by a VACUUM, where a database of
     /// so many bytes fits beside the old one.
     MakeRoom { vacuumed: Option<u64> },
@@ -188,6 +190,11 @@ impl Handle {
                 Done::Written | Done::Rows(_) => return Ok(all),
             }
         }
+    }
+
+    /// Bytes of a long log of the database that cannot start over; zero if it can.
+    pub fn held_log(&self) -> u64 {
+        self.db.held_log()
     }
 
     /// About the size of the database after a VACUUM.
@@ -317,7 +324,7 @@ pub(super) async fn run(db: &DatabaseConnection, task: Task, terms: Terms) -> Re
             return statements::clamp(db, to).await.map(Done::Rows).map_err(unwritten);
         }
         // The writer does it.
-        Task::MakeRoom { .. } => return Ok(Done::Written),
+        Task::LookAtLog | Task::MakeRoom { .. } => return Ok(Done::Written),
         Task::Same { .. } | Task::Successor { .. } | Task::Drop { .. } => {}
     }
     let transaction = tx::begin(db).await.map_err(unwritten)?;

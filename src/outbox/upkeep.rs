@@ -37,6 +37,11 @@ impl Keeper {
     /// Does what is due. Under pressure each look clears what may be cleared, so
     /// that a drain makes room by itself (R198).
     pub(super) async fn keep_up(&mut self, level: Level) {
+        if self.handle.held_log() > 0
+            && let Err(error) = self.handle.task(Task::LookAtLog).await
+        {
+            tracing::debug!(error = %error, "The log of the outbox was not looked at: {error}");
+        }
         if self.handle.is_disk_full()
             && let Err(error) = self.make_room().await
         {

@@ -196,6 +196,10 @@ impl Writer {
         for (task, terms, reply) in tasks {
             let done = match task {
                 Task::MakeRoom { vacuumed } => self.make_room(vacuumed, terms).await,
+                Task::LookAtLog => {
+                    self.wal.look_again().await;
+                    Ok(Done::Written)
+                }
                 task => operator::run(self.writer(), task, terms).await,
             };
             match done {

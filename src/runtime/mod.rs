@@ -7,6 +7,7 @@
 //! What it guarantees: no task is lost unseen, and each stops in its phase.
 //! What it must not do: know a message, a peer or a database.
 
+pub mod accepting;
 pub mod ballast;
 pub mod clock;
 pub mod failpoints;
@@ -18,6 +19,7 @@ pub mod memory;
 pub mod open_files;
 pub mod private_file;
 pub mod progress;
+pub mod repeated;
 pub mod shutdown;
 pub mod signals;
 pub mod supervisor;

@@ -6,10 +6,10 @@
 //! `warn` on only: below that some write headers and frames, tokens included.
 
 use std::fs::{File, OpenOptions};
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -53,15 +53,30 @@ pub enum Error {
 
 /// Changes the level of a process that logs. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Control(reload::Handle<Targets, Registry>);
+pub struct Control {
+    level: reload::Handle<Targets, Registry>,
+    file: Option<LogFile>,
+}
+
+/// The file that lines go to. Cheap to clone.
+#[derive(Clone, Debug)]
+struct LogFile {
+    path: PathBuf,
+    // A std mutex: held for one write.
+    file: Arc<Mutex<File>>,
+}
 
 /// Sets up the process's logging, once, with one of the levels `error`, `warn`,
 /// `info`, `debug` and `trace`.
 pub fn init(output: &Output, level: &str) -> Result<Control, Error> {
     let (filter, handle) = reload::Layer::new(targets(level)?);
-    let lines = match output {
-        Output::File(path) => json(Mutex::new(open(path)?)).boxed(),
-        Output::Stderr => fmt::layer()
+    let file = match output {
+        Output::File(path) => Some(LogFile::open(path)?),
+        Output::Stderr => None,
+    };
+    let lines = match &file {
+        Some(file) => json(file.clone()).boxed(),
+        None => fmt::layer()
             .with_target(false)
             .with_ansi(std::io::stderr().is_terminal())
             .with_writer(std::io::stderr)
@@ -69,15 +84,50 @@ pub fn init(output: &Output, level: &str) -> Result<Control, Error> {
     };
     let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
     subscriber.try_init().map_err(|_| Error::AlreadySet)?;
-    Ok(Control(handle))
+    Ok(Control { level: handle, file })
 }
 
 // === impl Control ===
 
 impl Control {
+    /// Opens the file again, by its path: it may have been moved away.
+    pub fn reopen(&self) -> Result<(), Error> {
+        if let Some(LogFile { path, file }) = &self.file {
+            let new = open(path)?;
+            *file.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        }
+        Ok(())
+    }
+
     /// Sets the level from now on (R340).
     pub fn set_level(&self, level: &str) -> Result<(), Error> {
-        self.0.reload(targets(level)?).map_err(|_| Error::AlreadySet)
+        self.level.reload(targets(level)?).map_err(|_| Error::AlreadySet)
+    }
+}
+
+// === impl LogFile ===
+
+impl LogFile {
+    fn open(path: &Path) -> Result<Self, Error> {
+        Ok(Self { path: path.to_owned(), file: Arc::new(Mutex::new(open(path)?)) })
+    }
+}
+
+impl io::Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::MakeWriter<'_> for LogFile {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
     }
 }
 
@@ -120,14 +170,15 @@ mod tests {
     fn every_line_is_an_object_and_libraries_are_quiet() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("daemon.log");
-        let file = Mutex::new(open(&path).unwrap());
+        let file = LogFile::open(&path).unwrap();
         let (filter, handle) = reload::Layer::new(targets("info").unwrap());
+        let control = Control { level: handle, file: Some(file.clone()) };
         let subscriber = tracing_subscriber::registry().with(json(file).with_filter(filter));
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(mesh = "demo", "Line\nof two");
             tracing::debug!("Too low");
             tracing::info!(target: "h2", "Frame with a header");
-            Control(handle).set_level("debug").unwrap();
+            control.set_level("debug").unwrap();
             tracing::debug!("Now shown");
             tracing::debug!(target: "hyper", "Still not");
         });

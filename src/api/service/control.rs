@@ -56,6 +56,8 @@ impl Services {
             // The members lie in the same database.
             ("outbox_disk_full", deps.outbox.is_disk_full() || deps.peers.is_disk_full()),
             ("inbox_disk_full", deps.inbox.is_disk_full()),
+            ("outbox_log_held", deps.outbox.held_log() > 0),
+            ("inbox_log_held", deps.inbox.held_log() > 0),
         ];
         reasons.into_iter().filter_map(|(reason, holds)| holds.then_some(reason)).collect()
     }

@@ -10,9 +10,10 @@ use chrono::{DateTime, Local};
 use serde_json::{Map, Value};
 
 use super::running_or_joined;
-use crate::cli::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, safe};
+use crate::cli::{Context, running};
+use crate::config::paths::Root;
 use crate::domain::error_code::ErrorCode;
 use crate::runtime::private_file::FileError;
 
@@ -49,11 +50,7 @@ pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> R
     let mesh = running_or_joined(args.mesh.as_deref(), context, &root)?;
     let mut log = Log::open(root.state_dir(&mesh).log()).map_err(|error| {
         if error.source.kind() == io::ErrorKind::NotFound {
-            return Failure::new(
-                ErrorCode::DaemonNotRunning,
-                format!("no daemon of mesh {mesh:?} has logged anything"),
-            )
-            .next(format!("start it: claudemesh daemon up --mesh {mesh}"));
+            return no_log(&root, &mesh, &error.path);
         }
         error.into()
     })?;
@@ -71,6 +68,19 @@ pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> R
             output.line(shown(&line, args.json))?;
         }
     }
+}
+
+/// There is no log. A daemon that runs goes on writing to the file that was moved away.
+fn no_log(root: &Root, mesh: &str, path: &Path) -> Failure {
+    let state = root.state_dir(mesh);
+    if running::is_running(&state).unwrap_or(false) {
+        let what =
+            format!("the daemon of mesh {mesh:?} runs, but its log {} was moved away or deleted", path.display());
+        return Failure::new(ErrorCode::FileNotFound, what)
+            .next(format!("let it begin a new one: claudemesh daemon reload --mesh {mesh}"));
+    }
+    Failure::new(ErrorCode::DaemonNotRunning, format!("no daemon of mesh {mesh:?} has logged anything"))
+        .next(format!("start it: claudemesh daemon up --mesh {mesh}"))
 }
 
 /// A log file that grows, and may be moved away, or emptied, and begun anew.

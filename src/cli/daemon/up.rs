@@ -13,7 +13,7 @@ use crate::cli::discovery::joined_mesh;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, safe_lines};
 use crate::cli::style::state;
-use crate::cli::{Context, one_thread, process, running};
+use crate::cli::{Context, first_process, one_thread, process, running};
 use crate::config::fleet::Fleet;
 use crate::config::paths::Root;
 use crate::domain::error_code::{ErrorCode, exit};
@@ -73,6 +73,9 @@ pub(super) fn run(args: Args, context: &Context, output: &mut Output) -> Result<
     }
     let mesh = joined_mesh(&root, args.mesh.as_deref(), context.source.as_ref(), &context.cwd)?;
     if args.foreground {
+        if let Some(code) = first_process::in_a_child()? {
+            return Ok(code);
+        }
         if args.detached {
             process::leave_session()?;
         }

@@ -32,7 +32,7 @@ use self::lines::Lines;
 use self::mesh::Mesh;
 use super::failure::Failure;
 use super::output::Output;
-use super::{Context, one_thread};
+use super::{Context, first_process, one_thread};
 use crate::domain::error_code::{ErrorCode, exit};
 use crate::runtime::signals::{StopSignals, reload_signal};
 
@@ -98,6 +98,9 @@ impl Ends {
 pub(super) fn run(args: &Args, context: &Context, output: &mut Output) -> Result<u8, Failure> {
     if let (true, Some(dir)) = (args.remove_at_end, &args.dir) {
         return directory::remove_at_end(dir).map(super::ok);
+    }
+    if let Some(code) = first_process::in_a_child()? {
+        return Ok(code);
     }
     let runtime = one_thread()?;
     let result = runtime.block_on(Box::pin(live(args, context, output)));

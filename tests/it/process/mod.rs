@@ -2,10 +2,13 @@
 //! ends.
 
 mod clock;
+mod container;
+mod descriptors;
 mod duplicates;
 mod files;
 mod instances;
 mod link;
+mod logs;
 mod metrics;
 mod settings;
 mod words;

@@ -72,7 +72,7 @@ gen: tools binary
 soak: tools
 	$(CARGO) build --release --bin claudemesh
 	for sdk in python go ts; do CLAUDEMESH_BIN=$(CURDIR)/target/release/claudemesh sdk/$$sdk/soak.sh || exit 1; done
-	CLAUDEMESH_TEST_TOOLS=$(tools) $(cargo) test --test it -- --ignored links::
+	CLAUDEMESH_SOAK=1 CLAUDEMESH_TEST_TOOLS=$(tools) $(cargo) test --test it -- links::slow
 
 # What an SDK's send costs over the generated client, in each language.
 bench-sdk: tools

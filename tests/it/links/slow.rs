@@ -82,29 +82,24 @@ fn number_of(text: &str) -> Option<usize> {
     text.split(' ').next()?.parse().ok()
 }
 
+/// `make soak` takes its time.
+fn is_soak() -> bool {
+    std::env::var_os("CLAUDEMESH_SOAK").is_some()
+}
+
 // Covers: D-C8
 #[tokio::test]
 async fn small_messages_pass_large_ones_and_no_link_is_cut() {
     let rate = 50_000;
-    let mut sizes = vec![60_000; 12];
-    sizes.insert(6, 1_000_000);
+    let mut sizes = vec![60_000; if is_soak() { 120 } else { 12 }];
+    sizes.extend(vec![1_048_576; if is_soak() { 6 } else { 1 }]);
     slow_line(rate).await.exchange(rate, &sizes, SMALL).await;
 }
 
 // Covers: D-C8
 #[tokio::test]
-#[ignore = "takes seven minutes: make soak"]
-async fn a_hundred_large_messages_each_way() {
-    let rate = 50_000;
-    let mut sizes = vec![60_000; 120];
-    sizes.extend([1_048_576; 6]);
-    slow_line(rate).await.exchange(rate, &sizes, SMALL).await;
-}
-
-// Covers: D-C8
-#[tokio::test]
-#[ignore = "takes ten minutes: make soak"]
 async fn a_large_message_takes_its_time() {
     let rate = 5_000;
-    slow_line(rate).await.exchange(rate, &[1_048_576], Duration::from_secs(30)).await;
+    let size = if is_soak() { 1_048_576 } else { 150_000 };
+    slow_line(rate).await.exchange(rate, &[size], Duration::from_secs(30)).await;
 }

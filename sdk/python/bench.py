@@ -89,11 +89,13 @@ def judge(name: str, callers: int, times: dict[str, list[float]]) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sends", type=int, default=640, help="messages of a round")
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--sends", type=int, default=1280, help="messages of a round")
+    parser.add_argument("--rounds", type=int, default=8)
     options = parser.parse_args()
     good = True
     with DevMesh() as dev:
+        # Without a link only this host is measured.
+        dev.cut("alice")
         for callers in (1, 64):
             kinds = blocking(dev.client("alice"), options.sends)
             times: dict[str, list[float]] = {kind: [] for kind in kinds}

@@ -104,6 +104,27 @@ def test_a_cancelled_task_harms_nobody_else(mesh: DevMesh) -> None:
     run(mesh, test)
 
 
+def test_each_send_has_its_own_time(mesh: DevMesh) -> None:
+    async def test(alice: AsyncMesh, _: AsyncMesh) -> None:
+        await alice.send("bob", "first")
+        mesh.pause("alice")
+
+        async def late(timeout: float) -> float:
+            start = time.monotonic()
+            with pytest.raises(errors.DeadlineExceeded):
+                await alice.send("bob", "late", timeout=timeout)
+            return time.monotonic() - start
+
+        timeouts = [0.9, 0.3, 0.6, 0.301]
+        patient = asyncio.create_task(alice.send("bob", "patient", timeout=30))
+        for timeout, took in zip(timeouts, await asyncio.gather(*map(late, timeouts)), strict=True):
+            assert timeout <= took < timeout + 1
+        mesh.resume("alice")
+        assert (await patient).client_message_id
+
+    run(mesh, test)
+
+
 def test_a_cancelled_wait_for_an_event_loses_none(mesh: DevMesh) -> None:
     async def test(alice: AsyncMesh, bob: AsyncMesh) -> None:
         async with bob.events(types=["message"]) as events:
@@ -146,6 +167,20 @@ def test_close_ends_what_waits(mesh: DevMesh) -> None:
 
     asyncio.run(main())
     mesh.resume("alice")
+
+
+def test_close_ends_a_send_that_just_began(shared: DevMesh) -> None:
+    async def main() -> None:
+        alice = shared["alice"].connect_async()
+        with pytest.raises(errors.SendNotFound):
+            await alice.get_send(ulid())
+        sending = asyncio.create_task(alice.send("bob", "hi", timeout=30))
+        closing = asyncio.create_task(alice.close())
+        with pytest.raises(errors.ClientClosed):
+            await asyncio.wait_for(sending, 5)
+        await closing
+
+    asyncio.run(main())
 
 
 def test_closing_events_ends_a_wait_in_another_task(shared: DevMesh) -> None:

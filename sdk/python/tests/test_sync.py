@@ -95,6 +95,13 @@ def test_each_message_of_many_has_its_own_result(alice: claudemesh.Mesh) -> None
         assert result.id == (result.error.client_message_id if result.error else result.response.client_message_id)  # type: ignore[union-attr]  # pyright: ignore
 
 
+def test_a_large_message_does_not_harm_the_small_one_before_it(alice: claudemesh.Mesh) -> None:
+    messages = [claudemesh.Message("bob", "x" * 500_000), claudemesh.Message("bob", "y" * (8_300_000))]
+    fine, refused = alice.send_many(messages)
+    assert fine.error is None
+    assert type(refused.error) is errors.PayloadTooLarge
+
+
 def test_an_error_holds_what_the_daemon_said(alice: claudemesh.Mesh) -> None:
     with pytest.raises(errors.UnknownPeer) as raised:
         alice.send("bobb", "hi")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import time
@@ -18,9 +19,11 @@ import claudemesh
 from claudemesh import _error, _model, errors
 from claudemesh._io import Deadline, run
 from claudemesh._retry import Backoff
+from claudemesh._sends import LARGE_BATCH, MAX_BATCH, Caller, Sends
 from claudemesh._ulid import ulid
 from claudemesh.v1.common_pb2 import Candidate, Candidates, ErrorDetail
 from claudemesh.v1.events_pb2 import StreamEventsResponse
+from claudemesh.v1.messaging_pb2 import SendRequest, SendStreamRequest, SendStreamResponse
 
 
 def field(number: int, value: bytes | str | int | ProtobufMessage) -> bytes:
@@ -133,6 +136,53 @@ def test_ulids_hold_the_time_and_differ() -> None:
         for digit in made[:10]:
             stamp = stamp * 32 + "0123456789ABCDEFGHJKMNPQRSTVWXYZ".index(digit)
         assert before <= stamp <= time.time() * 1000
+
+
+def test_a_child_makes_other_ulids() -> None:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, ulid().encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as answer:
+        assert answer.read()[10:] != ulid()[10:]
+    os.waitpid(child, 0)
+
+
+def test_sends_that_wait_go_together_up_to_a_limit() -> None:
+    def request(size: int = 1) -> SendStreamRequest:
+        return SendStreamRequest(send=SendRequest(to="bob", message="x" * size))
+
+    def sizes() -> list[int]:
+        return [len(batch.batch) for batch in iter(sends.batch, None)]
+
+    sends = Sends()
+    caller = Caller(200, Deadline(10), lambda: None)
+    many = [request() for _ in range(2 * MAX_BATCH + 3)]
+    sends.add(many, caller)
+    # Whose caller has given up stays here.
+    sends.forget(many[:1])
+    assert sizes() == [MAX_BATCH, MAX_BATCH, 2]
+    sends.add([request(), request(LARGE_BATCH), request(), request()], caller)
+    assert sizes() == [1, 1, 2]
+
+
+def test_a_caller_is_woken_once_by_the_last_of_its_answers() -> None:
+    woken: list[str] = []
+    sends = Sends()
+    requests = [SendStreamRequest() for _ in range(3)]
+    caller = Caller(2, Deadline(10), lambda: woken.append("first"))
+    sends.add(requests[:2], caller)
+    other = Caller(1, Deadline(10), lambda: woken.append("other"))
+    sends.add(requests[2:], other)
+    answers = [SendStreamResponse(index=request.index) for request in requests]
+    sends.answer(SendStreamResponse(batch=[answers[1], answers[2], answers[1]]))
+    assert woken == ["other"]
+    sends.answer(answers[0])
+    assert woken == ["other", "first"]
+    assert caller.outcomes == answers[:2]
+    assert not sends
 
 
 def test_backoff_doubles_up_to_its_limit() -> None:

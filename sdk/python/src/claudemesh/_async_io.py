@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -25,10 +26,13 @@ from claudemesh._io import (
     TimeIsUp,
     channel_options,
 )
-from claudemesh._sends import StreamLost, Unanswered
+from claudemesh._sends import Caller, Sends, StreamLost
 from claudemesh.errors import InvalidArgument
 from claudemesh.v1.events_pb2 import StreamEventsRequest, StreamEventsResponse
 from claudemesh.v1.messaging_pb2 import SendStreamRequest, SendStreamResponse
+
+# Deadlines are looked at no more often than that, in seconds.
+TICK = 0.01
 
 
 class AsyncIo:
@@ -70,26 +74,25 @@ class AsyncIo:
             raise
         return response
 
+    def sending(self) -> bool:
+        return self._sends is not None
+
     async def submit(
         self, requests: Sequence[SendStreamRequest], deadline: Deadline, metadata: Callable[[], Metadata]
     ) -> list[Outcome]:
         channel = self._opened()
-        loop = asyncio.get_running_loop()
-        slots: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in requests]
-        sends = self._sends
-        if sends is None:
-            sends = self._sends = _SendCall(self, channel, metadata())
-        for request, slot in zip(requests, slots, strict=True):
-            sends.unanswered.add(request, slot)
-            sends.put(request)
-        # Cheaper than a task with a time limit for each send.
-        late = loop.call_later(deadline.remaining(), _give_up, slots)
+        call = self._sends
+        if call is None:
+            call = self._sends = _SendCall(self, channel, metadata())
+        done: asyncio.Future[None] = call.loop.create_future()
+        caller = Caller(len(requests), deadline, lambda: None if done.done() else done.set_result(None))
+        call.add(requests, caller)
         try:
-            return [await slot for slot in slots]
+            await done
         finally:
-            late.cancel()
-            for request in requests:
-                sends.unanswered.forget(request.index)
+            if caller.left:
+                call.sends.forget(requests)
+        return caller.outcomes
 
     def events(self, request: StreamEventsRequest, metadata: Metadata) -> _EventCall:
         return _EventCall(self._opened(), request, metadata)
@@ -111,21 +114,16 @@ class AsyncIo:
         finally:
             self._once.release()
 
-    def release(self, sends: _SendCall) -> None:
-        """Gives up a stream of sends that nobody uses."""
-        if self._sends is sends:
+    def release(self, call: _SendCall) -> None:
+        """No more sends for this stream."""
+        if self._sends is call:
             self._sends = None
-
-    def ended(self, sends: _SendCall, error: Outcome) -> None:
-        """Tells all who wait that the stream is over."""
-        self.release(sends)
-        sends.unanswered.fail(error)
 
     async def close(self) -> None:
         self._closed.set()
-        sends, self._sends = self._sends, None
-        if sends is not None:
-            await sends.close()
+        call, self._sends = self._sends, None
+        if call is not None:
+            await call.close()
         channel, self._channel = self._channel, None
         if channel is not None:
             await channel.close()
@@ -148,11 +146,14 @@ class _SendCall:
 
     def __init__(self, io: AsyncIo, channel: grpc.aio.Channel, metadata: Metadata) -> None:
         self._io = io
-        self.unanswered: Unanswered[asyncio.Future[Outcome]] = Unanswered()
-        self._queue: asyncio.Queue[SendStreamRequest | None] = asyncio.Queue()
-        self._loop = asyncio.get_running_loop()
-        self._used = self._loop.time()
-        self._idle = self._loop.call_later(STREAM_IDLE, self._check_idle)
+        self.sends = Sends()
+        self._changed = asyncio.Event()
+        self._ended = False
+        self.loop = asyncio.get_running_loop()
+        self._used = time.monotonic()
+        # One timer for all that wait, which is cheaper than one for each.
+        self._next_check = self._used + STREAM_IDLE
+        self._timer = self.loop.call_later(STREAM_IDLE, self._check)
         call = channel.stream_stream(
             SEND_STREAM.path,
             request_serializer=SendStreamRequest.SerializeToString,
@@ -162,59 +163,73 @@ class _SendCall:
         self._writer = asyncio.create_task(self._write(), name="claudemesh-sends-write")
         self._reader = asyncio.create_task(self._read(), name="claudemesh-sends-read")
 
-    def put(self, request: SendStreamRequest) -> None:
-        self._used = self._loop.time()
-        self._queue.put_nowait(request)
+    def add(self, requests: Sequence[SendStreamRequest], caller: Caller) -> None:
+        self._used = time.monotonic()
+        self.sends.add(requests, caller)
+        self._changed.set()
+        if caller.deadline.end < self._next_check:
+            self._check_at(caller.deadline.end)
 
     async def close(self) -> None:
         self._writer.cancel()
         self._reader.cancel()
         self._call.cancel()
         await asyncio.gather(self._writer, self._reader, return_exceptions=True)
+        # A reader that had not begun did not say it.
+        self._end(StreamLost())
         # Their tracebacks lead back here, and the connection would stay open until
         # the garbage collector comes by.
         del self._writer, self._reader
 
-    def _check_idle(self) -> None:
-        """Ends the stream when nobody used it for a while, else looks again later."""
-        left = self._used + STREAM_IDLE - self._loop.time()
-        if self.unanswered:
-            left = STREAM_IDLE
-        if left > 0:
-            self._idle = self._loop.call_later(left, self._check_idle)
+    def _end(self, error: Outcome) -> None:
+        self._io.release(self)
+        self._timer.cancel()
+        self._writer.cancel()
+        self.sends.fail(error)
+
+    def _check_at(self, when: float) -> None:
+        """Sets the timer."""
+        self._timer.cancel()
+        now = time.monotonic()
+        # Deadlines that are close to each other are met together.
+        self._next_check = max(when, now + TICK)
+        self._timer = self.loop.call_later(self._next_check - now, self._check)
+
+    def _check(self) -> None:
+        """Wakes those whose time is up; ends the stream when nobody used it for a while."""
+        now = time.monotonic()
+        deadline = self.sends.expire(now)
+        if self.sends:
+            self._used = now
+        if now - self._used < STREAM_IDLE:
+            self._check_at(min(deadline, self._used + STREAM_IDLE))
         else:
             self._io.release(self)
-            self._queue.put_nowait(None)
+            self._ended = True
+            self._changed.set()
 
     async def _write(self) -> None:
         try:
-            goes_on = True
-            while goes_on:
-                batch, goes_on = self.unanswered.batch(await self._queue.get(), self._waiting)
-                if batch is not None:
+            while not self._ended:
+                # All tasks that one answer woke have added theirs when this one goes on.
+                await self._changed.wait()
+                self._changed.clear()
+                while (batch := self.sends.batch()) is not None:
                     await self._call.write(batch)
             await self._call.done_writing()
         except (grpc.RpcError, asyncio.InvalidStateError):
             # The reader tells why.
             return
 
-    def _waiting(self) -> SendStreamRequest | None:
-        try:
-            return self._queue.get_nowait()
-        except asyncio.QueueEmpty:
-            raise LookupError from None
-
     async def _read(self) -> None:
         error: Outcome = StreamLost()
         try:
             while (answer := await self._call.read()) is not grpc.aio.EOF:
-                self.unanswered.answer(answer)
+                self.sends.answer(answer)
         except grpc.RpcError as failure:
             error = failure
         finally:
-            self._idle.cancel()
-            self._io.ended(self, error)
-            self._writer.cancel()
+            self._end(error)
 
 
 class _EventCall:
@@ -261,9 +276,3 @@ class _EventCall:
         self._call.cancel()
         if self._pending is not None:
             self._pending.cancel()
-
-
-def _give_up(slots: Sequence[asyncio.Future[Outcome]]) -> None:
-    for slot in slots:
-        if not slot.done():
-            slot.set_result(TimeIsUp())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -61,9 +60,9 @@ from claudemesh.v1.inbox_pb2 import InboxMessage, MessageOrder
 from claudemesh.v1.messaging_pb2 import (
     GetSendResponse,
     PostTopicResponse,
-    SendRequest,
     SendResponse,
     SendStreamRequest,
+    SendStreamResponse,
 )
 from claudemesh.v1.peers_pb2 import Peer, SetProfileResponse
 from claudemesh.v1.topics_pb2 import Topic
@@ -108,10 +107,12 @@ class Core:
     async def send(self, message: Message, wait: WaitFor | None, timeout: float | None) -> SendResponse:
         self.link.check()
         message_id = send_id(message)
-        with _of_send(message_id):
+        with _OfSend(message_id):
             deadline = self.link.deadline(timeout)
-            _check_wait(wait, to_topic=text("to", message.to).startswith("#"))
-            (outcome,) = await self._submit_valid([(message_id, message)], deadline)
+            if wait is not None:
+                _check_wait(wait, to_topic=text("to", message.to).startswith("#"))
+            request = self._request(message_id, message, trace_context())
+            (outcome,) = await self._submit([request], deadline)
             if isinstance(outcome, ClaudemeshError):
                 raise outcome
             if wait is not None and not _has_reached(outcome, wait):
@@ -121,105 +122,90 @@ class Core:
     async def send_many(self, messages: Iterable[Message], timeout: float | None) -> list[SendResult]:
         self.link.check()
         deadline = self.link.deadline(timeout)
+        context = trace_context()
         named = [(send_id(message), message) for message in _messages(messages)]
         results: list[SendResult] = []
         for start in range(0, len(named), SLICE):
             part = named[start : start + SLICE]
-            for (message_id, _), outcome in zip(part, await self._submit_valid(part, deadline), strict=True):
+            # What makes no request fails by itself.
+            made: list[SendStreamRequest | ClaudemeshError] = []
+            for message_id, message in part:
+                try:
+                    made.append(self._request(message_id, message, context))
+                except ClaudemeshError as error:
+                    error.client_message_id = message_id
+                    made.append(error)
+            requests = [one for one in made if isinstance(one, SendStreamRequest)]
+            outcomes = iter(await self._submit(requests, deadline) if requests else ())
+            for (message_id, _), one in zip(part, made, strict=True):
+                outcome = one if isinstance(one, ClaudemeshError) else next(outcomes)
                 if isinstance(outcome, ClaudemeshError):
                     results.append(SendResult(message_id, error=outcome))
                 else:
                     results.append(SendResult(message_id, response=outcome))
         return results
 
-    async def _submit_valid(
-        self, messages: Sequence[tuple[str, Message]], deadline: Deadline
-    ) -> list[SendResponse | ClaudemeshError]:
-        """Submits what can be put into a request; the rest fails by itself."""
-        outcomes: dict[int, SendResponse | ClaudemeshError] = {}
-        requests: dict[int, SendRequest] = {}
-        for place, (message_id, message) in enumerate(messages):
-            try:
-                requests[place] = send_request(message, message_id)
-            except ClaudemeshError as error:
-                error.client_message_id = message_id
-                outcomes[place] = error
-        outcomes.update(zip(requests, await self._submit(list(requests.values()), deadline), strict=True))
-        return [outcomes[place] for place in range(len(messages))]
+    def _request(self, message_id: str, message: Message, context: Mapping[str, str]) -> SendStreamRequest:
+        request = SendStreamRequest(send=send_request(message, message_id), trace_context=context or None)
+        self.link.check_size(request)
+        return request
 
     async def _submit(
-        self, requests: Sequence[SendRequest], deadline: Deadline
+        self, requests: Sequence[SendStreamRequest], deadline: Deadline
     ) -> list[SendResponse | ClaudemeshError]:
         """Sends over the shared stream. What ends with UNAVAILABLE goes out again under its id."""
-        context = trace_context()
-        results: list[SendResponse | ClaudemeshError | None] = [None] * len(requests)
-        pending = list(range(len(requests)))
+        results = await self._submit_once(requests, deadline)
         backoff = Backoff()
         fresh_token = False
-        while pending:
-            again: list[int] = []
-            failure: ClaudemeshError | None = None
-            outcomes = await self._submit_once([requests[place] for place in pending], context, deadline)
-            for place, result in zip(pending, outcomes, strict=True):
-                results[place] = result
-                if isinstance(result, ClaudemeshError):
-                    result.client_message_id = result.client_message_id or requests[place].client_message_id
-                    if result.grpc_code == UNAVAILABLE or isinstance(result, Unauthenticated):
-                        again.append(place)
-                        failure = result
-            if failure is None:
-                break
+        while again := [place for place, result in enumerate(results) if _may_repeat(result)]:
+            failure = results[again[-1]]
             if isinstance(failure, Unauthenticated):
                 if fresh_token or not self.link.renew_token():
                     break
                 fresh_token = True
-            else:
+            elif isinstance(failure, ClaudemeshError):
                 try:
                     await self.link.pause(failure, backoff, deadline)
-                except ClaudemeshError as error:
-                    if error is not failure:
+                except ClaudemeshError as ended:
+                    if ended is not failure:
                         for place in again:
-                            results[place] = _for_send(error, requests[place].client_message_id)
+                            results[place] = _for_send(ended, requests[place])
                     break
-            pending = again
-        return [result for result in results if result is not None]
+            repeated = await self._submit_once([requests[place] for place in again], deadline)
+            for place, result in zip(again, repeated, strict=True):
+                results[place] = result
+        return results
 
     async def _submit_once(
-        self, requests: Sequence[SendRequest], context: Mapping[str, str], deadline: Deadline
+        self, requests: Sequence[SendStreamRequest], deadline: Deadline
     ) -> list[SendResponse | ClaudemeshError]:
-        results: list[SendResponse | ClaudemeshError | None] = [None] * len(requests)
-        sent: list[int] = []
-        for place, request in enumerate(requests):
-            try:
-                self.link.check_size(request)
-                sent.append(place)
-            except ClaudemeshError as error:
-                results[place] = error
         try:
-            await self.link.require("send", deadline)
-            self.link.prepare()
-            envelopes = [SendStreamRequest(send=requests[place], trace_context=context) for place in sent]
-            outcomes = await self.link.io.submit(envelopes, deadline, self.link.metadata)
-        except Closed as closed:
-            ended = self.link.error(closed)
-            return [_for_send(ended, request.client_message_id) for request in requests]
-        except ClaudemeshError as error:
-            return [_for_send(error, request.client_message_id) for request in requests]
-        for place, outcome in zip(sent, outcomes, strict=True):
-            results[place] = self._judge(outcome)
-        return [result for result in results if result is not None]
+            # The daemon of an open stream was asked before.
+            if not self.link.io.sending():
+                await self.link.require("send", deadline)
+                self.link.prepare()
+            outcomes = await self.link.io.submit(requests, deadline, self.link.metadata)
+        except (Closed, ClaudemeshError) as ended:
+            error = self.link.error(ended) if isinstance(ended, Closed) else ended
+            return [_for_send(error, request) for request in requests]
+        return [self._judge(request, outcome) for request, outcome in zip(requests, outcomes, strict=True)]
 
-    def _judge(self, outcome: Outcome) -> SendResponse | ClaudemeshError:
-        if isinstance(outcome, Exception):
-            return self.link.error(outcome)
-        self.link.answered()
-        return from_detail(outcome.error) if outcome.WhichOneof("result") == "error" else outcome.response
+    def _judge(self, request: SendStreamRequest, outcome: Outcome) -> SendResponse | ClaudemeshError:
+        if isinstance(outcome, SendStreamResponse):
+            self.link.answered()
+            if not outcome.HasField("error"):
+                return outcome.response
+            error = from_detail(outcome.error)
+        else:
+            error = self.link.error(outcome)
+        error.client_message_id = request.send.client_message_id
+        return error
 
     async def post(self, message: Message, wait: WaitFor | None, timeout: float | None) -> PostTopicResponse:
         """Posts a message whose destination is a topic."""
         self.link.check()
         message_id = send_id(message)
-        with _of_send(message_id):
+        with _OfSend(message_id):
             deadline = self.link.deadline(timeout)
             _check_wait(wait, to_topic=True)
             fields = {"topic": text("topic", message.to), **message_fields(message, message_id)}
@@ -257,7 +243,7 @@ class Core:
             delay = min(GREATEST_POLL, delay * 2)
 
     async def get_send(self, id: str, timeout: float | None) -> GetSendResponse:
-        with _of_send(text("id", id)):
+        with _OfSend(text("id", id)):
             fields = {"client_message_id": id}
             return await self.link.call(GET_SEND, fields, self.link.deadline(timeout), feature="send")
 
@@ -394,14 +380,20 @@ class Inbox:
         return self._page.pop()
 
 
-@contextlib.contextmanager
-def _of_send(message_id: str) -> Iterator[None]:
+class _OfSend:
     """Errors are those of the send with this id."""
-    try:
-        yield
-    except ClaudemeshError as error:
-        error.client_message_id = error.client_message_id or message_id
-        raise
+
+    __slots__ = ("_id",)
+
+    def __init__(self, message_id: str) -> None:
+        self._id = message_id
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, ClaudemeshError):
+            error.client_message_id = error.client_message_id or self._id
 
 
 def _messages(messages: Any) -> list[Message]:
@@ -470,7 +462,13 @@ def _ended(send: GetSendResponse) -> ClaudemeshError:
     return error
 
 
-def _for_send(error: ClaudemeshError, message_id: str) -> ClaudemeshError:
+def _may_repeat(result: SendResponse | ClaudemeshError) -> bool:
+    return isinstance(result, ClaudemeshError) and (
+        result.grpc_code == UNAVAILABLE or isinstance(result, Unauthenticated)
+    )
+
+
+def _for_send(error: ClaudemeshError, request: SendStreamRequest) -> ClaudemeshError:
     """An error of several sends, as that of one of them."""
     own = error.__class__(
         error.message,
@@ -482,6 +480,6 @@ def _for_send(error: ClaudemeshError, message_id: str) -> ClaudemeshError:
         retry_after=error.retry_after,
         grpc_code=error.grpc_code,
     )
-    own.client_message_id = own.client_message_id or message_id
+    own.client_message_id = own.client_message_id or request.send.client_message_id
     own.__cause__ = error.__cause__
     return own

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import grpc
 
 from claudemesh._error import ClaudemeshError
 from claudemesh._io import HEADERS_TIMEOUT, Closed, Deadline, EventCall, TimeIsUp
 from claudemesh._link import Link
-from claudemesh._model import Event, event_of, fill, flag, invalid, optional, type_values
+from claudemesh._model import Event, event_of, flag, invalid, optional, type_values
 from claudemesh._retry import Backoff
 from claudemesh.errors import Unauthenticated
 from claudemesh.v1.events_pb2 import StreamEventsRequest
@@ -113,6 +114,5 @@ class EventFeed:
             call.cancel()
 
     def _request(self) -> StreamEventsRequest:
-        fields = {**self._filter, "after": self._position, "from_start": self._from_start}
-        request: StreamEventsRequest = fill(StreamEventsRequest, fields)
-        return request
+        fields: dict[str, Any] = {**self._filter, "after": self._position, "from_start": self._from_start}
+        return StreamEventsRequest(**fields)

@@ -126,10 +126,10 @@ class Deadline:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._end = time.monotonic() + seconds
+        self.end = time.monotonic() + seconds
 
     def remaining(self) -> float:
-        return max(0.0, self._end - time.monotonic())
+        return max(0.0, self.end - time.monotonic())
 
 
 Outcome = SendStreamResponse | grpc.RpcError | TimeIsUp
@@ -170,6 +170,10 @@ class Io(Protocol):
         self, rpc: Rpc[Request, Response], request: Request, timeout: float, metadata: Metadata
     ) -> Response:
         """One call; raises `grpc.RpcError` or `Closed`."""
+        ...
+
+    def sending(self) -> bool:
+        """The shared stream of sends is open."""
         ...
 
     async def submit(

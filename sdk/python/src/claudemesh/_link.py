@@ -14,7 +14,7 @@ import grpc
 from claudemesh._discovery import Arguments, Endpoint, Tcp, Unix, find
 from claudemesh._error import ClaudemeshError, from_rpc
 from claudemesh._io import GET_VERSION, MAX_MESSAGE, Closed, Deadline, Io, Metadata, Request, Response, Rpc, TimeIsUp
-from claudemesh._model import fill, invalid
+from claudemesh._model import invalid
 from claudemesh._retry import Backoff
 from claudemesh._trace import trace_context
 from claudemesh.errors import (
@@ -100,7 +100,7 @@ class Link:
         repeat: bool = True,
     ) -> Response:
         """Makes a call, and makes it again as the rules say."""
-        request: Request = fill(rpc.request, fields)
+        request = rpc.request(**fields)
         backoff = Backoff()
         fresh_token = False
         while True:

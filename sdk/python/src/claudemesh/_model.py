@@ -8,7 +8,6 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 
 from google.protobuf.descriptor import EnumDescriptor
-from google.protobuf.message import Message as ProtobufMessage
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -97,8 +96,8 @@ def enum_name(enum: EnumDescriptor, number: int) -> str:
     return str(number) if value is None else value.name.removeprefix(_prefix(enum)).lower()
 
 
-def priority_value(name: PriorityName | None) -> Priority.ValueType:
-    return Priority.ValueType(0 if name is None else enum_value(Priority.DESCRIPTOR, "priority", name))
+def priority_value(name: PriorityName) -> Priority.ValueType:
+    return Priority.ValueType(enum_value(Priority.DESCRIPTOR, "priority", name))
 
 
 def status_value(name: StatusName) -> PeerStatus.ValueType:
@@ -113,9 +112,7 @@ def type_values(names: Iterable[str]) -> list[EventType.ValueType]:
     return [EventType.ValueType(enum_value(EventType.DESCRIPTOR, "types", name)) for name in several("types", names)]
 
 
-def meta_value(meta: Mapping[str, Any] | None) -> Struct | None:
-    if meta is None:
-        return None
+def meta_value(meta: Mapping[str, Any]) -> Struct | None:
     if not isinstance(meta, Mapping):
         raise invalid("meta", f"must be a mapping with JSON values, not {_kind(meta)}")
     struct = Struct()
@@ -187,30 +184,28 @@ def _kind(value: Any) -> str:
     return "None" if value is None else type(value).__name__
 
 
-def fill(kind: type[ProtobufMessage], fields: Mapping[str, Any]) -> Any:
-    """A message with the fields that are given."""
-    return kind(**{name: value for name, value in fields.items() if value is not None})
-
-
 def send_id(message: Message) -> str:
     """The id of a send, made where none is given. A wrong one is refused with the rest of the message."""
     return message.id if isinstance(message.id, str) and message.id else ulid()
 
 
 def message_fields(message: Message, message_id: str) -> dict[str, Any]:
-    """What a send and a post have in common, checked."""
-    optional("id", message.id)
-    return {
-        "client_message_id": message_id,
-        "message": text("text", message.text),
-        "priority": priority_value(message.priority),
-        "meta": meta_value(message.meta),
-        "reply_to_id": optional("reply_to", message.reply_to),
-        "allow_unencrypted": flag("allow_unencrypted", message.allow_unencrypted),
-        "mentions": texts("mentions", message.mentions),
-    }
+    """What a send and a post have in common, checked. Most messages have only a text."""
+    fields: dict[str, Any] = {"client_message_id": message_id, "message": text("text", message.text)}
+    if message.id != "":
+        optional("id", message.id)
+    if message.priority is not None:
+        fields["priority"] = priority_value(message.priority)
+    if message.meta is not None:
+        fields["meta"] = meta_value(message.meta)
+    if message.reply_to != "":
+        fields["reply_to_id"] = optional("reply_to", message.reply_to)
+    if message.mentions != ():
+        fields["mentions"] = texts("mentions", message.mentions)
+    if message.allow_unencrypted is not False:
+        fields["allow_unencrypted"] = flag("allow_unencrypted", message.allow_unencrypted)
+    return fields
 
 
 def send_request(message: Message, message_id: str) -> SendRequest:
-    request: SendRequest = fill(SendRequest, {"to": text("to", message.to), **message_fields(message, message_id)})
-    return request
+    return SendRequest(to=text("to", message.to), **message_fields(message, message_id))

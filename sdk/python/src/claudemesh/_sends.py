@@ -1,31 +1,24 @@
-"""The unanswered sends of a shared stream."""
+"""The sends of a shared stream: what waits to go out, and who waits for an answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
 
 import grpc
 
-from claudemesh._io import Outcome
+from claudemesh._io import Deadline, Outcome, TimeIsUp
 from claudemesh.v1.messaging_pb2 import SendStreamRequest, SendStreamResponse
 
 # A message of a stream costs grpc more than a send costs us, so that sends that wait
-# together go together. The daemon takes that many at once.
+# together go together. Not as many as the daemon takes: it has one message to work on
+# while answers to the other are given out.
 MAX_BATCH = 32
-# What is added to a batch that is as large in bytes begins the next one.
+# A batch is not made larger than that, in bytes; a send that is goes alone.
 LARGE_BATCH = 512 * 1024
 
-
-class Slot(Protocol):
-    """Where the outcome of a send is put: a future."""
-
-    def done(self) -> bool: ...
-
-    def set_result(self, result: Outcome, /) -> None: ...
-
-
-S = TypeVar("S", bound=Slot)
+LATE = TimeIsUp()
 
 
 class StreamLost(grpc.RpcError):
@@ -44,62 +37,91 @@ class StreamLost(grpc.RpcError):
         return ()
 
 
-class Unanswered(Generic[S]):
-    """Which slot waits for the answer with which index."""
+class Caller:
+    """Who waits for the answers to some sends, and is woken once when all are there."""
+
+    __slots__ = ("deadline", "left", "outcomes", "wake")
+
+    def __init__(self, sends: int, deadline: Deadline, wake: Callable[[], object]) -> None:
+        self.outcomes: list[Outcome] = [LATE] * sends
+        self.left = sends
+        self.deadline = deadline
+        self.wake = wake
+
+    def settle(self, place: int, outcome: Outcome) -> None:
+        self.outcomes[place] = outcome
+        self.left -= 1
+        if self.left == 0:
+            self.wake()
+
+
+class Sends:
+    """The sends of one stream."""
 
     def __init__(self) -> None:
-        self._slots: dict[int, S] = {}
-        self._next = 0
+        self._unsent: deque[SendStreamRequest] = deque()
+        # By index, with the place among those of the caller.
+        self._unanswered: dict[int, tuple[Caller, int]] = {}
+        self._last = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._slots)
+    def __len__(self) -> int:
+        """How many are waited for."""
+        return len(self._unanswered)
 
-    def __contains__(self, index: int) -> bool:
-        return index in self._slots
+    def unsent(self) -> int:
+        """How many of them wait to go out."""
+        return len(self._unsent)
 
-    def add(self, request: SendStreamRequest, slot: S) -> None:
-        """Gives the request an index of its own."""
-        self._next = (self._next + 1) % 2**32
-        request.index = self._next
-        self._slots[self._next] = slot
+    def add(self, requests: Sequence[SendStreamRequest], caller: Caller) -> None:
+        """Gives each an index of its own."""
+        for place, request in enumerate(requests):
+            self._last = (self._last + 1) % 2**32
+            request.index = self._last
+            self._unanswered[self._last] = (caller, place)
+        self._unsent.extend(requests)
 
-    def batch(
-        self, first: SendStreamRequest | None, next_one: Callable[[], SendStreamRequest | None]
-    ) -> tuple[SendStreamRequest | None, bool]:
-        """One message of what waits, and whether more may come after it.
-
-        `next_one` raises `LookupError` when nothing waits; None is the end of all.
-        """
+    def batch(self) -> SendStreamRequest | None:
+        """What goes out next, in one message; None when nothing waits for that."""
         batch: list[SendStreamRequest] = []
-        request, size = first, 0
-        while request is not None:
+        size = 0
+        while self._unsent and len(batch) < MAX_BATCH:
+            request = self._unsent[0]
+            size += request.ByteSize()
+            if batch and size > LARGE_BATCH:
+                break
+            self._unsent.popleft()
             # Left out when its caller has given up.
-            if request.index in self._slots:
+            if request.index in self._unanswered:
                 batch.append(request)
-                size += request.ByteSize()
-            if len(batch) == MAX_BATCH or size >= LARGE_BATCH:
-                break
-            try:
-                request = next_one()
-            except LookupError:
-                break
-        return (SendStreamRequest(batch=batch) if batch else None), request is not None
-
-    def forget(self, index: int) -> None:
-        self._slots.pop(index, None)
+        return SendStreamRequest(batch=batch) if batch else None
 
     def answer(self, response: SendStreamResponse) -> None:
         for one in response.batch or (response,):
-            _settle(self._slots.pop(one.index, None), one)
+            self._settle(one.index, one)
 
     def fail(self, error: Outcome) -> None:
         """Ends all that wait."""
-        slots, self._slots = self._slots, {}
-        for slot in slots.values():
-            _settle(slot, error)
+        for index in list(self._unanswered):
+            self._settle(index, error)
 
+    def expire(self, now: float) -> float:
+        """Wakes those whose time is up, and tells the deadline that comes next."""
+        following = math.inf
+        for caller in {caller for caller, _ in self._unanswered.values()}:
+            if caller.deadline.end <= now:
+                caller.wake()
+            else:
+                following = min(following, caller.deadline.end)
+        return following
 
-def _settle(slot: Slot | None, outcome: Outcome) -> None:
-    # Nobody waits for a slot that timed out or was cancelled.
-    if slot is not None and not slot.done():
-        slot.set_result(outcome)
+    def forget(self, requests: Sequence[SendStreamRequest]) -> None:
+        """Their caller waits no longer."""
+        for request in requests:
+            self._unanswered.pop(request.index, None)
+
+    def _settle(self, index: int, outcome: Outcome) -> None:
+        waiting = self._unanswered.pop(index, None)
+        # Nobody waits for a send that timed out or was cancelled.
+        if waiting is not None:
+            caller, place = waiting
+            caller.settle(place, outcome)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import queue
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,7 +25,7 @@ from claudemesh._io import (
     TimeIsUp,
     channel_options,
 )
-from claudemesh._sends import StreamLost, Unanswered
+from claudemesh._sends import Caller, Sends, StreamLost
 from claudemesh.v1.events_pb2 import StreamEventsRequest, StreamEventsResponse
 from claudemesh.v1.messaging_pb2 import SendStreamRequest, SendStreamResponse
 
@@ -77,24 +77,26 @@ class SyncIo:
             raise Closed from error
         return response
 
+    def sending(self) -> bool:
+        return self._sends is not None
+
     async def submit(
         self, requests: Sequence[SendStreamRequest], deadline: Deadline, metadata: Callable[[], Metadata]
     ) -> list[Outcome]:
-        slots = [_Slot() for _ in requests]
+        done = threading.Lock()
+        done.acquire()
+        caller = Caller(len(requests), deadline, done.release)
         with self._lock:
-            if self._closed.is_set():
-                raise Closed
-            sends = self._sends
-            if sends is None:
-                sends = self._sends = _SendCall(self, self._opened(), metadata())
-            for request, slot in zip(requests, slots, strict=True):
-                sends.unanswered.add(request, slot)
-                sends.queue.put(request)
+            call = self._sends
+            if call is None:
+                call = self._sends = _SendCall(self, self._lock, self._opened(), metadata())
+            call.add(requests, caller)
         try:
-            return [slot.wait(deadline.remaining()) for slot in slots]
+            done.acquire(timeout=deadline.remaining())
         finally:
-            for request in requests:
-                sends.unanswered.forget(request.index)
+            if caller.left:
+                call.sends.forget(requests)
+        return caller.outcomes
 
     def events(self, request: StreamEventsRequest, metadata: Metadata) -> _EventCall:
         try:
@@ -114,20 +116,10 @@ class SyncIo:
         finally:
             self._once.release()
 
-    def release(self, sends: _SendCall) -> bool:
-        """Gives up a stream of sends that nobody uses; false when somebody does."""
-        with self._lock:
-            if sends.queue.empty() and not sends.unanswered:
-                self._forget(sends)
-                return True
-            return False
-
-    def ended(self, sends: _SendCall, error: Outcome) -> None:
-        """Tells all who wait that the stream is over."""
-        with self._lock:
-            self._forget(sends)
-            sends.unanswered.fail(error)
-            sends.queue.put(None)
+    def release(self, call: _SendCall) -> None:
+        """No more sends for this stream; with the lock held."""
+        if self._sends is call:
+            self._sends = None
 
     def close(self) -> None:
         self._closed.set()
@@ -136,85 +128,72 @@ class SyncIo:
         if channel is not None:
             channel.close()
 
-    def _forget(self, sends: _SendCall) -> None:
-        if self._sends is sends:
-            self._sends = None
-
     def _opened(self) -> grpc.Channel:
         if self._closed.is_set() or self._channel is None:
             raise Closed
         return self._channel
 
 
-class _Slot:
-    """Where one thread waits for one outcome."""
-
-    __slots__ = ("_outcome", "_waiting")
-
-    def __init__(self) -> None:
-        self._outcome: Outcome | None = None
-        self._waiting = threading.Lock()
-        self._waiting.acquire()
-
-    def done(self) -> bool:
-        return self._outcome is not None
-
-    def set_result(self, outcome: Outcome, /) -> None:
-        self._outcome = outcome
-        self._waiting.release()
-
-    def wait(self, timeout: float) -> Outcome:
-        self._waiting.acquire(timeout=timeout)
-        return TimeIsUp() if self._outcome is None else self._outcome
-
-
 class _SendCall:
     """One open stream of sends: grpc's thread takes requests, an own one reads answers."""
 
-    def __init__(self, io: SyncIo, channel: grpc.Channel, metadata: Metadata) -> None:
+    def __init__(self, io: SyncIo, lock: threading.Lock, channel: grpc.Channel, metadata: Metadata) -> None:
         self._io = io
-        self.unanswered: Unanswered[_Slot] = Unanswered()
-        self.queue: queue.SimpleQueue[SendStreamRequest | None] = queue.SimpleQueue()
+        self.sends = Sends()
+        # The lock of the connection, which is held while sends are added and taken.
+        self._changed = threading.Condition(lock)
+        self._ended = False
         call = channel.stream_stream(
             SEND_STREAM.path,
             request_serializer=SendStreamRequest.SerializeToString,
             response_deserializer=SendStreamResponse.FromString,
         )
         try:
-            self._answers: Iterator[SendStreamResponse] = call(self._requests(), metadata=metadata)
+            self._answers: Iterator[SendStreamResponse] = call(iter(self._next, None), metadata=metadata)
         except ValueError as error:
             raise Closed from error
         threading.Thread(target=self._read, name="claudemesh-sends", daemon=True).start()
 
-    def _requests(self) -> Iterator[SendStreamRequest]:
-        while True:
-            try:
-                request = self.queue.get(timeout=STREAM_IDLE)
-            except queue.Empty:
-                if self._io.release(self):
-                    return
-                continue
-            batch, goes_on = self.unanswered.batch(request, self._waiting)
-            if batch is not None:
-                yield batch
-            if not goes_on:
-                return
+    def add(self, requests: Sequence[SendStreamRequest], caller: Caller) -> None:
+        """With the lock held."""
+        self.sends.add(requests, caller)
+        self._changed.notify()
 
-    def _waiting(self) -> SendStreamRequest | None:
-        try:
-            return self.queue.get_nowait()
-        except queue.Empty:
-            raise LookupError from None
+    def _next(self) -> SendStreamRequest | None:
+        """Waits for the next message; None when the stream is to end."""
+        with self._changed:
+            while not self._ended:
+                self._gather()
+                batch = self.sends.batch()
+                if batch is not None:
+                    return batch
+                if not self._changed.wait(STREAM_IDLE) and not self.sends:
+                    self._io.release(self)
+                    break
+        return None
+
+    def _gather(self) -> None:
+        """While others are under way: callers that one answer woke come back one after the other."""
+        seen = 0
+        while seen < self.sends.unsent() < len(self.sends):
+            seen = self.sends.unsent()
+            self._changed.release()
+            time.sleep(0)
+            self._changed.acquire()
 
     def _read(self) -> None:
         error: Outcome = StreamLost()
         try:
             for answer in self._answers:
-                self.unanswered.answer(answer)
+                self.sends.answer(answer)
         except grpc.RpcError as failure:
             error = failure
         finally:
-            self._io.ended(self, error)
+            with self._changed:
+                self._io.release(self)
+                self._ended = True
+                self._changed.notify()
+            self.sends.fail(error)
 
 
 class _EventCall:

@@ -8,19 +8,22 @@ from typing import Any
 
 
 @functools.cache
-def _inject() -> Callable[[dict[str, str]], Any] | None:
+def _opentelemetry() -> tuple[Callable[[], Any], Callable[[dict[str, str]], Any]] | None:
     try:
+        from opentelemetry.context import get_current
         from opentelemetry.propagate import inject
     except ImportError:
         return None
-    return inject
+    return get_current, inject
 
 
 def trace_context() -> dict[str, str]:
     """`traceparent` and `tracestate` of the current context; empty when there is none."""
-    inject = _inject()
-    if inject is None:
+    found = _opentelemetry()
+    if found is None:
         return {}
+    get_current, inject = found
     carrier: dict[str, str] = {}
-    inject(carrier)
+    if get_current():
+        inject(carrier)
     return {name: carrier[name] for name in ("traceparent", "tracestate") if name in carrier}

@@ -122,7 +122,13 @@ async fn a_rejection_while_the_sender_was_dead_is_told_at_its_return(backend: Ba
     rig.alice.outbox_status("m1", "done").await;
     rig.alice.kill9();
     rig.set_aside(&push).await;
-    rig.bob_raw.answers_so_far().await;
+    let db = rig.broker.tables().await;
+    wait::until("the broker to have written it", async || {
+        let written = db.number("SELECT count(*) FROM delivery WHERE reject_reason IS NOT NULL").await;
+        (written == 1).then_some(())
+    })
+    .await;
+    db.close().await;
     rig.broker.kill9();
     rig.broker.restart().await;
     rig.alice.start().await;

@@ -1,10 +1,10 @@
 //! `claudemesh daemon rotate-keypair`: a new key for this member.
 
-use super::Context;
 use super::client::{Client, answer, call};
 use super::discovery::DaemonArgs;
 use super::failure::Failure;
 use super::output::{Output, time};
+use super::{Context, confirm};
 use crate::proto::admin::RotateKeypairRequest;
 
 const EXAMPLES: &str = "\
@@ -19,6 +19,9 @@ member has to compare the safety number again.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
+    /// Do it without being asked
+    #[arg(short, long)]
+    yes: bool,
     /// Print the daemon's answer as JSON
     #[arg(long)]
     json: bool,
@@ -28,6 +31,9 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> Result<(), Failure> {
     let client = Client::find(context, &args.daemon).await?;
+    let what =
+        "this member gets a new key, and the old one ends: whoever has verified it compares the safety number again";
+    confirm::ask(what, args.yes)?;
     let rotated = answer(client.keys().rotate_keypair(call(RotateKeypairRequest {})).await)?;
     if args.json {
         return output.json(&rotated);

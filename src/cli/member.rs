@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::Context;
 use super::failure::Failure;
 use super::output::{Output, safe, time};
+use super::{Context, confirm};
 use crate::domain::error_code::ErrorCode;
 use crate::membership::manage::{self, Request};
 use crate::proto::wkt::Timestamp;
@@ -45,6 +45,9 @@ pub(super) struct RevokeArgs {
     mesh: String,
     /// The member: its key, the first 16 digits of it or more, or its id
     member: String,
+    /// Do it without being asked
+    #[arg(short, long)]
+    yes: bool,
     /// Accept an unencrypted broker (ws://) on another host
     #[arg(long)]
     allow_insecure: bool,
@@ -104,6 +107,13 @@ fn revoke(args: &RevokeArgs, context: &Context, output: &mut Output) -> Result<(
         }
     };
     let member_id = member["memberId"].as_str().unwrap_or_default().to_owned();
+    let name = safe(member["displayName"].as_str().unwrap_or_default());
+    let what = format!(
+        "{name} ({}) is removed from mesh {} for good: what waits for it ends, and its key connects no more",
+        safe(member["pubkey"].as_str().unwrap_or_default()),
+        args.mesh
+    );
+    confirm::ask(&what, args.yes)?;
     manage::request(&context.membership()?, &args.mesh, Request::RevokeMember(member_id), args.allow_insecure)?;
     if args.json {
         return output.json(&serde_json::json!({ "revoked": member["memberId"], "pubkey": member["pubkey"] }));

@@ -3,15 +3,21 @@
 
 use serde_json::{Value, json};
 
-use super::Context;
 use super::failure::Failure;
 use super::output::{Output, safe, time};
+use super::{Context, confirm};
+use crate::domain::error_code::ErrorCode;
 use crate::membership::manage::{self, Request};
+use crate::membership::owner;
 use crate::proto::wkt::Timestamp;
 
 const LEAVE_EXAMPLES: &str = "\
 Examples:
-  claudemesh mesh leave demo";
+  claudemesh mesh leave demo
+  claudemesh mesh leave demo --yes         in a script
+
+The owner, and the last admin, would leave a mesh that nobody can change or be
+removed from: that needs --force. An owner key stays in owners/ and still invites.";
 
 const KEY_LIST_EXAMPLES: &str = "\
 Examples:
@@ -60,6 +66,12 @@ pub(super) struct PolicyArgs {
 pub(super) struct LeaveArgs {
     /// The mesh
     mesh: String,
+    /// Do it without being asked
+    #[arg(short, long)]
+    yes: bool,
+    /// Leave as the owner, or as the last admin, too
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     common: CommonArgs,
 }
@@ -160,12 +172,50 @@ pub(super) fn policy(args: &PolicyArgs, context: &Context, output: &mut Output) 
 }
 
 pub(super) fn leave(args: &LeaveArgs, context: &Context, output: &mut Output) -> Result<(), Failure> {
+    may_leave(args, context)?;
+    let what = format!(
+        "you leave mesh {}: your membership ends for good, what waits for you at its broker is lost, and only a new \
+         invite brings you back, as another member",
+        args.mesh
+    );
+    confirm::ask(&what, args.yes)?;
     let entry = manage::leave(&context.membership()?, &args.mesh, args.common.allow_insecure)?;
     if args.common.json {
         return output.json(&json!({ "left": entry.slug, "mesh_id": entry.mesh_id, "member_id": entry.member_id }));
     }
     output.line(format_args!("left  {}", entry.slug))?;
     output.note("its messages stay on this host, in the mesh's directory below daemon/");
+    Ok(())
+}
+
+/// Refuses what would leave the mesh without anybody who can change it.
+fn may_leave(args: &LeaveArgs, context: &Context) -> Result<(), Failure> {
+    let env = context.membership()?;
+    if args.force {
+        return Ok(());
+    }
+    let refused = |what: String| {
+        Err(Failure::new(ErrorCode::PermissionDenied, what)
+            .next(format!("if you mean it: claudemesh mesh leave {} --force", args.mesh)))
+    };
+    let entry = manage::entry(&env, &args.mesh)?;
+    let owned = owner::find(&env.root, &args.mesh)?.is_some_and(|owner| owner.mesh_id.as_str() == entry.mesh_id);
+    if owned {
+        let what = format!("you own mesh {:?}: without you nobody invites to it or removes anybody from it", args.mesh);
+        return refused(what);
+    }
+    if entry.role.as_deref() == Some("admin") {
+        let answer = manage::request(&env, &args.mesh, Request::Members, args.common.allow_insecure)?;
+        let members = answer["members"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let is_other_admin = |row: &Value| {
+            row["role"] == "admin" && row["revokedAt"].is_null() && row["memberId"] != entry.member_id.as_str()
+        };
+        if !members.iter().any(is_other_admin) {
+            let what =
+                format!("you are the last admin of mesh {:?}: without you nobody but its owner changes it", args.mesh);
+            return refused(what);
+        }
+    }
     Ok(())
 }
 

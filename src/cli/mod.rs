@@ -11,6 +11,7 @@
 
 mod broker;
 pub mod client;
+mod confirm;
 mod daemon;
 mod dev;
 pub mod discovery;

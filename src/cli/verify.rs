@@ -1,10 +1,10 @@
 //! `claudemesh verify`: whether a peer's key is really its own.
 
-use super::Context;
 use super::client::{Client, answer, call};
 use super::discovery::DaemonArgs;
 use super::failure::Failure;
 use super::output::{Output, safe, time};
+use super::{Context, confirm};
 use crate::domain::error_code::ErrorCode;
 use crate::proto::admin::{
     AcceptMemberKeyRequest, AcceptNameBindingRequest, PinnedMember, VerifyPeerRequest, VerifyPeerResponse,
@@ -32,6 +32,9 @@ pub(super) struct Args {
     /// Accept the changed key or name of the peer; with a key, only this one
     #[arg(long, value_name = "KEY", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     accept: Option<String>,
+    /// Do it without being asked
+    #[arg(short, long)]
+    yes: bool,
     /// Print the daemon's answer as JSON
     #[arg(long)]
     json: bool,
@@ -52,11 +55,17 @@ pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> R
         shown = verify(&client, &member.member_id, "").await?;
     }
     if let Some(number) = &args.confirm {
-        let number = if number.is_empty() { shown.safety_number.clone() } else { number.clone() };
+        let is_given = !number.is_empty();
+        let number = if is_given { number.clone() } else { shown.safety_number.clone() };
         if shown.member.as_ref().is_some_and(|member| member.pin_state() == PinState::KeyChanged) {
             let what = format!("the key of {} changed; nothing can be confirmed before that is settled", args.peer);
             return Err(Failure::new(ErrorCode::MemberKeyChanged, what)
                 .next(format!("see both keys: claudemesh verify {}", args.peer)));
+        }
+        if !is_given {
+            let name = safe(&member.display_name);
+            let what = format!("{name} is marked as verified, if this is the number that {name} sees:\n{number}");
+            confirm::ask(&what, args.yes)?;
         }
         shown = verify(&client, &member.member_id, &number).await?;
     }

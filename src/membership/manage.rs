@@ -160,7 +160,8 @@ fn standing(env: &Env, slug: &str, signer: Signer) -> Result<Standing, Error> {
     Ok(Standing { mesh_id: entry.mesh_id, broker_url: entry.broker_url, secret })
 }
 
-fn entry(env: &Env, slug: &str) -> Result<MeshEntry, Error> {
+/// The joined mesh with this slug.
+pub fn entry(env: &Env, slug: &str) -> Result<MeshEntry, Error> {
     let entry = ConfigJson::load(&env.root)?.mesh(slug)?;
     entry.ok_or_else(|| Error::NotJoined { slug: slug.to_owned(), path: env.root.config_json() })
 }

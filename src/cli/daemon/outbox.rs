@@ -4,11 +4,11 @@
 use std::path::PathBuf;
 
 use super::sent;
-use crate::cli::Context;
 use crate::cli::client::{Client, answer, call};
 use crate::cli::discovery::DaemonArgs;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, safe, safe_lines, time};
+use crate::cli::{Context, confirm};
 use crate::domain::error_code::ErrorCode;
 use crate::proto::admin::requeue_entry_request::Successor;
 use crate::proto::admin::{
@@ -71,7 +71,7 @@ enum Verb {
     Requeue(RequeueArgs),
     /// Retire an entry: it is not sent, its text is cleared, its id stays taken
     #[command(after_help = DROP_EXAMPLES)]
-    Drop(EntryArgs),
+    Drop(DropArgs),
     /// Clear the texts of accepted and retired entries
     #[command(after_help = PRUNE_EXAMPLES)]
     Prune(PruneArgs),
@@ -116,6 +116,15 @@ struct EntryArgs {
     json: bool,
     #[command(flatten)]
     daemon: DaemonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct DropArgs {
+    /// Do it without being asked
+    #[arg(short, long)]
+    yes: bool,
+    #[command(flatten)]
+    entry: EntryArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -279,8 +288,10 @@ fn read_text(path: &PathBuf) -> Result<String, Failure> {
     })
 }
 
-async fn drop_entry(args: EntryArgs, context: &Context, output: &mut Output) -> Result<(), Failure> {
+async fn drop_entry(args: DropArgs, context: &Context, output: &mut Output) -> Result<(), Failure> {
+    let DropArgs { yes, entry: args } = args;
     let client = Client::find(context, &args.daemon).await?;
+    confirm::ask(&format!("the send {} is given up and its text cleared", safe(&args.id)), yes)?;
     let response = answer(client.outbox().drop_entry(call(DropEntryRequest { id: args.id })).await)?;
     if args.json {
         return output.json(&response);

@@ -97,6 +97,21 @@ async fn who_leaves_is_out_and_the_entry_is_gone(backend: Backend) {
     assert!(again.code != 0 && again.stderr.contains("mesh_not_joined"), "{}", again.stderr);
 }
 
+/// Nobody is left who could change the mesh: that has to be meant.
+async fn the_owner_and_the_last_admin_leave_by_force_alone(backend: Backend) {
+    let broker = Broker::on(backend).await;
+    let home = owned(&broker).await;
+    let invite = cli::run(home.path(), &["mesh", "invite", "demo", "--role", "admin"]).await.ok();
+    let admin = process::directory();
+    cli::run(admin.path(), &["join", invite.stdout.trim(), "--display-name", "admin"]).await.ok();
+    let owner = cli::run(home.path(), &["mesh", "leave", "demo", "--yes"]).await.exits(5);
+    assert!(owner.stderr.contains("you own mesh") && owner.stderr.contains("--force"), "{}", owner.stderr);
+    cli::run(home.path(), &["mesh", "leave", "demo", "--yes", "--force"]).await.ok();
+    let last = cli::run(admin.path(), &["mesh", "leave", "demo", "--yes"]).await.exits(5);
+    assert!(last.stderr.contains("last admin") && last.stderr.contains("--force"), "{}", last.stderr);
+    cli::run(admin.path(), &["mesh", "leave", "demo", "--yes", "--force"]).await.ok();
+}
+
 /// Invites of one second differ in nothing that is signed.
 async fn two_invites_made_at_once_are_two(backend: Backend) {
     let broker = Broker::on(backend).await;
@@ -115,4 +130,5 @@ on_both_databases! {
     an_owner_sets_the_policy_and_revokes_members,
     a_key_is_made_used_and_ended,
     who_leaves_is_out_and_the_entry_is_gone,
+    the_owner_and_the_last_admin_leave_by_force_alone,
 }

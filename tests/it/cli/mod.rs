@@ -3,6 +3,7 @@
 
 mod colours;
 mod completions;
+mod confirm;
 mod errors;
 mod follow;
 mod found;

@@ -9,8 +9,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rand::Rng as _;
-
 use super::private_file::{self, FileError, PRIVATE};
 
 /// What it holds. Enough to write what became of the largest message.
@@ -105,7 +103,7 @@ impl Ballast {
         let mut file = private_file::open(&self.0.path, PRIVATE)?;
         // A file system that compresses would hold back nothing for zeros.
         let mut piece = vec![0; 64 << 10];
-        rand::rng().fill_bytes(&mut piece);
+        getrandom::fill(&mut piece).map_err(|error| failed(error.into()))?;
         let written = (0..bytes / piece.len() as u64).try_for_each(|_| file.write_all(&piece));
         written.map_err(|source| {
             // What is there of it holds room that somebody needs.

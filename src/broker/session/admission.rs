@@ -70,6 +70,21 @@ pub async fn note_lost(shared: &Arc<Shared>, peer: &Arc<Peer>) {
     }
 }
 
+/// Takes back the hello of a connection that the mesh's policy refuses: other brokers
+/// would show it for ever.
+pub async fn note_refused(shared: &Arc<Shared>, peer: &Arc<Peer>) {
+    let Some(instance_id) = peer.facts.instance_id.as_deref() else { return };
+    let written = async {
+        let transaction = shared.store.begin().await?;
+        let (mesh, member) = (&peer.mesh.id, &peer.member_id);
+        store::refused(&transaction, mesh, member, instance_id, peer.generation).await?;
+        transaction.commit().await
+    };
+    if let Err(error) = written.await {
+        tracing::warn!(error = %error, "Cannot take back a hello: {error}");
+    }
+}
+
 async fn admit(shared: &Arc<Shared>, authenticated: Authenticated) -> Result<Opened, Refused> {
     let Authenticated { mesh, member, kind, mut facts, mut profile, capabilities, shown } = authenticated;
     let mut predecessor = shared.registry.predecessor(&mesh.id, &member.id, kind, &facts);

@@ -9,7 +9,7 @@ use super::handshake::{short, short_groups};
 use super::peer::Peer;
 use super::push::Pusher;
 use super::terms::Reply;
-use super::{negotiate, presence, rotation, shown};
+use super::{admission, negotiate, presence, rotation, shown};
 use crate::broker::accept::commit::Settle;
 use crate::broker::accept::writer::Command;
 use crate::broker::fanout::Audience;
@@ -162,6 +162,7 @@ async fn negotiation(shared: &Arc<Shared>, peer: &Arc<Peer>, pusher: &mut Pusher
     let response = negotiate::answer(shared, peer, request);
     if !bound_before && let Err(end) = negotiate::contest(shared, peer).await {
         shared.registry.remove(peer);
+        admission::note_refused(shared, peer).await;
         peer.finish(end);
         return;
     }

@@ -57,6 +57,25 @@ pub async fn disconnected(
         .map(drop)
 }
 
+/// Notes that a connection was not let in after its hello: it was never there.
+pub async fn refused(
+    db: &impl ConnectionTrait,
+    mesh_id: &str,
+    member_id: &str,
+    instance_id: &str,
+    generation: i64,
+) -> Result<(), DbErr> {
+    presence::Entity::update_many()
+        .col_expr(presence::Column::DisconnectedAt, Expr::value(0_i64))
+        .filter(presence::Column::MeshId.eq(mesh_id))
+        .filter(presence::Column::MemberId.eq(member_id))
+        .filter(presence::Column::InstanceId.eq(instance_id))
+        .filter(presence::Column::Generation.eq(generation))
+        .exec(db)
+        .await
+        .map(drop)
+}
+
 /// Hellos that other brokers took since `since`: mesh, member, instance and
 /// generation.
 pub async fn moved(

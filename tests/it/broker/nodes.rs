@@ -260,7 +260,7 @@ async fn prefer_oldest_refuses_a_newcomer_at_the_other_node_until_the_first_is_g
     copy.send(&hello(&bob, HOST_A, BOOT_2)).await;
     copy.expect_close(4004, "member_already_connected").await;
     // For a moment the list may still hold the one that was refused.
-    while old.peers().await.len() != 1 {}
+    wait::soon("the first alone", async { while old.peers().await.len() != 1 {} }).await;
     mesh.broker.stop().await;
     let (mut new, _) = Raw::daemon(&second.url(), &bob, HOST_B, BOOT_2).await;
     let rows = new.peers().await;

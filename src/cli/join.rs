@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::Context;
 use super::failure::Failure;
 use super::output::{Output, safe};
+use super::{Context, set_aside};
 use crate::config::broker_url::BrokerUrl;
 use crate::membership::config_json::MeshEntry;
 use crate::membership::join;
@@ -39,6 +39,7 @@ pub(super) fn run(args: Args, context: &Context, output: &mut Output) -> Result<
         join::Outcome::Joined(entry) => (entry, false),
         join::Outcome::AlreadyJoined(entry) => (entry, true),
     };
+    set_aside::other_members(&entry, context, output)?;
     if args.json {
         return output.json(&result_json(&entry, already));
     }

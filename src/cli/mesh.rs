@@ -9,7 +9,7 @@ use super::Context;
 use super::failure::Failure;
 use super::output::{Output, safe, time};
 use super::style::state;
-use super::{join, mesh_settings, running};
+use super::{join, mesh_settings, running, set_aside};
 use crate::membership::config_json::ConfigJson;
 use crate::membership::invite::{self, Terms};
 use crate::membership::{create, owner};
@@ -141,6 +141,7 @@ fn create(args: CreateArgs, context: &Context, output: &mut Output) -> Result<()
         create::Outcome::Created(entry) => (entry, false),
         create::Outcome::AlreadyThere(entry) => (entry, true),
     };
+    set_aside::other_members(&entry, context, output)?;
     if args.json {
         return output.json(&join::result_json(&entry, already));
     }

@@ -35,6 +35,7 @@ mod process;
 mod profile;
 pub mod running;
 mod send;
+mod set_aside;
 mod style;
 #[cfg(test)]
 mod tests;

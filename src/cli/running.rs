@@ -6,6 +6,7 @@ use std::io;
 
 use super::failure::Failure;
 use crate::config::paths::{Root, StateDir};
+use crate::daemon::LEFT;
 use crate::runtime::instance_lock::InstanceLock;
 use crate::runtime::private_file::{self, FileError};
 
@@ -23,6 +24,7 @@ pub fn state_dirs(root: &Root) -> Result<Vec<String>, Failure> {
         let entry = entry.map_err(list_failed)?;
         if entry.path().is_dir()
             && let Ok(name) = entry.file_name().into_string()
+            && !name.contains(LEFT)
         {
             meshes.push(name);
         }

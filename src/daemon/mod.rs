@@ -15,6 +15,7 @@ mod facts;
 mod hooks;
 pub mod recover;
 mod rotation;
+mod set_aside;
 mod settings;
 mod state;
 
@@ -30,6 +31,7 @@ use crate::runtime::supervisor::Supervisor;
 
 pub use self::error::Error;
 pub use self::exit::{ExitReason, LastExit};
+pub use self::set_aside::{LEFT, set_aside};
 pub use self::state::schema_version;
 
 /// How a daemon is started.

@@ -31,7 +31,7 @@ pub(super) fn run(root: Root, mesh: String, name: Option<String>, output: &mut O
 }
 
 /// Why a daemon did not start, and what to do.
-pub(super) fn of_start(error: &daemon::Error) -> Failure {
+pub(in crate::cli) fn of_start(error: &daemon::Error) -> Failure {
     let failure = Failure::new(error.code(), error.to_string());
     match error.next_step() {
         Some(step) => failure.next(step),

@@ -7,7 +7,7 @@
 //! What it must not do: touch the files of a daemon that runs.
 
 mod down;
-mod foreground;
+pub(in crate::cli) mod foreground;
 mod logs;
 pub(in crate::cli) mod outbox;
 mod recover;

@@ -1,6 +1,7 @@
 //! The command line as its user meets it: what it says, in which form, and with
 //! which exit code.
 
+mod again;
 mod colours;
 mod completions;
 mod confirm;

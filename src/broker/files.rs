@@ -71,3 +71,20 @@ pub fn addr_path(dir: &Path) -> PathBuf {
 pub fn write_addr(dir: &Path, addr: SocketAddr) -> Result<(), FileError> {
     private_file::write_atomic(&addr_path(dir), addr.to_string().as_bytes(), PRIVATE)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::clock::Clock;
+
+    #[test]
+    fn a_token_that_could_be_guessed_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let ids = IdSource::new(Clock::system());
+        let path = dir.path().join("admin_token");
+        std::fs::write(&path, "x".repeat(31)).unwrap();
+        assert!(matches!(AdminToken::load_or_create(dir.path(), &ids), Err(Error::ShortToken(found)) if found == path));
+        std::fs::write(&path, "x".repeat(32)).unwrap();
+        assert!(AdminToken::load_or_create(dir.path(), &ids).unwrap().is(&"x".repeat(32)));
+    }
+}

@@ -279,6 +279,14 @@ mod tests {
         assert!(load(Path::new("/nowhere"), 7).unwrap().is_none());
     }
 
+    #[test]
+    fn more_sections_than_hooks_may_be_are_refused() {
+        let sections = |count| (0..count).map(|number| format!("[on-topic-t{number}]\n")).collect::<String>();
+        assert_eq!(read(&sections(MAX_HOOKS)).unwrap().unwrap().len(), MAX_HOOKS);
+        let refused = read(&sections(MAX_HOOKS + 1)).unwrap_err().to_string();
+        assert!(refused.contains(&MAX_HOOKS.to_string()), "{refused}");
+    }
+
     // Covers: R241
     #[test]
     fn what_is_wrong_is_named_with_file_section_and_key() {

@@ -49,6 +49,23 @@ fn files_below(dir: &Path) -> Vec<(String, u32)> {
 }
 
 #[test]
+fn an_invite_has_uses_and_lives_neither_seconds_nor_years() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = StandIn::start();
+    let ann = user(&dir);
+    create::create(&ann, "demo", &creating(dir.path(), &broker)).unwrap();
+    let owner = owner::find(&ann.root, "demo").unwrap().unwrap();
+    let day = 24 * 3600;
+    for (seconds, uses, is_made) in
+        [(59, 1, false), (60, 1, true), (366 * day, 1, true), (366 * day + 1, 1, false), (60, 0, false)]
+    {
+        let terms = Terms { lifetime: Duration::from_secs(seconds), uses, ..WEEK };
+        let made = invite::make(&ann, &owner, &terms, false);
+        assert_eq!(made.is_ok(), is_made, "{seconds} s, {uses} uses: {made:?}");
+    }
+}
+
+#[test]
 fn a_mesh_is_created_joined_and_joined_by_others() {
     let dir = tempfile::tempdir().unwrap();
     let broker = StandIn::start();

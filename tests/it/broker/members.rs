@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::support::mesh::RawMesh;
 use crate::support::postgres::{Backend, on_both_databases};
 use crate::support::raw::Raw;
+use crate::support::wait;
 
 async fn list_peers_shows_every_connection_with_every_field(backend: Backend) {
     let mesh = RawMesh::start(backend).await;
@@ -56,6 +57,17 @@ async fn what_a_connection_says_of_itself_is_shown(backend: Backend) {
     assert_eq!(bob_raw.peers().await[0]["groups"], json!([]));
 }
 
+async fn statistics_of_any_size_are_not_kept(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
+    let (_, mut raw) = mesh.connected("alice").await;
+    for (stats, kept) in [(json!({"runs": 3}), true), (json!({"runs": "x".repeat(9_000)}), false)] {
+        raw.send(&json!({"type": "set_stats", "stats": stats})).await;
+        let row = raw.peers().await.remove(0);
+        let shown = if kept { stats } else { json!({"runs": 3}) };
+        assert_eq!(row["stats"], shown, "{row}");
+    }
+}
+
 async fn a_hidden_connection_is_shown_to_itself_only(backend: Backend) {
     let mesh = RawMesh::start(backend).await;
     let (_, mut alice_raw) = mesh.connected("alice").await;
@@ -101,6 +113,19 @@ async fn a_peer_that_lost_its_link_stays_listed_and_returns_silently(backend: Ba
     assert_eq!(before, Vec::<Value>::new(), "no event for a reattach");
 }
 
+/// For the other brokers, and for who is back later.
+async fn the_loss_of_a_daemon_is_noted(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
+    let bob = mesh.member("bob").await;
+    let (raw, _) = Raw::daemon(&mesh.url(), &bob, "01J0000000000000000000000B", "01J1").await;
+    let db = mesh.broker.tables().await;
+    let lost = "SELECT count(*) FROM presence WHERE disconnected_at IS NOT NULL";
+    assert_eq!(db.number(lost).await, 0);
+    drop(raw);
+    wait::until("the loss to be noted", async || (db.number(lost).await == 1).then_some(())).await;
+    db.close().await;
+}
+
 async fn member_list_names_everybody_connected_or_not(backend: Backend) {
     let mesh = RawMesh::start(backend).await;
     let (alice, mut raw) = mesh.connected("alice").await;
@@ -121,8 +146,10 @@ async fn member_list_names_everybody_connected_or_not(backend: Backend) {
 on_both_databases! {
     list_peers_shows_every_connection_with_every_field,
     what_a_connection_says_of_itself_is_shown,
+    statistics_of_any_size_are_not_kept,
     a_hidden_connection_is_shown_to_itself_only,
     others_are_told_who_comes,
     a_peer_that_lost_its_link_stays_listed_and_returns_silently,
+    the_loss_of_a_daemon_is_noted,
     member_list_names_everybody_connected_or_not,
 }

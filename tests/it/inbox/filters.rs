@@ -87,6 +87,22 @@ async fn a_query_that_means_nothing_is_refused() {
     assert_eq!(nobody["code"], "unknown_peer");
 }
 
+/// A list has no way to tell that what follows is not what was asked for.
+#[tokio::test]
+async fn a_place_of_another_inbox_is_refused() {
+    let Pair { broker: _broker, alice, bob, .. } = Pair::start().await;
+    let text = unique("placed");
+    alice.send("bob", &text).await;
+    let row = bob.received(&text).await;
+    let id = row["event_id"].as_str().expect("an event id");
+    let (generation, seq) = id.rsplit_once('-').expect("generation and place");
+    bob.http().get(&format!("/v1/inbox?after={id}")).send().await.expect(200);
+    let other = format!("01J0000000000000000000000A-{seq}");
+    assert_ne!(generation, "01J0000000000000000000000A");
+    let refused = bob.http().get(&format!("/v1/inbox?after={other}")).send().await.expect(400).json();
+    assert_eq!(refused["code"], "invalid_argument", "{refused}");
+}
+
 // Covers: R82, R104
 #[tokio::test]
 async fn search_is_not_there() {

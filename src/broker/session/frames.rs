@@ -121,7 +121,8 @@ pub async fn handle(shared: &Arc<Shared>, peer: &Arc<Peer>, pusher: &mut Pusher,
                 short(reason.detail)
             );
         }
-        ClientFrame::Hello(_) | ClientFrame::SessionHello(_) | ClientFrame::Unknown(_) => {}
+        // Pieces count only on connections that negotiated them, and are put together there.
+        ClientFrame::Hello(_) | ClientFrame::SessionHello(_) | ClientFrame::Piece(_) | ClientFrame::Unknown(_) => {}
         request => {
             if let Some(request) = topics::on_link(shared, peer, request).await {
                 admin::on_link(shared, peer, request).await;

@@ -251,7 +251,31 @@ async fn an_acknowledgement_that_could_not_be_written_is_written_later(backend: 
     assert_eq!(bob_raw.answers_so_far().await, Vec::<Value>::new(), "it was not pushed again");
 }
 
+/// One sender's backlog does not stand before another one's message; each keeps its order.
+async fn the_senders_of_a_backlog_take_turns(backend: Backend) {
+    let mesh = RawMesh::start(backend).await;
+    let (_, mut alice_raw) = mesh.connected("alice").await;
+    let (_, mut carol_raw) = mesh.connected("carol").await;
+    let bob = mesh.member("bob").await;
+    let mut alices = Vec::new();
+    for _ in 0..200 {
+        alices.push(alice_raw.request(plain_send(&bob.public())).await.0["messageId"].clone());
+    }
+    let carols = carol_raw.request(plain_send(&bob.public())).await.0["messageId"].clone();
+    let mut bob_raw = Raw::member(&mesh.url(), &bob).await;
+    let mut pushed = Vec::new();
+    for _ in 0..201 {
+        pushed.push(bob_raw.message().await["messageId"].clone());
+    }
+    let place = pushed.iter().position(|id| *id == carols).expect("carol's");
+    // After one read of the other sender's at most.
+    assert!(place <= 64, "{place} came before");
+    pushed.remove(place);
+    assert_eq!(pushed, alices, "in order, each once");
+}
+
 on_both_databases! {
+    the_senders_of_a_backlog_take_turns,
     what_follows_a_copy_with_an_id_of_the_future_is_pushed_as_well,
     an_acknowledgement_that_could_not_be_written_is_written_later,
     without_an_ack_a_message_comes_back_on_the_next_connection,

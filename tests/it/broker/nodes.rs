@@ -259,7 +259,11 @@ async fn prefer_oldest_refuses_a_newcomer_at_the_other_node_until_the_first_is_g
     let mut copy = Raw::connect(&second.url()).await;
     copy.send(&hello(&bob, HOST_A, BOOT_2)).await;
     copy.expect_close(4004, "member_already_connected").await;
-    // For a moment the list may still hold the one that was refused.
+    // The second had noted its hello; it is taken back at once.
+    let db = mesh.broker.tables().await;
+    let noted = format!("SELECT count(*) FROM presence WHERE instance_id = '{HOST_B}' AND disconnected_at IS NULL");
+    assert_eq!(db.number(&noted).await, 0);
+    db.close().await;
     wait::soon("the first alone", async { while old.peers().await.len() != 1 {} }).await;
     mesh.broker.stop().await;
     let (mut new, _) = Raw::daemon(&second.url(), &bob, HOST_B, BOOT_2).await;

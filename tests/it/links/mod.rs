@@ -1,4 +1,6 @@
-//! Links that are slow, silent or far away: judged by what moves over them.
+//! Links that are slow, silent, crowded or hostile.
 
+mod crowded;
+mod pieces;
 mod silent;
 mod slow;

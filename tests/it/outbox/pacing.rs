@@ -328,3 +328,52 @@ async fn a_broker_that_stalls_six_seconds_is_tried_again() {
     alice.outbox_status(&ids[0], "done").await;
     assert_eq!(attempts(&alice, &ids[0]).await, 1);
 }
+
+/// A slow line to one receiver is not to fill the window.
+#[tokio::test]
+async fn much_that_is_under_way_to_one_receiver_holds_up_nobody_else() {
+    let mut fake = FakeBroker::start().await;
+    fake.carol = Some(Key::random());
+    let mut alice = fake.member("alice");
+    alice.configure("[outbox]\nwindow = 4\n");
+    alice.start().await;
+    let mut client = fake.link(&alice).await;
+    let large = "x".repeat(600_000);
+    let mut bobs = Vec::new();
+    for _ in 0..5 {
+        bobs.push(alice.send("bob", &large).await);
+    }
+    let carols = alice.send("carol", "small").await;
+    let mut left = Vec::new();
+    // Two of them are more than may be under way.
+    for _ in 0..3 {
+        left.push(next_id(&mut client).await);
+    }
+    let (sends, ids): (Vec<Value>, Vec<String>) = left.into_iter().unzip();
+    assert_eq!(ids, [bobs[0].as_str(), bobs[1].as_str(), carols.as_str()]);
+    for send in &sends {
+        client.ack(send, &format!("broker-{}", send["client_message_id"])).await;
+    }
+    for expected in &bobs[2..] {
+        let (send, id) = next_id(&mut client).await;
+        assert_eq!(&id, expected, "in order");
+        client.ack(&send, &format!("broker-{id}")).await;
+    }
+    alice.outbox_status(&bobs[4], "done").await;
+}
+
+/// What another connection has refused is tried over the new one, whatever the pause.
+#[tokio::test]
+async fn a_new_link_ends_the_pause_of_a_full_receiver() {
+    let (fake, alice, ids) = alone_with_backlog(&[("bob", "one")]).await;
+    let mut client = fake.connect().await;
+    let (send, _) = next_id(&mut client).await;
+    client.send(&refusal(&send, "recipient_queue_full", Some(3_600_000))).await;
+    alice.outbox_status(&ids[0], "pending").await;
+    client.drop_link();
+    let mut client = fake.connect().await;
+    let (send, id) = next_id(&mut client).await;
+    assert_eq!(id, ids[0]);
+    client.ack(&send, "broker-1").await;
+    alice.outbox_status(&id, "done").await;
+}

@@ -275,6 +275,11 @@ impl Client {
         self.socket.send(Message::text(frame.to_string())).await.expect("the client takes a frame");
     }
 
+    /// To a client that may have closed.
+    pub(crate) async fn try_send(&mut self, frame: &Value) {
+        let _ = self.socket.send(Message::text(frame.to_string())).await;
+    }
+
     /// `hello_ack`.
     pub(crate) async fn welcome(&mut self) {
         self.welcome_at(now_ms()).await;

@@ -1,0 +1,109 @@
+//! Large frames in pieces, and what is no such frame.
+
+use serde_json::{Value, json};
+
+use crate::support::fake_broker::{ALL_BITS, FakeBroker};
+use crate::support::mesh::RawMesh;
+use crate::support::postgres::Backend;
+use crate::support::raw::{Member, Raw, plain_send};
+use crate::support::{keys, wait};
+
+/// Text of one piece in bytes.
+const PIECE: usize = 16 * 1024;
+
+fn piece(data: &str, last: bool) -> Value {
+    json!({"type": "piece", "data": data, "last": last})
+}
+
+async fn alice(mesh: &RawMesh, features: &[&str]) -> Raw {
+    let member = mesh.member("alice").await;
+    negotiated(mesh, &member, features).await
+}
+
+/// To whom nothing is pushed before the negotiation.
+async fn negotiated(mesh: &RawMesh, member: &Member, features: &[&str]) -> Raw {
+    let mut hello = member.hello();
+    hello["instanceId"] = json!("01J0000000000000000000000A");
+    hello["bootId"] = json!("01J00000000000000000000001");
+    let (mut raw, _) = Raw::hello(&mesh.url(), &hello).await;
+    raw.negotiate(&[], features).await;
+    raw
+}
+
+#[tokio::test]
+async fn a_frame_in_pieces_counts_when_it_is_whole_and_others_pass_it() {
+    let mesh = RawMesh::start(Backend::Sqlite).await;
+    let bob = mesh.member("bob").await;
+    let mut raw = alice(&mesh, &["max_payload", "frame_pieces"]).await;
+    let mut send = plain_send(&bob.public());
+    send["_reqId"] = json!("large");
+    send["ciphertext"] = json!(keys::base64(&keys::random_bytes(60_000)));
+    let text = send.to_string();
+    let (first, rest) = text.split_at(40_000);
+    raw.send(&piece(first, false)).await;
+    assert_eq!(raw.peers().await.len(), 1, "answered before the large one is whole");
+    raw.send(&piece(rest, true)).await;
+    let ack = raw.expect_past_events("ack").await;
+    assert_eq!((&ack["_reqId"], &ack["queued"]), (&json!("large"), &json!(true)), "{ack}");
+
+    // It comes in pieces too, none larger than one, to who asked for them.
+    let mut bob_raw = negotiated(&mesh, &bob, &["max_payload", "frame_pieces"]).await;
+    let mut whole = String::new();
+    loop {
+        let next = bob_raw.expect_past_events("piece").await;
+        let data = next["data"].as_str().expect("data");
+        assert!(data.len() <= PIECE, "{}", data.len());
+        whole.push_str(data);
+        if next["last"] == true {
+            break;
+        }
+    }
+    let push: Value = serde_json::from_str(&whole).expect("a frame");
+    assert_eq!((&push["type"], &push["ciphertext"]), (&json!("push"), &send["ciphertext"]));
+}
+
+#[tokio::test]
+async fn pieces_without_end_and_pieces_of_pieces_end_the_connection() {
+    let mesh = RawMesh::start(Backend::Sqlite).await;
+    let features = ["max_payload", "frame_pieces"];
+    let mut endless = alice(&mesh, &features).await;
+    for _ in 0..200 {
+        endless.try_send(&piece(&"x".repeat(PIECE), false)).await;
+    }
+    endless.expect_close(1009, "").await;
+
+    let mut nested = alice(&mesh, &features).await;
+    nested.send(&piece(&piece("x", true).to_string(), true)).await;
+    nested.expect_close(1008, "malformed").await;
+}
+
+#[tokio::test]
+async fn pieces_that_were_not_negotiated_mean_nothing() {
+    let mesh = RawMesh::start(Backend::Sqlite).await;
+    let mut raw = alice(&mesh, &["max_payload"]).await;
+    raw.send(&piece(&json!({"type": "list_peers", "_reqId": "q"}).to_string(), true)).await;
+    assert_eq!(raw.answers_so_far().await, Vec::<Value>::new());
+}
+
+/// The daemon keeps no more of a frame than the largest that it reads.
+#[tokio::test]
+async fn a_broker_that_sends_pieces_without_end_is_left() {
+    let fake = FakeBroker::start().await;
+    let mut daemon = fake.member("alice");
+    daemon.configure("[reconnect]\ninitial_backoff_ms = 50\nmax_backoff_ms = 200\n");
+    daemon.start().await;
+    let mut client = fake.link(&daemon).await;
+    let flood = async {
+        loop {
+            client.try_send(&piece(&"x".repeat(PIECE), false)).await;
+        }
+    };
+    let mut again = tokio::select! {
+        again = wait::soon("another connection", fake.accept()) => again,
+        () = flood => unreachable!("it sends for ever"),
+    };
+    again.welcome().await;
+    again.negotiate(ALL_BITS).await;
+    again.roster().await;
+    daemon.connected().await;
+}

@@ -3,24 +3,22 @@
 //! TLS on one side only, a certificate nobody here trusts, a web server at the
 //! broker's address: the library's error names none of them.
 
-use http::{StatusCode, Uri};
-use tokio::net::TcpStream;
-use tokio_tungstenite::client_async_tls_with_config;
+use http::StatusCode;
 use tokio_tungstenite::tungstenite::Error as Failure;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 
 use super::Error;
+use crate::config::broker_url::BrokerUrl;
+use crate::runtime::dial::{self, Dialer, TlsFault};
 
 /// The error of an upgrade that failed. May connect once more, to see whether
 /// the other side speaks TLS.
-pub(super) async fn of_upgrade(failure: &Failure, uri: &Uri, target: (&str, u16), address: String) -> Error {
+pub(super) async fn of_upgrade(failure: &Failure, url: &BrokerUrl, dialer: &Dialer) -> Error {
+    let address = format!("{}:{}", url.host(), url.port());
     match failure {
-        Failure::Http(answer) => of_answer(answer.status(), uri, address),
-        Failure::Io(error) if is_tls(uri) => of_tls(&error.to_string(), address),
-        Failure::Tls(error) if is_tls(uri) => of_tls(&error.to_string(), address),
+        Failure::Http(answer) => of_answer(answer.status(), url, address),
         Failure::Io(_) | Failure::Protocol(_) | Failure::HttpFormat(_) | Failure::Utf8(_) => {
-            if !is_tls(uri) && speaks_tls(uri, target).await {
+            if !url.is_tls() && speaks_tls(url, dialer).await {
                 let detail = "it speaks TLS, and the broker URL begins with ws://; it must begin with wss://: ask the \
                               mesh's owner for an invite that says so"
                     .to_owned();
@@ -34,53 +32,46 @@ pub(super) async fn of_upgrade(failure: &Failure, uri: &Uri, target: (&str, u16)
             }
             Error::NotABroker {
                 address,
-                detail: format!("it does not answer the upgrade of {} ({failure})", uri.path()),
+                detail: format!("it does not answer the upgrade of {} ({failure})", url.uri().path()),
             }
         }
         _ => Error::Upgrade { address, detail: failure.to_string() },
     }
 }
 
-fn of_answer(status: StatusCode, uri: &Uri, address: String) -> Error {
+fn of_answer(status: StatusCode, url: &BrokerUrl, address: String) -> Error {
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
         return Error::Upgrade {
             address,
             detail: format!("it answered HTTP {status}, as a proxy without its server does"),
         };
     }
-    Error::NotABroker { address, detail: format!("it answered the upgrade of {} with HTTP {status}", uri.path()) }
+    Error::NotABroker { address, detail: format!("it answered the upgrade of {} with HTTP {status}", url.uri().path()) }
 }
 
-/// The text is rustls' own: the error lies inside others and has no kind.
-fn of_tls(text: &str, address: String) -> Error {
-    let detail = if text.contains("InvalidContentType") {
-        "it does not speak TLS, and the broker URL begins with wss://; ask the mesh's owner for an invite with the right \
-         address, or serve the broker with TLS"
-            .to_owned()
-    } else if text.contains("certificate") {
-        format!("its certificate is not trusted here ({text}); install its authority among the system's certificates")
-    } else {
-        format!("{text}; check that the broker is served with TLS there")
+/// What helps when there is no TLS session.
+pub(super) fn of_tls(address: String, fault: &TlsFault) -> Error {
+    let detail = match fault {
+        TlsFault::NotTls => {
+            "it does not speak TLS, and the broker URL begins with wss://; ask the mesh's owner for an \
+                             invite with the right address, or serve the broker with TLS"
+                .to_owned()
+        }
+        TlsFault::Untrusted(_) => format!(
+            "{fault}; install its authority among the system's certificates, or name the authority's file in [broker] \
+             ca_file"
+        ),
+        TlsFault::Other(_) => format!("{fault}; check that the broker is served with TLS there"),
     };
     Error::Tls { address, detail }
 }
 
 /// Whether what listens there speaks TLS: it answers a TLS hello, whatever its
 /// certificate is worth.
-async fn speaks_tls(uri: &Uri, target: (&str, u16)) -> bool {
-    let mut parts = uri.clone().into_parts();
-    parts.scheme = "wss".parse().ok();
-    let (Ok(uri), Ok(tcp)) = (Uri::from_parts(parts), TcpStream::connect(target).await) else { return false };
-    let Ok(request) = uri.into_client_request() else { return false };
-    match Box::pin(client_async_tls_with_config(request, tcp, None, None)).await {
-        Ok(_) | Err(Failure::Http(_)) => true,
-        Err(failure) => {
-            let text = failure.to_string();
-            text.contains("certificate") || text.contains("alert")
-        }
+async fn speaks_tls(url: &BrokerUrl, dialer: &Dialer) -> bool {
+    match dialer.open(url.host(), url.port(), true).await {
+        Ok(_) | Err(dial::Error::Tls { fault: TlsFault::Untrusted(_), .. }) => true,
+        Err(dial::Error::Tls { fault: TlsFault::Other(error), .. }) => error.to_string().contains("alert"),
+        Err(_) => false,
     }
-}
-
-fn is_tls(uri: &Uri) -> bool {
-    uri.scheme_str() == Some("wss")
 }

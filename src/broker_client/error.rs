@@ -1,23 +1,19 @@
 //! Why the link is down, for now or for good. Each text is what `daemon status`
 //! shows: what happened, where, and what to do.
 
-use std::io;
 use std::time::Duration;
 
+use super::diagnosis;
 use crate::domain::error_code::ErrorCode;
+use crate::runtime::dial;
 use crate::wire::close::{self, Terminal};
 
 /// A try to connect, or a connection, failed. The next try comes by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No TCP connection.
-    #[error("{}", connect_text(address, source))]
-    Connect {
-        /// Host and port.
-        address: String,
-        /// What the operating system said.
-        source: io::Error,
-    },
+    /// No connection.
+    #[error(transparent)]
+    Dial(dial::Error),
     /// Something answers that is no broker.
     #[error("{address} is no claudemesh broker: {detail}; check the broker's address, which came with the invite")]
     NotABroker {
@@ -133,9 +129,6 @@ pub enum End {
         /// Every required feature that is missing.
         missing: Vec<String>,
     },
-    /// The broker's URL can never be used.
-    #[error("{0}")]
-    Url(String),
 }
 
 // === impl Error ===
@@ -145,7 +138,7 @@ impl Error {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::NotABroker { .. } => ErrorCode::NotABroker,
-            Self::Tls { .. } => ErrorCode::BrokerTlsFailed,
+            Self::Tls { .. } | Self::Dial(dial::Error::Authorities(_)) => ErrorCode::BrokerTlsFailed,
             Self::ClockSkew { .. } => ErrorCode::ClockSkew,
             // The broker's own trouble, which passes.
             Self::Refused { code, .. } if matches!(code.as_str(), "internal" | "capacity") => {
@@ -155,7 +148,7 @@ impl Error {
             Self::FeatureMissing { .. } => ErrorCode::FeatureUnavailable,
             Self::Stopping => ErrorCode::DaemonShuttingDown,
             Self::Ended(end) => end.code(),
-            Self::Connect { .. }
+            Self::Dial(_)
             | Self::Upgrade { .. }
             | Self::NoAnswer(_)
             | Self::NotNegotiated { .. }
@@ -190,6 +183,15 @@ impl Error {
     }
 }
 
+impl From<dial::Error> for Error {
+    fn from(error: dial::Error) -> Self {
+        match error {
+            dial::Error::Tls { address, fault } => diagnosis::of_tls(address, &fault),
+            error => Self::Dial(error),
+        }
+    }
+}
+
 // === impl End ===
 
 impl End {
@@ -203,7 +205,6 @@ impl End {
                 Terminal::FeatureUnavailable => ErrorCode::FeatureUnavailable,
             },
             Self::FeatureUnavailable { .. } => ErrorCode::FeatureUnavailable,
-            Self::Url(_) => ErrorCode::ConfigInvalid,
         }
     }
 }
@@ -222,19 +223,6 @@ fn describe(terminal: &Terminal) -> &'static str {
         Terminal::AlreadyConnected => "another connection holds this member",
         Terminal::FeatureUnavailable => "the broker does not offer a required feature",
     }
-}
-
-fn connect_text(address: &str, source: &io::Error) -> String {
-    if source.kind() == io::ErrorKind::ConnectionRefused {
-        return format!("nothing listens at {address} (connection refused); check that the broker runs there");
-    }
-    // The resolver's errors have no kind of their own.
-    if source.raw_os_error().is_none() && source.to_string().contains("lookup") {
-        return format!(
-            "the name of the broker at {address} does not resolve; check the address and this host's name service"
-        );
-    }
-    format!("cannot connect to {address}: {source}; check the address and the network")
 }
 
 fn clock_text(offset_ms: Option<i64>) -> String {
@@ -298,8 +286,5 @@ mod tests {
         let refused = |code: &str| Error::Refused { broker: "ws://b".into(), code: code.into(), message: "m".into() };
         assert_eq!(refused("unauthorized").code(), ErrorCode::HelloRefused);
         assert_eq!(refused("internal").code(), ErrorCode::BrokerUnreachable);
-        let refusal = io::Error::from(io::ErrorKind::ConnectionRefused);
-        let text = Error::Connect { address: "b:1".into(), source: refusal }.to_string();
-        assert!(text.starts_with("nothing listens at b:1"), "{text}");
     }
 }

@@ -187,7 +187,7 @@ impl Greeter<'_> {
             let now = self.clock.now().0;
             return Error::ClockSkew { offset_ms: error.broker_time.map(|time| time.saturating_sub(now)) };
         }
-        Error::Refused { broker: self.config.url.clone(), code: error.code, message: error.message }
+        Error::Refused { broker: self.config.url.to_string(), code: error.code, message: error.message }
     }
 }
 

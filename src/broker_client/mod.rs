@@ -31,7 +31,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use self::error::{End, Error, offset_text};
 pub use self::negotiated::Negotiated;
 use self::pending::Pending;
-use crate::config::broker_client::{BrokerLink, Features};
+use crate::config::broker_client::Features;
+use crate::config::broker_url::BrokerUrl;
 use crate::domain::error_code::ErrorCode;
 use crate::domain::ids::MemberKey;
 use crate::domain::negotiation::Patience;
@@ -39,6 +40,7 @@ use crate::domain::profile::Profile;
 use crate::domain::retry::Backoff;
 use crate::identity::Identity;
 use crate::runtime::clock::Clock;
+use crate::runtime::dial::Dialer;
 use crate::runtime::ids::IdSource;
 use crate::runtime::progress::Moved;
 use crate::runtime::supervisor::Supervisor;
@@ -64,10 +66,10 @@ const NEWS: usize = 256;
 /// What the link needs.
 #[derive(Debug)]
 pub struct Config {
-    /// `ws://` or `wss://` URL of the broker.
-    pub url: String,
-    /// `[broker]`.
-    pub link: BrokerLink,
+    /// Where the broker is.
+    pub url: BrokerUrl,
+    /// The way there.
+    pub dialer: Dialer,
     /// `[features]`.
     pub features: Features,
     /// `[reconnect]`.
@@ -280,7 +282,7 @@ pub fn prepare(config: Config, identity: Identity, clock: Clock, ids: IdSource, 
     let (state_tx, state) = watch::channel(LinkState::Connecting);
     let stats = Arc::new(Stats::default());
     let task = session::Task {
-        granted: granted::Granted::load(config.granted_file.clone(), &config.url),
+        granted: granted::Granted::load(config.granted_file.clone(), config.url.as_str()),
         patience: Patience::new(config.patience),
         told_up: false,
         lost_by: "broken",

@@ -196,7 +196,7 @@ impl Task {
             moved: connected.moved,
         });
         tracing::info!(
-            broker = self.config.url,
+            broker = %self.config.url,
             broker_version = session.broker_version,
             features = ?session.negotiated.supported,
             "The link to the broker is up"
@@ -228,8 +228,7 @@ impl Task {
         boot_id: &str,
         yields: bool,
     ) -> Result<(Connected, Greeted, MemberKey, i64), Error> {
-        let uri = connect::check_url(&self.config.url, self.config.link.allow_insecure).map_err(Error::Ended)?;
-        let mut connected = connect::connect(&uri).await?;
+        let mut connected = connect::connect(&self.config.url, &self.config.dialer).await?;
         let clock_offset_ms = self
             .told_offset_ms
             .unwrap_or_else(|| clock_offset::from_date_header(connected.date.as_deref(), self.clock.now()));

@@ -7,11 +7,11 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tokio_util::sync::CancellationToken;
 
-use super::connect::Stream;
 use super::pending::Pending;
 use super::queue::Queue;
 use super::{Error, Outgoing};
 use crate::runtime::clock::Clock;
+use crate::runtime::dial::Stream;
 use crate::runtime::progress::{self, Moved, WriteError};
 use crate::wire::frame::ClientFrame;
 

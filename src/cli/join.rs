@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::output::{Output, safe};
+use super::way::{self, WayArgs};
 use super::{Context, set_aside};
 use crate::config::broker_url::BrokerUrl;
 use crate::membership::config_json::MeshEntry;
@@ -25,21 +26,22 @@ pub(super) struct Args {
     /// Your name in the mesh; the host's name if left out
     #[arg(long, value_name = "NAME")]
     display_name: Option<String>,
-    /// Accept an unencrypted broker (ws://) on another host
-    #[arg(long)]
-    allow_insecure: bool,
+    #[command(flatten)]
+    way: WayArgs,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: Args, context: &Context, output: &mut Output) -> Result<(), Failure> {
-    let options = join::Options { display_name: args.display_name, allow_insecure: args.allow_insecure };
-    let (entry, already) = match join::join(&context.membership()?, &args.link, &options)? {
+    let options = join::Options { display_name: args.display_name };
+    let env = args.way.membership(None, context)?;
+    let (entry, already) = match join::join(&env, &args.link, &options)? {
         join::Outcome::Joined(entry) => (entry, false),
         join::Outcome::AlreadyJoined(entry) => (entry, true),
     };
     set_aside::other_members(&entry, context, output)?;
+    way::keep(&env.link, &entry, context, output)?;
     if args.json {
         return output.json(&result_json(&entry, already));
     }
@@ -48,7 +50,8 @@ pub(super) fn run(args: Args, context: &Context, output: &mut Output) -> Result<
     } else {
         output.line(format_args!("joined  {}  as {}", entry.slug, name(&entry)))?;
     }
-    next_steps(&entry, context, output)
+    next_steps(&entry, output);
+    Ok(())
 }
 
 /// The entry, and whether it was there before.
@@ -76,15 +79,9 @@ pub(super) fn name(entry: &MeshEntry) -> String {
 }
 
 /// What makes the mesh usable.
-pub(super) fn next_steps(entry: &MeshEntry, context: &Context, output: &mut Output) -> Result<(), Failure> {
+pub(super) fn next_steps(entry: &MeshEntry, output: &mut Output) {
     if BrokerUrl::parse(&entry.broker_url, true).is_ok_and(|url| !url.is_protected()) {
-        let config = context.root()?.state_dir(&entry.slug).config();
-        output.note(format_args!(
-            "note: the link to {} is not encrypted; the daemon uses it only with\n  [broker]\n  allow_insecure = true\n  in {}",
-            safe(&entry.broker_url),
-            config.display()
-        ));
+        output.note(format_args!("note: the link to {} is not encrypted", safe(&entry.broker_url)));
     }
     output.note(format_args!("next: claudemesh daemon up --mesh {}", entry.slug));
-    Ok(())
 }

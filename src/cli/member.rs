@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::failure::Failure;
 use super::output::{Output, safe, time};
+use super::way::WayArgs;
 use super::{Context, confirm};
 use crate::domain::error_code::ErrorCode;
 use crate::membership::manage::{self, Request};
@@ -30,9 +31,8 @@ pub(super) enum Verb {
 pub(super) struct ListArgs {
     /// The mesh
     mesh: String,
-    /// Accept an unencrypted broker (ws://) on another host
-    #[arg(long)]
-    allow_insecure: bool,
+    #[command(flatten)]
+    way: WayArgs,
     /// Print the broker's answer as JSON
     #[arg(long)]
     json: bool,
@@ -48,9 +48,8 @@ pub(super) struct RevokeArgs {
     /// Do it without being asked
     #[arg(short, long)]
     yes: bool,
-    /// Accept an unencrypted broker (ws://) on another host
-    #[arg(long)]
-    allow_insecure: bool,
+    #[command(flatten)]
+    way: WayArgs,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -63,12 +62,9 @@ pub(super) fn run(verb: Verb, context: &Context, output: &mut Output) -> Result<
     }
 }
 
-fn members(mesh: &str, allow_insecure: bool, context: &Context) -> Result<Value, Failure> {
-    Ok(manage::request(&context.membership()?, mesh, Request::Members, allow_insecure)?)
-}
-
 fn list(args: &ListArgs, context: &Context, output: &mut Output) -> Result<(), Failure> {
-    let answer = members(&args.mesh, args.allow_insecure, context)?;
+    let env = args.way.membership(Some(&args.mesh), context)?;
+    let answer = manage::request(&env, &args.mesh, Request::Members)?;
     if args.json {
         return output.json(&answer);
     }
@@ -85,7 +81,8 @@ fn list(args: &ListArgs, context: &Context, output: &mut Output) -> Result<(), F
 }
 
 fn revoke(args: &RevokeArgs, context: &Context, output: &mut Output) -> Result<(), Failure> {
-    let answer = members(&args.mesh, args.allow_insecure, context)?;
+    let env = args.way.membership(Some(&args.mesh), context)?;
+    let answer = manage::request(&env, &args.mesh, Request::Members)?;
     let wanted = args.member.to_ascii_lowercase();
     let is_it = |row: &&Value| {
         let key = row["pubkey"].as_str().unwrap_or_default();
@@ -114,7 +111,7 @@ fn revoke(args: &RevokeArgs, context: &Context, output: &mut Output) -> Result<(
         args.mesh
     );
     confirm::ask(&what, args.yes)?;
-    manage::request(&context.membership()?, &args.mesh, Request::RevokeMember(member_id), args.allow_insecure)?;
+    manage::request(&env, &args.mesh, Request::RevokeMember(member_id))?;
     if args.json {
         return output.json(&serde_json::json!({ "revoked": member["memberId"], "pubkey": member["pubkey"] }));
     }

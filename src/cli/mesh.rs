@@ -9,6 +9,7 @@ use super::Context;
 use super::failure::Failure;
 use super::output::{Output, safe, time};
 use super::style::state;
+use super::way::{self, WayArgs};
 use super::{join, mesh_settings, running, set_aside};
 use crate::membership::config_json::ConfigJson;
 use crate::membership::invite::{self, Terms};
@@ -64,9 +65,8 @@ pub(super) struct CreateArgs {
     /// Your name in the mesh; the host's name if left out
     #[arg(long, value_name = "NAME")]
     display_name: Option<String>,
-    /// Accept an unencrypted broker (ws://) on another host
-    #[arg(long)]
-    allow_insecure: bool,
+    #[command(flatten)]
+    way: WayArgs,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -89,9 +89,8 @@ pub(super) struct InviteArgs {
     /// Make a link that older clients understand, which joins without a certificate
     #[arg(long)]
     plain: bool,
-    /// Accept an unencrypted broker (ws://) on another host
-    #[arg(long)]
-    allow_insecure: bool,
+    #[command(flatten)]
+    way: WayArgs,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -135,13 +134,14 @@ fn create(args: CreateArgs, context: &Context, output: &mut Output) -> Result<()
         admin_token_file: args.admin_token_file,
         name: None,
         display_name: args.display_name,
-        allow_insecure: args.allow_insecure,
     };
-    let (entry, already) = match create::create(&context.membership()?, &args.mesh, &options)? {
+    let env = args.way.membership(Some(&args.mesh), context)?;
+    let (entry, already) = match create::create(&env, &args.mesh, &options)? {
         create::Outcome::Created(entry) => (entry, false),
         create::Outcome::AlreadyThere(entry) => (entry, true),
     };
     set_aside::other_members(&entry, context, output)?;
+    way::keep(&env.link, &entry, context, output)?;
     if args.json {
         return output.json(&join::result_json(&entry, already));
     }
@@ -153,11 +153,12 @@ fn create(args: CreateArgs, context: &Context, output: &mut Output) -> Result<()
         safe(&entry.broker_url)
     ))?;
     output.note(format_args!("invite others: claudemesh mesh invite {}", entry.slug));
-    join::next_steps(&entry, context, output)
+    join::next_steps(&entry, output);
+    Ok(())
 }
 
 fn invite(args: &InviteArgs, context: &Context, output: &mut Output) -> Result<(), Failure> {
-    let env = context.membership()?;
+    let env = args.way.membership(Some(&args.mesh), context)?;
     let owner = owner::find(&env.root, &args.mesh)?.ok_or_else(|| crate::membership::Error::OwnerKeyMissing {
         slug: args.mesh.clone(),
         dir: env.root.owners_dir(),
@@ -167,7 +168,7 @@ fn invite(args: &InviteArgs, context: &Context, output: &mut Output) -> Result<(
         RoleArg::Admin => invite::Role::Admin,
     };
     let terms = Terms { role, uses: args.uses, lifetime: args.expires, plain: args.plain };
-    let made = invite::make(&env, &owner, &terms, args.allow_insecure)?;
+    let made = invite::make(&env, &owner, &terms)?;
     let expires_at = Timestamp::from_unix_ms(made.expires_at.0);
     let until = time(Some(&expires_at));
     if args.json {

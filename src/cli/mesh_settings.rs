@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::output::{Output, safe, time};
+use super::way::WayArgs;
 use super::{Context, confirm};
 use crate::domain::error_code::ErrorCode;
 use crate::membership::manage::{self, Request};
@@ -122,9 +123,8 @@ pub(super) struct KeyRevokeArgs {
 
 #[derive(Debug, clap::Args)]
 struct CommonArgs {
-    /// Accept an unencrypted broker (ws://) on another host
-    #[arg(long)]
-    allow_insecure: bool,
+    #[command(flatten)]
+    way: WayArgs,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -179,7 +179,7 @@ pub(super) fn leave(args: &LeaveArgs, context: &Context, output: &mut Output) ->
         args.mesh
     );
     confirm::ask(&what, args.yes)?;
-    let entry = manage::leave(&context.membership()?, &args.mesh, args.common.allow_insecure)?;
+    let entry = manage::leave(&args.common.way.membership(Some(&args.mesh), context)?, &args.mesh)?;
     if args.common.json {
         return output.json(&json!({ "left": entry.slug, "mesh_id": entry.mesh_id, "member_id": entry.member_id }));
     }
@@ -190,7 +190,7 @@ pub(super) fn leave(args: &LeaveArgs, context: &Context, output: &mut Output) ->
 
 /// Refuses what would leave the mesh without anybody who can change it.
 fn may_leave(args: &LeaveArgs, context: &Context) -> Result<(), Failure> {
-    let env = context.membership()?;
+    let env = args.common.way.membership(Some(&args.mesh), context)?;
     if args.force {
         return Ok(());
     }
@@ -205,7 +205,7 @@ fn may_leave(args: &LeaveArgs, context: &Context) -> Result<(), Failure> {
         return refused(what);
     }
     if entry.role.as_deref() == Some("admin") {
-        let answer = manage::request(&env, &args.mesh, Request::Members, args.common.allow_insecure)?;
+        let answer = manage::request(&env, &args.mesh, Request::Members)?;
         let members = answer["members"].as_array().map(Vec::as_slice).unwrap_or_default();
         let is_other_admin = |row: &Value| {
             row["role"] == "admin" && row["revokedAt"].is_null() && row["memberId"] != entry.member_id.as_str()
@@ -268,5 +268,5 @@ pub(super) fn key(verb: KeyVerb, context: &Context, output: &mut Output) -> Resu
 }
 
 fn ask(mesh: &str, request: Request, common: &CommonArgs, context: &Context) -> Result<Value, Failure> {
-    Ok(manage::request(&context.membership()?, mesh, request, common.allow_insecure)?)
+    Ok(manage::request(&common.way.membership(Some(mesh), context)?, mesh, request)?)
 }

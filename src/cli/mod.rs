@@ -43,6 +43,7 @@ mod times;
 mod topic;
 mod usage;
 mod verify;
+mod way;
 
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -57,7 +58,6 @@ use self::usage::Wishes;
 use crate::config::paths::Root;
 use crate::config::source::{ProcessEnvironment, Source};
 use crate::domain::error_code::{ErrorCode, exit};
-use crate::membership;
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
 use crate::runtime::private_file;
@@ -165,7 +165,7 @@ struct CompletionsArgs {
 
 /// What every command needs.
 pub struct Context {
-    source: Box<dyn Source>,
+    source: Arc<dyn Source>,
     cwd: PathBuf,
     clock: Clock,
     ids: IdSource,
@@ -180,10 +180,10 @@ impl Context {
     fn of_process() -> Self {
         // A working directory that is gone names no mesh; that is all it is for.
         let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-        Self::new(Box::new(ProcessEnvironment), cwd)
+        Self::new(Arc::new(ProcessEnvironment), cwd)
     }
 
-    fn new(source: Box<dyn Source>, cwd: PathBuf) -> Self {
+    fn new(source: Arc<dyn Source>, cwd: PathBuf) -> Self {
         let clock = Clock::system();
         let ids = IdSource::new(clock.clone());
         Self { source, cwd, clock, ids, daemon_version: Arc::default(), other_version_told: Cell::new(false) }
@@ -199,10 +199,6 @@ impl Context {
 
     fn root(&self) -> Result<Root, Failure> {
         Ok(Root::find(self.source.as_ref())?)
-    }
-
-    fn membership(&self) -> Result<membership::Env, Failure> {
-        Ok(membership::Env { root: self.root()?, clock: self.clock.clone(), ids: self.ids.clone() })
     }
 }
 

@@ -11,9 +11,12 @@ use rustix::process::{Pid, Signal, getpid, getppid, kill_process, setsid};
 
 use super::failure::Failure;
 use crate::config::paths::Root;
+use crate::config::source::{ProcessEnvironment, Source as _};
 use crate::domain::error_code::ErrorCode;
 use crate::runtime::private_file::{FileError, PRIVATE};
 
+/// Where certificate authorities are read, as a path or several.
+const AUTHORITIES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 /// Greatest part of a child's error output that is shown, in bytes.
 const MAX_SHOWN: usize = 4096;
 
@@ -40,6 +43,15 @@ pub(super) fn to_file(output: &Path) -> Result<Command, Failure> {
         .map_err(|source| FileError { action: "open", path: output.to_owned(), source })?;
     let second = file.try_clone().map_err(|source| FileError { action: "open", path: output.to_owned(), source })?;
     let mut command = this_program()?;
+    // What is relative would mean another place from there.
+    for name in AUTHORITIES {
+        if let Some(paths) = ProcessEnvironment.var(name) {
+            let absolute = std::env::split_paths(&paths).map(|path| std::path::absolute(&path).unwrap_or(path));
+            if let Ok(paths) = std::env::join_paths(absolute) {
+                command.env(name, paths);
+            }
+        }
+    }
     // A directory that stays: the caller's may be removed or unmounted.
     command.current_dir("/").stdin(Stdio::null()).stdout(file).stderr(second);
     Ok(command)

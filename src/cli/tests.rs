@@ -59,7 +59,7 @@ fn stored(id: &str, body: &str) -> Item {
 fn context(dir: &Path, variables: &[(&str, &str)]) -> Context {
     let mut source = MapSource([("CLAUDEMESH_HOME".to_owned(), dir.display().to_string())].into());
     source.0.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-    Context::new(Box::new(source), dir.to_owned())
+    Context::new(Arc::new(source), dir.to_owned())
 }
 
 fn parse(line: &[&str]) -> Verb {

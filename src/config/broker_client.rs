@@ -1,10 +1,12 @@
 //! The link to the broker: `[broker]`, `[reconnect]` and `[features]`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::ConfigError;
+use super::proxy::ProxyUrl;
 use crate::domain::retry::Backoff;
 
 /// `[broker]`.
@@ -14,6 +16,12 @@ pub struct BrokerLink {
     /// `ws://` to an address that is not loopback is refused unless this is
     /// true. Default false.
     pub allow_insecure: bool,
+    /// A file with the certificate authorities (PEM) that the broker's certificate is
+    /// checked against, in place of the system's. An absolute path. Default: none.
+    pub ca_file: Option<PathBuf>,
+    /// The proxy through which the broker is reached: `http://`, `socks5://` or
+    /// `socks5h://`, or `none`. Default: what the environment says.
+    pub proxy: Option<ProxyUrl>,
 }
 
 /// `[reconnect]` (R354 to R357).
@@ -42,6 +50,37 @@ pub struct Features {
     /// Refuse frames with unknown top-level keys instead of counting the keys.
     /// Default false.
     pub strict_frames: bool,
+}
+
+// === impl BrokerLink ===
+
+impl BrokerLink {
+    /// Whether it can be used.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if let Some(path) = &self.ca_file
+            && !path.is_absolute()
+        {
+            return Err(ConfigError::Value {
+                key: "broker.ca_file",
+                value: path.display().to_string(),
+                reason: "it must be an absolute path".to_owned(),
+            });
+        }
+        if let Some(path) = &self.ca_file {
+            let found = rustls_native_certs::load_certs_from_paths(Some(path), None);
+            if found.certs.is_empty() {
+                return Err(ConfigError::Value {
+                    key: "broker.ca_file",
+                    value: path.display().to_string(),
+                    reason: found
+                        .errors
+                        .first()
+                        .map_or_else(|| "it holds no certificate".to_owned(), ToString::to_string),
+                });
+            }
+        }
+        self.proxy.as_ref().map_or(Ok(()), ProxyUrl::check)
+    }
 }
 
 // === impl Reconnect ===

@@ -1,17 +1,18 @@
-//! The address of a broker: a WebSocket URL, and the HTTP origin beside it.
+//! The address of a broker: a WebSocket URL, and the place of its HTTP calls.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use http::Uri;
+use http::uri::Authority;
 
 /// A broker's WebSocket URL that was checked: `wss://`, or `ws://` where that
 /// is allowed (R335).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerUrl {
     text: String,
+    uri: Uri,
     tls: bool,
-    authority: String,
     loopback: bool,
 }
 
@@ -56,7 +57,7 @@ impl BrokerUrl {
         if !tls && !loopback && !allow_insecure {
             return Err(BrokerUrlError::Insecure(url.to_owned()));
         }
-        Ok(Self { text: url.to_owned(), tls, authority: authority.as_str().to_owned(), loopback })
+        Ok(Self { text: url.to_owned(), uri, tls, loopback })
     }
 
     /// The URL as it was given: invites sign it, so not a byte may change.
@@ -64,10 +65,41 @@ impl BrokerUrl {
         &self.text
     }
 
-    /// `https://host:port` or `http://host:port`; the URL's path is dropped, as
-    /// every client of the protocol does.
-    pub fn http_origin(&self) -> String {
-        format!("{}://{}", if self.tls { "https" } else { "http" }, self.authority)
+    /// The URL in its parts.
+    pub fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// Whether it begins with `wss://`.
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// Whether the broker is on this host.
+    pub fn is_loopback(&self) -> bool {
+        self.loopback
+    }
+
+    /// The host, an IPv6 address in brackets.
+    pub fn host(&self) -> &str {
+        self.uri.host().unwrap_or_default()
+    }
+
+    /// The port, or the usual one.
+    pub fn port(&self) -> u16 {
+        self.uri.port_u16().unwrap_or(if self.tls { 443 } else { 80 })
+    }
+
+    /// `https://host:port` or `http://host:port`, and the path above the WebSocket's:
+    /// `wss://host/mesh/ws` gives `https://host/mesh`, `wss://host/ws` no path.
+    pub fn http_base(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}{}", self.uri.authority().map_or("", Authority::as_str), self.prefix())
+    }
+
+    /// The path above the WebSocket's, without a slash at its end.
+    pub fn prefix(&self) -> &str {
+        self.uri.path().rsplit_once('/').map_or("", |(above, _)| above)
     }
 
     /// Whether the link is encrypted or does not leave this host.
@@ -111,10 +143,14 @@ mod tests {
     }
 
     #[test]
-    fn the_http_origin_keeps_host_and_port_only() {
-        let origin = |url| BrokerUrl::parse(url, false).unwrap().http_origin();
-        assert_eq!(origin("ws://127.0.0.1:7900/ws"), "http://127.0.0.1:7900");
-        assert_eq!(origin("wss://ws.example/ws"), "https://ws.example");
-        assert_eq!(origin("ws://[::1]:7900/ws"), "http://[::1]:7900");
+    fn http_calls_go_to_what_stands_beside_the_websocket() {
+        let base = |url| BrokerUrl::parse(url, false).unwrap().http_base();
+        assert_eq!(base("ws://127.0.0.1:7900/ws"), "http://127.0.0.1:7900");
+        assert_eq!(base("wss://ws.example/ws"), "https://ws.example");
+        assert_eq!(base("wss://ws.example"), "https://ws.example");
+        assert_eq!(base("wss://ws.example/mesh"), "https://ws.example");
+        assert_eq!(base("wss://ws.example/mesh/ws?x=/y"), "https://ws.example/mesh");
+        assert_eq!(base("wss://ws.example/a/b/ws"), "https://ws.example/a/b");
+        assert_eq!(base("ws://[::1]:7900/ws"), "http://[::1]:7900");
     }
 }

@@ -96,6 +96,7 @@ impl DaemonConfig {
                 reason: "it must be error, warn, info, debug or trace".to_owned(),
             });
         }
+        self.broker.check()?;
         self.ipc.check()?;
         self.limits.check()?;
         self.outbox.check()?;

@@ -22,6 +22,7 @@ pub mod inbox;
 pub mod ipc;
 pub mod outbox;
 pub mod paths;
+pub mod proxy;
 pub mod source;
 
 use std::path::{Path, PathBuf};
@@ -53,6 +54,16 @@ pub enum ConfigError {
         /// The key with its section, such as `ipc.http_bind`.
         key: &'static str,
         /// The value as given.
+        value: String,
+        /// What is allowed.
+        reason: String,
+    },
+    /// A variable of the environment cannot be used.
+    #[error("the environment's {name}={value}: {reason}")]
+    Variable {
+        /// Its name.
+        name: &'static str,
+        /// The value, without secrets.
         value: String,
         /// What is allowed.
         reason: String,
@@ -90,6 +101,7 @@ impl ConfigError {
             Self::Malformed { .. } | Self::Value { .. } | Self::InFile { .. } => {
                 "correct it or take it out; every key has a default, see docs/CONFIG.md"
             }
+            Self::Variable { .. } => "set it to something else, or unset it",
             Self::NoHome => "set HOME, or CLAUDEMESH_HOME to the directory for all files",
         }
     }

@@ -2,12 +2,13 @@
 //! environment, so that tests never have to change it.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::path::Path;
 
 use crate::domain::nearest::nearest;
 
 /// Gives the values of environment variables.
-pub trait Source: Send + Sync {
+pub trait Source: Debug + Send + Sync {
     /// The value of a variable; `None` when it is not set, empty or not UTF-8.
     fn var(&self, name: &str) -> Option<String>;
 }

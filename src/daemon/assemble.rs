@@ -10,6 +10,7 @@ use super::{Error, LastExit, Options, facts, state};
 use crate::broker_client::{self, End, LinkState};
 use crate::config::daemon::DaemonConfig;
 use crate::config::paths::StateDir;
+use crate::config::source::ProcessEnvironment;
 use crate::db::connect::{CheckpointMode, Sqlite};
 use crate::domain::error_code::ErrorCode;
 use crate::domain::ids::MemberKey;
@@ -30,7 +31,7 @@ use crate::runtime::supervisor::Supervisor;
 use crate::runtime::time_guard::TimeGuard;
 use crate::telemetry::logging;
 use crate::telemetry::metrics::Metrics;
-use crate::{api, hooks, inbox, outbox, peers, topics};
+use crate::{api, hooks, inbox, membership, outbox, peers, topics};
 
 /// Everything, built and bound.
 #[derive(Debug)]
@@ -94,9 +95,10 @@ pub(super) async fn parts(
     let hub = Hub::default();
     let backoff = config.reconnect.backoff()?;
     let profile = peers::OwnProfile::load(state.profile())?;
+    let (url, dialer) = membership::route(&entry.broker_url, &config.broker, &ProcessEnvironment)?;
     let link_config = broker_client::Config {
-        url: entry.broker_url.clone(),
-        link: config.broker.clone(),
+        url,
+        dialer,
         features: config.features.clone(),
         backoff,
         instance_id,

@@ -11,7 +11,6 @@ use super::invite::{self, Role, Terms};
 use super::names::check_new_slug;
 use super::owner::{self, Owner};
 use super::{Env, Error, certificate, join};
-use crate::config::broker_url::BrokerUrl;
 use crate::domain::ids::MeshId;
 use crate::domain::names;
 use crate::runtime::private_file;
@@ -29,8 +28,6 @@ pub struct Options {
     pub name: Option<String>,
     /// The creator's name as a member.
     pub display_name: Option<String>,
-    /// Accept a `ws://` broker on another host.
-    pub allow_insecure: bool,
 }
 
 /// A creation that left the mesh created and joined.
@@ -64,8 +61,8 @@ pub fn create(env: &Env, slug: &str, options: &Options) -> Result<Outcome, Error
         None => register(env, slug, options)?,
     };
     let terms = Terms { role: Role::Admin, uses: 1, lifetime: Duration::from_secs(3600), plain: false };
-    let invite = invite::make(env, &owner, &terms, options.allow_insecure)?;
-    let joining = join::Options { display_name: options.display_name.clone(), allow_insecure: options.allow_insecure };
+    let invite = invite::make(env, &owner, &terms)?;
+    let joining = join::Options { display_name: options.display_name.clone() };
     match join::join(env, &invite.link, &joining)? {
         join::Outcome::Joined(entry) | join::Outcome::AlreadyJoined(entry) => Ok(Outcome::Created(entry)),
     }
@@ -77,20 +74,19 @@ fn register(env: &Env, slug: &str, options: &Options) -> Result<Owner, Error> {
         Some(url) => url.clone(),
         None => local_broker(env)?,
     };
-    let url = BrokerUrl::parse(&url, options.allow_insecure)?;
+    let broker = Broker::new(env, &url)?;
     let token_path = match &options.admin_token_file {
         Some(path) => path.clone(),
         None => env.root.broker_dir().join("admin_token"),
     };
     let token = read_token(&token_path)?;
-    let draft = owner::Draft::open(env, slug, url.as_str())?;
+    let draft = owner::Draft::open(env, slug, &url)?;
     let request = CreateMeshRequest {
         slug: slug.to_owned(),
         name: options.name.clone(),
         owner_pubkey: draft.secret.public().to_hex(),
         concurrency_policy: None,
     };
-    let broker = Broker::new(&url);
     let answer = broker.post("/v1/meshes", Some(token.trim()), &request)?;
     match answer.status {
         200..=299 => {

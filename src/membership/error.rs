@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::names::SlugError;
+use crate::config::ConfigError;
 use crate::config::broker_url::BrokerUrlError;
 use crate::crypto::keys::KeyError;
 use crate::crypto::sign::StatementError;
@@ -21,6 +22,9 @@ pub enum Error {
     /// The broker's address cannot be used; nothing was sent.
     #[error(transparent)]
     BrokerUrl(#[from] BrokerUrlError),
+    /// A setting of the way to the broker cannot be used; nothing was sent.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The mesh's name cannot be used.
     #[error(transparent)]
     Slug(#[from] SlugError),
@@ -186,9 +190,11 @@ impl Error {
         match self {
             Self::Invite(InviteError::Expired) => ErrorCode::InviteExpired,
             Self::Invite(_) => ErrorCode::InviteInvalid,
-            Self::BrokerUrl(_) | Self::Malformed { .. } | Self::ConfigBusy { .. } | Self::NoBroker { .. } => {
-                ErrorCode::ConfigInvalid
-            }
+            Self::BrokerUrl(_)
+            | Self::Config(_)
+            | Self::Malformed { .. }
+            | Self::ConfigBusy { .. }
+            | Self::NoBroker { .. } => ErrorCode::ConfigInvalid,
             Self::Slug(_) | Self::Name(_) | Self::Limit(_) => ErrorCode::InvalidArgument,
             Self::Id(_) | Self::Statement(_) => ErrorCode::InviteInvalid,
             Self::File(_) => ErrorCode::StateDirUnusable,
@@ -227,8 +233,10 @@ impl Error {
             }
             Self::Invite(_) | Self::Id(_) | Self::Statement(_) => "ask the mesh's owner for a new link",
             Self::BrokerUrl(BrokerUrlError::Insecure(_)) => {
-                "use a wss:// address; on a network you trust, add --allow-insecure"
+                "use a wss:// address; on a network you trust, add --allow-insecure, or set [broker] allow_insecure = true \
+                 in config.toml"
             }
+            Self::Config(error) => error.next_step(),
             Self::BrokerUrl(_) => "a broker URL looks like wss://mesh.example/ws or ws://127.0.0.1:7900/ws",
             Self::Slug(_) | Self::Name(_) | Self::Limit(_) => "choose another value",
             Self::File(error) => error.next_step(),
@@ -242,7 +250,7 @@ impl Error {
             Self::Unreachable { .. } => "check the address and that the broker runs; repeating the command is safe",
             Self::Tls { .. } => {
                 "the address came with the invite: ask the mesh's owner for one whose address fits (wss:// is with TLS, \
-                 ws:// without), or install the certificate's authority on this host"
+                 ws:// without), or install the certificate's authority on this host, or name its file with --ca-file"
             }
             Self::UnexpectedAnswer { .. } | Self::NotABroker { .. } => {
                 "check that this is a claudemesh broker; repeating the command is safe"

@@ -1,27 +1,33 @@
 //! The HTTP calls to a broker: one connection each, with time limits.
 
-use std::sync::Arc;
+use std::error::Error as _;
+use std::io;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
+use http::{HeaderValue, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use ureq::Agent;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use zeroize::Zeroizing;
 
-use super::Error;
+use super::{Env, Error, route};
 use crate::config::broker_url::BrokerUrl;
+use crate::runtime::dial::{self, Dialer};
 
 /// Time for one call as a whole. A join is a few database rows at the broker.
 const LIMIT: Duration = Duration::from_secs(10);
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Greatest answer that is read, in bytes: thousands of members fit.
-const MAX_ANSWER_BYTES: u64 = 4 << 20;
+const MAX_ANSWER_BYTES: usize = 4 << 20;
 
 /// Speaks to one broker.
 pub(super) struct Broker {
-    agent: Agent,
-    origin: String,
+    url: BrokerUrl,
+    dialer: Dialer,
+    address: String,
 }
 
 /// Status and body, whatever the status is.
@@ -34,48 +40,98 @@ pub(super) struct Answer {
 // === impl Broker ===
 
 impl Broker {
-    pub(super) fn new(url: &BrokerUrl) -> Self {
-        let origin = url.http_origin();
-        let mut config = Agent::config_builder()
-            .timeout_global(Some(LIMIT))
-            .timeout_connect(Some(CONNECT_LIMIT))
-            .http_status_as_error(false)
-            // The invite names the broker; nobody else gets the request.
-            .max_redirects(0)
-            // The daemon's link uses no proxy either: a join through one would
-            // succeed and the daemon then never connect.
-            .proxy(None)
-            .user_agent(concat!("claudemesh/", env!("CARGO_PKG_VERSION")));
-        if origin.starts_with("https:") {
-            config = config.tls_config(TlsConfig::builder().root_certs(system_roots()).build());
-        }
-        Self { agent: config.build().into(), origin }
+    pub(super) fn new(env: &Env, url: &str) -> Result<Self, Error> {
+        let (url, dialer) = route(url, &env.link, env.environment.as_ref())?;
+        let address = url.http_base();
+        Ok(Self { url, dialer, address })
     }
 
     /// The address, for messages to people.
     pub(super) fn address(&self) -> &str {
-        &self.origin
+        &self.address
     }
 
-    /// `POST <origin><path>` with a JSON body.
+    /// `POST <address><path>` with a JSON body. Blocks.
     pub(super) fn post(&self, path: &str, bearer: Option<&str>, body: &impl Serialize) -> Result<Answer, Error> {
-        let url = format!("{}{path}", self.origin);
-        let unreachable = |error: ureq::Error| diagnose(&error, &self.origin);
-        let mut request = self.agent.post(&url);
+        let url = format!("{}{path}", self.address);
+        let unusable = |error: String| Error::NotABroker { address: self.address.clone(), detail: error };
+        let body = serde_json::to_vec(body).map_err(|error| unusable(error.to_string()))?;
+        let mut request = Request::post(format!("{}{path}", self.url.prefix()))
+            .header(HOST, self.url.uri().authority().map_or("", |authority| authority.as_str()))
+            .header(USER_AGENT, concat!("claudemesh/", env!("CARGO_PKG_VERSION")))
+            .header(CONTENT_TYPE, "application/json")
+            .header(CONNECTION, "close");
         if let Some(token) = bearer {
             let value = Zeroizing::new(format!("Bearer {token}"));
-            request = request.header("authorization", value.as_str());
+            let mut value = HeaderValue::from_str(&value).map_err(|error| unusable(error.to_string()))?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
         }
-        let mut response = request.send_json(body).map_err(unreachable)?;
-        let status = response.status().as_u16();
-        let body = response
-            .body_mut()
-            .with_config()
-            .limit(MAX_ANSWER_BYTES)
-            .lossy_utf8(true)
-            .read_to_string()
-            .map_err(unreachable)?;
-        Ok(Answer { status, body, url })
+        let request = request.body(Full::from(body)).map_err(|error| unusable(error.to_string()))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| self.unreachable(error.to_string()))?;
+        let answer = runtime.block_on(async { tokio::time::timeout(LIMIT, self.exchange(request)).await });
+        // A name that is still being looked up keeps its thread, which nobody waits for.
+        runtime.shutdown_background();
+        let (status, body) =
+            answer.unwrap_or_else(|_| Err(self.unreachable(format!("no answer within {} s", LIMIT.as_secs()))))?;
+        Ok(Answer { status: status.as_u16(), body, url })
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, String), Error> {
+        let stream = self.dialer.open(self.url.host(), self.url.port(), self.url.is_tls()).await;
+        let (stream, _) = stream.map_err(|error| self.no_connection(error))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.no_answer(&error))?;
+        let answer = async move {
+            let answer = sender.send_request(request).await.map_err(|error| self.no_answer(&error))?;
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
+            let body = body.map_err(|error| match error.downcast_ref::<hyper::Error>() {
+                Some(error) => self.no_answer(error),
+                None if error.is::<LengthLimitError>() => self.not_a_broker("its answer is too long".to_owned()),
+                None => self.unreachable(error.to_string()),
+            })?;
+            Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
+        };
+        // What goes wrong with the connection, the answer tells.
+        let (answer, _) = tokio::join!(answer, connection);
+        answer
+    }
+
+    fn no_connection(&self, error: dial::Error) -> Error {
+        match error {
+            dial::Error::Tls { fault, .. } => Error::Tls { address: self.address.clone(), detail: fault.to_string() },
+            dial::Error::Authorities(detail) => Error::Tls { address: self.address.clone(), detail },
+            dial::Error::Connect { source, .. } => self.unreachable(match source.kind() {
+                io::ErrorKind::ConnectionRefused => "nothing listens there (connection refused)".to_owned(),
+                // The resolver's errors have no kind of their own.
+                _ if source.to_string().contains("lookup") => "the name does not resolve".to_owned(),
+                _ => source.to_string(),
+            }),
+            error @ dial::Error::Proxy { .. } => self.unreachable(error.to_string()),
+        }
+    }
+
+    fn no_answer(&self, error: &hyper::Error) -> Error {
+        if error.is_parse() {
+            return self.not_a_broker(format!("what it answers is not HTTP ({error})"));
+        }
+        let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+        let text = source.map_or_else(|| error.to_string(), ToString::to_string);
+        if !self.url.is_tls() && (error.is_incomplete_message() || source.is_some_and(is_hang_up)) {
+            return self
+                .unreachable(format!("it hung up without an answer ({text}), as a server with TLS (wss://) does"));
+        }
+        self.unreachable(text)
+    }
+
+    fn unreachable(&self, detail: String) -> Error {
+        Error::Unreachable { address: self.address.clone(), detail }
+    }
+
+    fn not_a_broker(&self, detail: String) -> Error {
+        Error::NotABroker { address: self.address.clone(), detail }
     }
 }
 
@@ -106,37 +162,6 @@ impl Answer {
     }
 }
 
-/// What a failed call means. The texts in it are rustls' own: such an error lies
-/// inside others and has no kind.
-fn diagnose(error: &ureq::Error, origin: &str) -> Error {
-    let address = origin.to_owned();
-    let text = match error {
-        ureq::Error::Io(error) => error.to_string(),
-        error => error.to_string(),
-    };
-    if text.contains("InvalidContentType") {
-        return Error::Tls { address, detail: "what answers there does not speak TLS".to_owned() };
-    }
-    if text.contains("certificate") {
-        return Error::Tls { address, detail: format!("its certificate is not trusted here ({text})") };
-    }
-    let detail = match error {
-        ureq::Error::Timeout(_) => format!("no answer within {} s", LIMIT.as_secs()),
-        ureq::Error::HostNotFound => "the name does not resolve".to_owned(),
-        // The resolver's errors have no kind of their own.
-        ureq::Error::Io(error) if error.to_string().contains("lookup") => "the name does not resolve".to_owned(),
-        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            "nothing listens there (connection refused)".to_owned()
-        }
-        ureq::Error::Io(error) if origin.starts_with("http:") && is_hang_up(error) => {
-            format!("it hung up without an answer ({error}), as a server with TLS (wss://) does")
-        }
-        ureq::Error::Io(error) => error.to_string(),
-        _ => return Error::NotABroker { address, detail: text },
-    };
-    Error::Unreachable { address, detail }
-}
-
 fn is_hang_up(error: &std::io::Error) -> bool {
     use std::io::ErrorKind as Kind;
     matches!(error.kind(), Kind::ConnectionReset | Kind::UnexpectedEof | Kind::ConnectionAborted | Kind::BrokenPipe)
@@ -146,13 +171,4 @@ fn is_hang_up(error: &std::io::Error) -> bool {
 /// steer the terminal it is shown on.
 pub(super) fn printable(text: &str) -> String {
     text.trim().chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-/// The certificates that the system trusts, as for the daemon's link: a private
-/// authority that is installed here works for both or for neither.
-fn system_roots() -> RootCerts {
-    let found = rustls_native_certs::load_native_certs();
-    let certificates: Vec<_> =
-        found.certs.iter().map(|certificate| Certificate::from_der(certificate.as_ref()).to_owned()).collect();
-    RootCerts::Specific(Arc::new(certificates))
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::http::Broker;
 use super::owner::Owner;
 use super::{Env, Error, certificate};
-use crate::config::broker_url::BrokerUrl;
 use crate::crypto::sign::{self, Statement};
 use crate::domain::ids::MemberKey;
 use crate::domain::time::UnixMillis;
@@ -69,14 +68,14 @@ impl std::fmt::Debug for Invite {
 }
 
 /// Makes an invite and stores it at the broker. Repeating it makes another one.
-pub fn make(env: &Env, owner: &Owner, terms: &Terms, allow_insecure: bool) -> Result<Invite, Error> {
+pub fn make(env: &Env, owner: &Owner, terms: &Terms) -> Result<Invite, Error> {
     if terms.uses == 0 {
         return Err(Error::Limit("an invite needs at least one use"));
     }
     if !LIFETIME.contains(&terms.lifetime) {
         return Err(Error::Limit("an invite lives from 1 minute to 366 days"));
     }
-    let url = BrokerUrl::parse(&owner.broker_url, allow_insecure)?;
+    let broker = Broker::new(env, &owner.broker_url)?;
     let now = env.clock.now();
     let payload = sign_payload(owner, terms, now, env.ids.ulid());
     let token = payload.to_token()?;
@@ -94,7 +93,6 @@ pub fn make(env: &Env, owner: &Owner, terms: &Terms, allow_insecure: bool) -> Re
         ts: now.0,
         signature: hex::encode(statement.sign(&owner.secret)),
     };
-    let broker = Broker::new(&url);
     let answer = broker.post(&format!("/v1/meshes/{}/invites", owner.mesh_id), None, &request)?;
     if answer.is_success() {
         let response: RegisterInviteResponse = answer.json().ok_or_else(|| answer.unexpected())?;

@@ -14,7 +14,6 @@ use super::config_json::{self, ConfigJson, MeshEntry, NewMember};
 use super::http::{Broker, printable};
 use super::names::{check_slug, fits_file_name};
 use super::{Env, Error, certificate, invite};
-use crate::config::broker_url::BrokerUrl;
 use crate::crypto::keys::MemberSecret;
 use crate::crypto::sign::Statement;
 use crate::domain::ids::{MemberId, MeshId};
@@ -34,8 +33,6 @@ const CAPABILITIES: [&str; 1] = ["envelope_v3"];
 pub struct Options {
     /// The new member's name; config.json's, or the host's, if absent.
     pub display_name: Option<String>,
-    /// Accept a `ws://` broker on another host.
-    pub allow_insecure: bool,
 }
 
 /// A join that left the mesh joined.
@@ -57,7 +54,7 @@ pub fn join(env: &Env, link: &str, options: &Options) -> Result<Outcome, Error> 
     }
     // A damaged link is told of before it costs anything.
     LinkKey::of_link(link)?;
-    let url = BrokerUrl::parse(&payload.broker_url, options.allow_insecure)?;
+    let broker = Broker::new(env, &payload.broker_url)?;
 
     let mut draft = Draft::open(env, &mesh_id, &payload.mesh_slug)?;
     // Read under the draft's lock: a join that has just ended is seen.
@@ -86,14 +83,14 @@ pub fn join(env: &Env, link: &str, options: &Options) -> Result<Outcome, Error> 
         capabilities: Some(capability_statement(&mesh_id, &secret, now)?),
         certificate,
     };
-    let member_id = enrol(&Broker::new(&url), &request)?;
+    let member_id = enrol(&broker, &request)?;
 
     let entry = MeshEntry::new(
         &NewMember {
             mesh_id: &mesh_id,
             member_id: &member_id,
             slug: &request.invite_payload.mesh_slug,
-            broker_url: url.as_str(),
+            broker_url: &request.invite_payload.broker_url,
             joined_at: text::to_iso(now),
             display_name: &request.display_name,
             role: &request.invite_payload.role,

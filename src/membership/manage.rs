@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use super::config_json::{self, ConfigJson, MeshEntry};
 use super::http::Broker;
 use super::{Env, Error, certificate, owner};
-use crate::config::broker_url::BrokerUrl;
 use crate::crypto::keys::MemberSecret;
 use crate::crypto::sign::Statement;
 use crate::domain::ids::MemberId;
@@ -65,13 +64,13 @@ pub enum Request {
 }
 
 /// Sends a request about the mesh with this slug; the broker's answer.
-pub fn request(env: &Env, slug: &str, request: Request, allow_insecure: bool) -> Result<Value, Error> {
+pub fn request(env: &Env, slug: &str, request: Request) -> Result<Value, Error> {
     let signer = match request {
         Request::CreateKey { .. } => Signer::Member,
         _ => Signer::OwnerOrMember,
     };
     let standing = standing(env, slug, signer)?;
-    let url = BrokerUrl::parse(&standing.broker_url, allow_insecure)?;
+    let broker = Broker::new(env, &standing.broker_url)?;
     let mut frame = request.frame(standing.mesh_id.clone());
     let key = standing.secret.public();
     let now = env.clock.now();
@@ -82,7 +81,7 @@ pub fn request(env: &Env, slug: &str, request: Request, allow_insecure: bool) ->
         ts: now.0,
         signature: hex::encode(statement.sign(&standing.secret)),
     });
-    post(&Broker::new(&url), &format!("/v1/meshes/{}/admin", standing.mesh_id), &frame)
+    post(&broker, &format!("/v1/meshes/{}/admin", standing.mesh_id), &frame)
 }
 
 impl Request {
@@ -117,10 +116,10 @@ fn named<T: DeserializeOwned>(name: &'static str) -> Option<T> {
 
 /// Leaves the mesh: the broker ends the membership, then the entry goes from
 /// `config.json`. Doing it again after a cut finishes it.
-pub fn leave(env: &Env, slug: &str, allow_insecure: bool) -> Result<MeshEntry, Error> {
+pub fn leave(env: &Env, slug: &str) -> Result<MeshEntry, Error> {
     let entry = entry(env, slug)?;
     let secret = entry.secret()?;
-    let url = BrokerUrl::parse(&entry.broker_url, allow_insecure)?;
+    let broker = Broker::new(env, &entry.broker_url)?;
     let key = secret.public();
     let now = env.clock.now();
     let member_id = MemberId::parse(&entry.member_id).map_err(|_| Error::Id("member id in config.json"))?;
@@ -131,7 +130,7 @@ pub fn leave(env: &Env, slug: &str, allow_insecure: bool) -> Result<MeshEntry, E
         "timestamp": now.0,
         "signature": hex::encode(statement.sign(&secret)),
     });
-    post(&Broker::new(&url), &format!("/v1/me/members/{key}/leave"), &body)?;
+    post(&broker, &format!("/v1/me/members/{key}/leave"), &body)?;
     config_json::remove(&env.root, &entry.mesh_id)?;
     certificate::remove(&env.root, &entry.mesh_id)?;
     Ok(entry)

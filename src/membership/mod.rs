@@ -21,14 +21,20 @@ pub mod join;
 pub mod manage;
 pub mod names;
 pub mod owner;
+mod route;
 mod secret_hex;
 
 #[cfg(test)]
 mod tests;
 
-pub use error::Error;
+use std::sync::Arc;
 
+pub use error::Error;
+pub use route::route;
+
+use crate::config::broker_client::BrokerLink;
 use crate::config::paths::Root;
+use crate::config::source::Source;
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
 
@@ -41,4 +47,8 @@ pub struct Env {
     pub clock: Clock,
     /// Where new keys come from.
     pub ids: IdSource,
+    /// The way to the broker, which the environment adds to.
+    pub link: BrokerLink,
+    /// What names proxies.
+    pub environment: Arc<dyn Source>,
 }

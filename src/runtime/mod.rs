@@ -10,6 +10,7 @@
 pub mod accepting;
 pub mod ballast;
 pub mod clock;
+pub mod dial;
 pub mod failpoints;
 pub mod health;
 pub mod ids;

@@ -159,6 +159,8 @@ export class Connection {
   };
 
   #connect(endpoint: Endpoint): Socket {
+    // The one before is given up, although its end may not have been told yet.
+    this.#socket = undefined;
     const socket =
       endpoint.kind === "unix" ? createConnection({ path: endpoint.path }) : createConnection(hostAndPort(endpoint.address));
     socket.once("connect", () => {
@@ -167,7 +169,8 @@ export class Connection {
       this.count++;
     });
     socket.once("error", (error) => {
-      if (this.#socket !== socket) this.#refusal = error;
+      if (this.#socket === socket) this.#socket = undefined;
+      else this.#refusal = error;
     });
     socket.once("close", () => {
       if (this.#socket === socket) this.#socket = undefined;

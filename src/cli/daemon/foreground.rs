@@ -49,7 +49,6 @@ fn advice(code: ErrorCode) -> &'static str {
         ErrorCode::FeatureUnavailable => {
             "update the broker, or take the feature out of [features] require in config.toml"
         }
-        ErrorCode::ConfigInvalid => "the URL came with the invite; it stands in config.json",
         _ => "the log has more: claudemesh daemon logs",
     }
 }

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Child;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
@@ -18,7 +19,9 @@ use super::member::Member;
 use super::names::{MAX_MEMBERS, check};
 use super::relay::Relay;
 use crate::cli::failure::Failure;
+use crate::config::broker_client::BrokerLink;
 use crate::config::paths::Root;
+use crate::config::source::ProcessEnvironment;
 use crate::domain::error_code::ErrorCode;
 use crate::domain::time::UnixMillis;
 use crate::membership::config_json::MeshEntry;
@@ -222,10 +225,10 @@ impl Mesh {
     async fn join(&self, name: &str) -> Result<(Relay, Root, MeshEntry), Failure> {
         let (relay, root) = (self.relay().await?, self.home(name));
         let (env, owner) = (self.env(&root), Owner { broker_url: relay.url(), ..self.owner()? });
-        let options = join::Options { display_name: Some(name.to_owned()), allow_insecure: false };
+        let options = join::Options { display_name: Some(name.to_owned()) };
         let outcome = self.aside(move || {
             let terms = Terms { role: Role::Member, uses: 1, lifetime: INVITE, plain: false };
-            let invite = invite::make(&env, &owner, &terms, false)?;
+            let invite = invite::make(&env, &owner, &terms)?;
             join::join(&env, &invite.link, &options)
         });
         let entry = match outcome.await? {
@@ -264,7 +267,13 @@ impl Mesh {
             let offset = i64::try_from(faketime.offset().as_millis()).unwrap_or(i64::MAX);
             clock = Clock::manual(UnixMillis(clock.now().0.saturating_add(offset)));
         }
-        membership::Env { root: root.clone(), ids: IdSource::new(clock.clone()), clock }
+        membership::Env {
+            root: root.clone(),
+            ids: IdSource::new(clock.clone()),
+            clock,
+            link: BrokerLink::default(),
+            environment: Arc::new(ProcessEnvironment),
+        }
     }
 
     fn home(&self, name: &str) -> Root {

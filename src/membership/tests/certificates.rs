@@ -33,11 +33,11 @@ fn mesh_of(env: &Env, dir: &Path, broker: &StandIn) -> MeshEntry {
 }
 
 fn link(env: &Env, terms: Terms) -> String {
-    invite::make(env, &owner::find(&env.root, "demo").unwrap().unwrap(), &terms, false).unwrap().link
+    invite::make(env, &owner::find(&env.root, "demo").unwrap().unwrap(), &terms).unwrap().link
 }
 
 fn join(env: &Env, link: &str) -> MeshEntry {
-    let options = join::Options { display_name: Some("bob".to_owned()), ..join::Options::default() };
+    let options = join::Options { display_name: Some("bob".to_owned()) };
     match join::join(env, link, &options).unwrap() {
         join::Outcome::Joined(entry) | join::Outcome::AlreadyJoined(entry) => entry,
     }
@@ -173,6 +173,6 @@ fn members_of_before_catch_up_without_the_broker() {
     let joins = broker.requests()[asked..].iter().filter(|(path, _)| path == "/join").count();
     assert_eq!(joins, 0);
 
-    manage::leave(&bob, "demo", false).unwrap();
+    manage::leave(&bob, "demo").unwrap();
     assert!(!bob.root.certificate(&joined.mesh_id).exists(), "it ends with the membership");
 }

@@ -31,11 +31,11 @@ fn creating(dir: &Path, broker: &StandIn) -> create::Options {
 }
 
 fn link(env: &Env) -> String {
-    invite::make(env, &owner::find(&env.root, "demo").unwrap().unwrap(), &WEEK, false).unwrap().link
+    invite::make(env, &owner::find(&env.root, "demo").unwrap().unwrap(), &WEEK).unwrap().link
 }
 
 fn named(name: &str) -> join::Options {
-    join::Options { display_name: Some(name.to_owned()), ..join::Options::default() }
+    join::Options { display_name: Some(name.to_owned()) }
 }
 
 fn files_below(dir: &Path) -> Vec<(String, u32)> {
@@ -60,7 +60,7 @@ fn an_invite_has_uses_and_lives_neither_seconds_nor_years() {
         [(59, 1, false), (60, 1, true), (366 * day, 1, true), (366 * day + 1, 1, false), (60, 0, false)]
     {
         let terms = Terms { lifetime: Duration::from_secs(seconds), uses, ..WEEK };
-        let made = invite::make(&ann, &owner, &terms, false);
+        let made = invite::make(&ann, &owner, &terms);
         assert_eq!(made.is_ok(), is_made, "{seconds} s, {uses} uses: {made:?}");
     }
 }

@@ -4,3 +4,4 @@ mod crowded;
 mod pieces;
 mod silent;
 mod slow;
+mod ways;

@@ -286,25 +286,25 @@ const SWALLOWS: &str = "import socket, sys, time\n\
     for _ in range(8):\n    c = socket.socket(socket.AF_INET6); c.setblocking(False); c.connect_ex(at); full.append(c)\n\
     print('full', flush=True); time.sleep(600)\n";
 
-/// A name with an address that is dead, which comes first, and one that answers.
+/// A name with an address that is dead, which comes first, and one that answers: for
+/// commands and for the daemon.
 #[tokio::test]
 async fn a_dead_address_of_one_family_does_not_hold_up_the_other() {
-    let fake = FakeBroker::start().await;
-    let mut alice = fake.member("alice");
-    alice.configure("[broker]\nallow_insecure = true\n");
-    let config = alice.home().join("config.json");
-    let text = std::fs::read_to_string(&config).expect("config.json").replace("127.0.0.1", "dual.test");
-    std::fs::write(&config, text).expect("config.json");
+    let broker = Broker::start().await;
+    let mut alice = Daemon::unjoined("demo", "alice");
     let hosts = alice.home().join("hosts");
     std::fs::write(&hosts, "127.0.0.1 localhost\n::1 dual.test\n127.0.0.1 dual.test\n").expect("a file");
     let mut command = process::with_program(Path::new("python3"), alice.home());
-    command.args(["-c", SWALLOWS, &fake.address().port().to_string()]);
+    let port = broker.address().port();
+    command.args(["-c", SWALLOWS, &port.to_string()]);
     let dead = Process::spawn("the dead address", command, &alice.home().join("dead"), Vec::new());
     wait::until("a full queue", async || dead.output().contains("full").then_some(())).await;
 
     let mut command = process::with_program(Path::new("unshare"), alice.home());
-    let script = r#"mount --bind "$1" /etc/hosts && exec "$2" daemon up --foreground --mesh demo"#;
+    let script = r#"mount --bind "$1" /etc/hosts && "$2" mesh create demo --broker "$3" --admin-token-file "$4" \
+        --allow-insecure && exec "$2" daemon up --foreground --mesh demo"#;
     command.args(["--mount", "sh", "-c", script, "sh"]).arg(&hosts).arg(process::binary());
+    command.arg(format!("ws://dual.test:{port}/ws")).arg(broker.admin_token_file());
     alice.start_as(command).await;
-    let _client = fake.link(&alice).await;
+    alice.connected().await;
 }

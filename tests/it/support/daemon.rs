@@ -65,7 +65,7 @@ impl Daemon {
         copy
     }
 
-    /// A variable of the next starts.
+    /// A variable of the next starts and commands.
     pub(crate) fn env(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
@@ -176,7 +176,8 @@ impl Daemon {
 
     /// Runs a verb as this member.
     pub(crate) async fn cli(&self, arguments: &[&str]) -> Ran {
-        cli::run(self.home.path(), arguments).await
+        let environment: Vec<(&str, &str)> = self.environment.iter().map(|(name, value)| (&**name, &**value)).collect();
+        cli::run_with(self.home.path(), arguments, &environment).await
     }
 
     /// `CLAUDEMESH_HOME`.

@@ -234,7 +234,6 @@ pub(super) async fn parts(
         facts: facts::facts(options, state, &entry, clock, tcp.as_ref(), facts::warnings(state, exposed, &databases)),
     };
     let api = api::prepare(api_deps).await?;
-    ballast.hold();
     Ok(Parts {
         ballast,
         databases,

@@ -190,27 +190,39 @@ impl WalKeeper {
     /// is not new rows. See [`Self::has_room`] for these.
     pub async fn make_room(&mut self) {
         self.cut().await;
-        let Some(ballast) = &self.ballast else { return };
-        if ballast.free_bytes() < ballast::BYTES / 2 {
-            ballast.give_up();
+        if let Some(ballast) = &self.ballast {
+            ballast.free_for_writes(ballast::BYTES / 2);
         }
     }
 
-    /// What is free on the disk; as much as can be where nobody looks after it.
-    pub fn disk_bytes(&self) -> u64 {
-        self.ballast.as_ref().map_or(u64::MAX, Ballast::free_bytes)
-    }
-
-    /// Whether new rows of so many bytes may be written. Not while the disk is so full
-    /// that they would take the room that the rest needs, if they do not fit into pages
-    /// that are free.
-    pub async fn has_room(&mut self, bytes: u64) -> bool {
+    /// Gives all that is held back up if there are not so many bytes on the disk
+    /// without it. False if there are not with it.
+    pub fn free_for(&self, bytes: u64) -> bool {
         let Some(ballast) = &self.ballast else { return true };
-        if !ballast.is_given_up() || ballast.hold() {
-            return true;
+        if ballast.free_bytes() < bytes {
+            if ballast.free_bytes().saturating_add(ballast.held_bytes()) < bytes {
+                return false;
+            }
+            ballast.give_up_all();
         }
-        let in_file = self.db.free_bytes().await.unwrap_or_default();
-        in_file >= ballast::BYTES / 4 + bytes && ballast.free_bytes() >= ballast::BYTES / 2 + bytes
+        ballast.free_bytes() >= bytes
+    }
+
+    /// Whether new rows of so many bytes may be written: not where they would take the
+    /// room that the rest needs.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        let Some(ballast) = &self.ballast else { return true };
+        !ballast.is_given_up() || ballast.hold() || ballast.free_bytes() >= ballast::BYTES / 2 + bytes
+    }
+
+    /// Whether what is held back for a full disk is whole.
+    pub fn is_whole(&self) -> bool {
+        self.ballast.as_ref().is_none_or(|ballast| !ballast.is_given_up())
+    }
+
+    /// Whether there is room for them in pages of the file that are free.
+    pub async fn has_free_pages(&mut self, bytes: u64) -> bool {
+        self.db.free_bytes().await.is_ok_and(|free| free >= ballast::BYTES / 4 + bytes)
     }
 
     /// Notes what is left; returns the length of the log.

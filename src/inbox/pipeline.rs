@@ -276,7 +276,7 @@ impl Pipeline {
     /// Writes a batch in one transaction; then acknowledges, then tells.
     async fn store_at_once(&self, work: &[Work]) -> Result<(), Error> {
         let bytes = work.iter().map(|one| one.push.ciphertext.len() as u64 + 4096).sum();
-        if !self.wal.lock().await.has_room(bytes).await {
+        if !self.wal.lock().await.has_room(bytes) {
             return Err(Error::NoRoom);
         }
         let now = self.deps.clock.now();

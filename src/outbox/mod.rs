@@ -59,6 +59,7 @@ use crate::domain::message::SendRequest;
 use crate::domain::time::UnixMillis;
 use crate::runtime::ballast::Ballast;
 use crate::runtime::clock::Clock;
+use crate::runtime::repeated::Repeated;
 use crate::runtime::supervisor::Supervisor;
 use crate::runtime::task_kind::{Phase, TaskKind};
 use crate::runtime::time_guard::TimeGuard;
@@ -190,6 +191,8 @@ pub async fn prepare(setup: Setup, supervisor: &Supervisor) -> Result<Parts, Err
         step: writer::MAX_BATCH,
         orphans: Vec::new(),
         unwritten: Vec::new(),
+        failures: Repeated::default(),
+        resumed: false,
         stop: supervisor.token(Phase::Storage),
     };
     Ok(Parts { writer, handle, arriving, window: config.window, disk, inbox, vacuumed_at, clock })
@@ -273,6 +276,7 @@ impl Parts {
             window: self.window,
             flow: flow::Flow::new(),
             due: None,
+            unread: Repeated::default(),
             stop,
         };
         supervisor.spawn(TaskKind::OutboxSender, "outbox sender", sender.run());

@@ -37,6 +37,7 @@ use crate::identity::Identity;
 use crate::peers;
 use crate::runtime::clock::Clock;
 use crate::runtime::ids::IdSource;
+use crate::runtime::repeated::Repeated;
 use crate::runtime::time_guard::Database;
 use crate::telemetry::metrics::Metrics;
 use crate::topics;
@@ -96,6 +97,8 @@ pub(super) struct Sender {
     pub(super) flow: Flow,
     /// When the next row that waits is due, as far as it is known.
     pub(super) due: Option<UnixMillis>,
+    /// Times that the table could not be read.
+    pub(super) unread: Repeated,
     pub(super) stop: CancellationToken,
 }
 
@@ -308,7 +311,9 @@ impl Sender {
                 Some(rows)
             }
             Err(error) => {
-                tracing::error!(error = %error, "Due sends could not be read: {error}");
+                if let Some(times) = self.unread.tell() {
+                    tracing::error!(times, error = %error, "Due sends could not be read: {error}");
+                }
                 self.due = Some(self.clock.now().plus(READ_PAUSE));
                 None
             }

@@ -32,6 +32,7 @@ use crate::domain::fingerprint::LocalFingerprint;
 use crate::domain::outbox::OutboxState;
 use crate::domain::time::UnixMillis;
 use crate::runtime::clock::Clock;
+use crate::runtime::repeated::Repeated;
 
 /// Commands that one commit covers at most.
 pub(super) const MAX_BATCH: usize = MAX_ROWS;
@@ -72,12 +73,20 @@ pub(super) struct Writer {
     /// News of receivers that could not be written; the broker does not tell them
     /// again, so they go with the next batch.
     pub(super) unwritten: Vec<Reported>,
+    pub(super) failures: Repeated,
+    /// New rows are taken although what is held back for a full disk is not whole.
+    pub(super) resumed: bool,
     /// Cancelled in the storage phase; what waits then is still written.
     pub(super) stop: CancellationToken,
 }
 
 /// News of receivers that wait for a commit at most; they are for information.
 const MAX_UNWRITTEN: usize = 10_000;
+
+/// Room on the disk that a VACUUM needs beside its result.
+const SPARE: u64 = 64 << 10;
+/// What must be free, beyond the room that new rows leave over, to take some again.
+const RESUME: u64 = 1 << 20;
 
 /// A caller that waits for its row.
 type Waiting = oneshot::Sender<Result<Accepted, super::Error>>;
@@ -213,7 +222,7 @@ impl Writer {
             let _ = reply.send(done);
         }
         self.wal.wrote(pages, again).await;
-        if !self.wal.has_room(0).await {
+        if !self.has_room(0).await {
             self.note_full();
         }
     }
@@ -226,7 +235,7 @@ impl Writer {
         let now = self.clock.now();
         // What goes to this member itself has a way of its own.
         let leaving = rows.iter().filter(|row| !row.to_self).count();
-        let has_room = rows.is_empty() || self.wal.has_room(bytes_of(&rows)).await;
+        let has_room = rows.is_empty() || self.has_room(bytes_of(&rows)).await;
         let at_once = leaving > 0 && has_room && self.shared.handover.take(leaving);
         if at_once {
             for row in rows.iter_mut().filter(|row| !row.to_self) {
@@ -251,9 +260,10 @@ impl Writer {
             // Rows stay `inflight`; the replies are dropped, by which the sender
             // learns it and asks again. The broker recognises the ids.
             Err(error) => {
-                tracing::error!(
-                    sends = rows.len(), outcomes = outcomes.len(), error = %error, "A batch was not written: {error}"
-                );
+                if let Some(times) = self.failures.tell() {
+                    let (sends, outcomes) = (rows.len(), outcomes.len());
+                    tracing::error!(sends, outcomes, times, error = %error, "A batch was not written: {error}");
+                }
                 self.unwritten = reported;
                 self.unwritten.truncate(MAX_UNWRITTEN);
             }
@@ -372,7 +382,8 @@ impl Writer {
 
     async fn make_room(&mut self, vacuumed: Option<u64>, terms: Terms) -> Result<Done, super::Error> {
         self.wal.make_room().await;
-        if vacuumed.is_some_and(|bytes| bytes < self.wal.disk_bytes()) {
+        // In the log, too, each page has a header, and some is written meanwhile.
+        if vacuumed.is_some_and(|bytes| self.wal.free_for(bytes + bytes / 64 + SPARE)) {
             operator::run(self.writer(), Task::Vacuum, terms).await?;
             self.wal.make_room().await;
         }
@@ -382,9 +393,23 @@ impl Writer {
 
     /// After a write that needed room, or after some was made.
     async fn note_room(&mut self) {
-        if self.shared.disk_full.load(Ordering::Relaxed) && self.wal.has_room(0).await {
+        if self.shared.disk_full.load(Ordering::Relaxed) && self.has_room(0).await {
             self.shared.disk_full.store(false, Ordering::Relaxed);
         }
+    }
+
+    /// Whether new rows of so many bytes may be written. Once the disk was full only into
+    /// free pages, since what waits may need the rest, until nothing waits and more is
+    /// free than a full disk has.
+    async fn has_room(&mut self, bytes: u64) -> bool {
+        if !self.wal.has_room(bytes) || self.wal.is_whole() {
+            self.resumed = false;
+            return self.wal.is_whole();
+        }
+        if !self.resumed && self.shared.pending.load(Ordering::Relaxed) == 0 {
+            self.resumed = self.wal.has_room(RESUME + bytes);
+        }
+        self.resumed || self.wal.has_free_pages(bytes).await
     }
 
     async fn reopen(&mut self) {

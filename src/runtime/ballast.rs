@@ -33,14 +33,26 @@ struct Inner {
 // === impl Ballast ===
 
 impl Ballast {
-    /// The one at `path`, whether it is there or not; its directory must be. It is
-    /// given up at once when a start would find no room.
+    /// The one at `path`, whose directory must be there. Made if it is not whole and
+    /// there is room; given up at once when a start would find none.
     pub fn at_start(path: &Path) -> Self {
         let ballast = Self(Arc::new(Inner { path: path.to_owned(), given_up: AtomicBool::new(false) }));
-        if ballast.free_bytes() < START {
-            ballast.give_up();
+        if !ballast.hold() {
+            // Used up before the last end, and the disk is as full as it was then.
+            ballast.0.given_up.store(true, Ordering::Relaxed);
         }
+        ballast.free_for_writes(START);
         ballast
+    }
+
+    /// Gives up so much of it that there are `bytes`, if that is possible.
+    pub fn free_for_writes(&self, bytes: u64) {
+        if self.free_bytes() < bytes {
+            self.give_up();
+        }
+        if self.free_bytes() < START {
+            self.give_up_all();
+        }
     }
 
     /// Makes it where it is missing and there is room. True when it is there.
@@ -54,7 +66,7 @@ impl Ballast {
     }
 
     /// Gives up most of it: the disk is full, and its room is needed.
-    pub fn give_up(&self) {
+    fn give_up(&self) {
         if !self.0.given_up.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 path = %self.0.path.display(),
@@ -83,6 +95,11 @@ impl Ballast {
             // Tried again at the next move.
             let _ = self.make(LAST);
         }
+    }
+
+    /// What it holds now.
+    pub fn held_bytes(&self) -> u64 {
+        fs::metadata(&self.0.path).map_or(0, |file| file.len())
     }
 
     /// Whether it was given up, and could not be made again since.
@@ -124,8 +141,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ballast");
         let ballast = Ballast::at_start(&path);
-        assert!(!path.exists() && !ballast.is_given_up());
-        assert!(ballast.hold());
+        assert!(!ballast.is_given_up() && ballast.hold());
         let file = fs::metadata(&path).unwrap();
         assert_eq!((file.len(), file.permissions().mode() & 0o777), (BYTES, 0o600));
         ballast.give_up();

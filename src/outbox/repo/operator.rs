@@ -231,7 +231,7 @@ pub async fn clearable(db: &impl ConnectionTrait) -> Result<Cleared, DbErr> {
 /// About the size of the database after a VACUUM. A row without its text takes some
 /// 500 bytes with its places in the indexes.
 pub async fn vacuumed_bytes(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
-    let sql = format!("SELECT count(*) * 700 + COALESCE(sum({HELD}), 0) FROM outbox");
+    let sql = format!("SELECT count(*) * 600 + COALESCE(sum({HELD}), 0) FROM outbox");
     let row = db.query_one_raw(Statement::from_string(DbBackend::Sqlite, sql)).await?;
     row.map_or(Ok(0), |row| row.try_get_by_index::<i64>(0)).map(i64::unsigned_abs)
 }

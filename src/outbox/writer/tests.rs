@@ -33,6 +33,8 @@ impl Alone {
             step: MAX_BATCH,
             orphans: Vec::new(),
             unwritten: Vec::new(),
+            failures: Repeated::default(),
+            resumed: false,
             stop: CancellationToken::new(),
         };
         Self { writer, arriving, db, _folder: folder, _commands: sender }

@@ -21,6 +21,8 @@ const HEAVY: usize = 1 << 20;
 pub(super) struct Flow {
     pub(super) pace: Pace,
     pub(super) holds: Holds,
+    /// Who had the last turn, of those whose rows wait.
+    pub(super) turn: String,
     /// Topics whose key is not here, and why: nothing of them leaves until it is.
     pub(super) keyless: BTreeMap<String, String>,
     /// Held by whoever writes down that a row of such a topic waits.
@@ -45,6 +47,7 @@ impl Flow {
         Self {
             pace: Pace::unlimited(),
             holds: Holds::default(),
+            turn: String::new(),
             keyless: BTreeMap::new(),
             deferring: BTreeMap::new(),
             under_way: HashMap::new(),
@@ -104,6 +107,14 @@ impl Flow {
         self.holds.targets().into_iter().chain(self.keyless.keys().cloned()).chain(heavy).collect()
     }
 
+    /// Notes whose rows were taken: turns go up to the last receiver and on from the first.
+    pub(super) fn took_turns(&mut self, rows: &[Model]) {
+        let targets = rows.iter().map(|row| &row.target_id);
+        if let Some(last) = targets.max_by_key(|target| (**target <= self.turn, *target)) {
+            self.turn.clone_from(last);
+        }
+    }
+
     /// Sends that may await their answer at once.
     pub(super) fn window(&mut self, configured: u32, now: Duration) -> u32 {
         if self.caution.as_ref().is_some_and(|caution| caution.until < now) {
@@ -146,6 +157,7 @@ impl Flow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outbox::repo::row;
 
     const S: Duration = Duration::from_secs(1);
 
@@ -161,6 +173,19 @@ mod tests {
         drop(other);
         assert!(!flow.release_topics(|_, _| true), "its key is not here");
         assert!(flow.release_topics(|_, _| false) && flow.is_free());
+    }
+
+    #[test]
+    fn turns_go_on_where_they_ended() {
+        let rows = |targets: &[&str]| -> Vec<Model> {
+            targets.iter().map(|&id| Model { target_id: id.to_owned(), ..row(0) }).collect()
+        };
+        let mut flow = Flow::new();
+        for (taken, last) in [(&["b", "a", "a"][..], "b"), (&[], "b"), (&["d", "a"], "a"), (&["a"], "a"), (&["b"], "b")]
+        {
+            flow.took_turns(&rows(taken));
+            assert_eq!(flow.turn, last, "{taken:?}");
+        }
     }
 
     // Covers: D-B15

@@ -372,7 +372,7 @@ impl Handle {
         operator::Terms { now: self.prepare.clock.now(), window, max_age }
     }
 
-    async fn claim(&self, limit: u32, only: repo::Only) -> Option<Result<Vec<entity::Model>, sea_orm::DbErr>> {
+    async fn claim(&self, limit: u32, only: repo::Only) -> Option<Result<repo::Claimed, sea_orm::DbErr>> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Claim { limit, only, reply }).await.ok()?;
         answer.await.ok()

@@ -4,8 +4,7 @@ pub mod operator;
 
 mod batch;
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::collections::HashMap;
 
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, FromQueryResult, PaginatorTrait as _,
@@ -132,17 +131,29 @@ pub async fn find(db: &impl ConnectionTrait, client_message_ids: &[&str]) -> Res
 }
 
 /// Which receivers a claim takes rows for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Only {
-    /// All.
-    #[default]
-    All,
-    /// All but these.
-    Without(Vec<String>),
+    /// All but those who are held, in turns: the first is the next one after this
+    /// receiver in the order of ids.
+    Free {
+        /// Who is held.
+        held: Vec<String>,
+        /// Who had the last turn.
+        after: String,
+    },
     /// This one.
     Target(String),
     /// This member itself; all others are without it.
     OwnMember,
+}
+
+/// What a claim took.
+#[derive(Debug)]
+pub struct Claimed {
+    /// The rows in the order of accept.
+    pub rows: Vec<Model>,
+    /// There may be more.
+    pub more: bool,
 }
 
 const CLAIM_TO_SELF: &str = "UPDATE outbox SET status = 'inflight', attempts = attempts + 1, \
@@ -151,17 +162,32 @@ const CLAIM_TO_SELF: &str = "UPDATE outbox SET status = 'inflight', attempts = a
      WHERE status = 'pending' AND to_self = 1 AND next_attempt_at <= ?1 ORDER BY next_attempt_at, id LIMIT ?2) \
      RETURNING *";
 
-fn claim_sql(targets: &str) -> String {
+/// One receiver.
+const ONE: &str = "SELECT ?3";
+
+/// Receivers with due rows, at most as many as the claim has places: one step of the
+/// index for each, whatever waits for those who are passed over. The inner `WITH`
+/// lets SQLite stop there.
+const IN_TURN: &str = "WITH RECURSIVE target(id, lap) AS (VALUES (?3, 0), ('', 1) \
+     UNION ALL SELECT (SELECT MIN(target_id) FROM outbox INDEXED BY outbox_target \
+     WHERE status = 'pending' AND to_self = 0 AND target_id > target.id), lap \
+     FROM target WHERE id IS NOT NULL AND (lap = 0 OR id < ?3) ORDER BY lap) \
+     SELECT id FROM target WHERE CASE lap WHEN 0 THEN id > ?3 ELSE id <> '' AND id <= ?3 END \
+     AND id NOT IN (SELECT value FROM json_each(?4)) \
+     AND EXISTS (SELECT 1 FROM outbox INDEXED BY outbox_target WHERE status = 'pending' AND to_self = 0 \
+     AND target_id = target.id AND next_attempt_at <= ?1) LIMIT ?2";
+
+/// Each receiver has an equal share of the places. The index holds the rows of each in
+/// the order in which they were inserted, that of accept.
+fn claim_sql(receivers: &str) -> String {
     format!(
         "UPDATE outbox SET status = 'inflight', attempts = attempts + 1, \
-         first_transmit_at = COALESCE(first_transmit_at, ?1) \
-         WHERE id IN (SELECT id FROM ( \
-         SELECT * FROM (SELECT id, 0 AS place FROM outbox INDEXED BY outbox_moved \
-         WHERE status = 'pending' AND next_attempt_at <> enqueued_at AND next_attempt_at <= ?1 AND to_self = 0 {targets}\
-         ORDER BY enqueued_at LIMIT ?2) \
-         UNION ALL SELECT * FROM (SELECT id, 1 FROM outbox INDEXED BY outbox_pending \
-         WHERE status = 'pending' AND next_attempt_at = enqueued_at AND next_attempt_at <= ?1 AND to_self = 0 {targets}\
-         ORDER BY next_attempt_at LIMIT ?2)) ORDER BY place LIMIT ?2) \
+         first_transmit_at = COALESCE(first_transmit_at, ?1) WHERE rowid IN ( \
+         WITH receiver(id) AS MATERIALIZED ({receivers}) \
+         SELECT due.rowid FROM receiver CROSS JOIN outbox AS due ON due.rowid IN ( \
+         SELECT next.rowid FROM outbox AS next INDEXED BY outbox_target \
+         WHERE next.status = 'pending' AND next.to_self = 0 AND next.target_id = receiver.id \
+         AND next.next_attempt_at <= ?1 ORDER BY next.rowid LIMIT MAX(1, ?2 / (SELECT count(*) FROM receiver)))) \
          RETURNING *"
     )
 }
@@ -171,36 +197,38 @@ const OLDEST_PENDING: &str = "SELECT MIN(at) FROM ( \
      UNION ALL SELECT MIN(enqueued_at) FROM outbox INDEXED BY outbox_moved \
      WHERE status = 'pending' AND next_attempt_at <> enqueued_at)";
 
-/// Moves up to `limit` due rows to `inflight`, oldest first, and returns them in the
-/// order of accept. A row whose due time was changed was claimed before, so it is
-/// older than all that were not; those are due since their accept. Both are read
-/// from an index in their order: sorting a long backlog for every claim would stall
-/// the writer.
-pub async fn claim_due(
-    db: &impl ConnectionTrait,
-    now: UnixMillis,
-    limit: u32,
-    only: &Only,
-) -> Result<Vec<Model>, DbErr> {
+/// Moves up to `limit` due rows to `inflight`, the oldest of each receiver first. They
+/// are read from an index in their order: sorting a long backlog for every claim, or
+/// walking through it, would stall the writer.
+pub async fn claim_due(db: &impl ConnectionTrait, now: UnixMillis, limit: u32, only: &Only) -> Result<Claimed, DbErr> {
     let mut values = vec![Value::from(now.0), Value::from(i64::from(limit))];
-    let targets = match only {
-        Only::All | Only::OwnMember => String::new(),
+    let sql = match only {
+        Only::OwnMember => CLAIM_TO_SELF.to_owned(),
         Only::Target(target) => {
-            values.push(target.clone().into());
-            "AND target_id = ?3 ".to_owned()
+            values.push(target.as_str().into());
+            claim_sql(ONE)
         }
-        Only::Without(targets) => {
-            values.extend(targets.iter().map(|target| Value::from(target.clone())));
-            let places: Vec<String> = (3..targets.len() + 3).map(|number| format!("?{number}")).collect();
-            format!("AND target_id NOT IN ({}) ", places.join(", "))
+        Only::Free { held, after } => {
+            values.extend([after.as_str().into(), serde_json::json!(held).to_string().into()]);
+            claim_sql(IN_TURN)
         }
     };
-    let sql = if *only == Only::OwnMember { CLAIM_TO_SELF.to_owned() } else { claim_sql(&targets) };
     let statement = Statement::from_sql_and_values(DbBackend::Sqlite, sql, values);
     let mut rows = Entity::find().from_raw_sql(statement).all(db).await?;
     // RETURNING promises no order.
     rows.sort_unstable_by(|one, other| one.id.cmp(&other.id));
-    Ok(rows)
+    let more = may_be_more(&rows, limit as usize);
+    Ok(Claimed { rows, more })
+}
+
+/// Whether a receiver has had all of its share, or there may have been no place for one.
+fn may_be_more(rows: &[Model], limit: usize) -> bool {
+    let mut shares = HashMap::<&str, usize>::new();
+    for row in rows {
+        *shares.entry(&row.target_id).or_default() += 1;
+    }
+    let share = limit.checked_div(shares.len()).unwrap_or(1).max(1);
+    shares.len() >= limit || shares.values().any(|taken| *taken >= share)
 }
 
 /// Puts every `inflight` row back: the process that awaited the answer is gone
@@ -262,20 +290,12 @@ pub async fn put_back(db: &impl ConnectionTrait, ids: &[String]) -> Result<(), D
         .map(drop)
 }
 
-/// When the next waiting row becomes due.
-pub async fn next_due(
-    db: &impl ConnectionTrait,
-    without: &BTreeMap<String, String>,
-) -> Result<Option<UnixMillis>, DbErr> {
-    let mut sql =
-        "SELECT MIN(next_attempt_at) FROM outbox INDEXED BY outbox_pending WHERE status = 'pending' AND to_self = 0"
-            .to_owned();
-    if !without.is_empty() {
-        let places = vec!["?"; without.len()].join(", ");
-        let _ = write!(sql, " AND target_id NOT IN ({places})");
-    }
-    let values = without.keys().map(|target| Value::from(target.as_str()));
-    let row = db.query_one_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, values)).await?;
+/// When the next row becomes due of those that are not yet due at a time. A row that
+/// is due and waits, waits for something else.
+pub async fn next_due(db: &impl ConnectionTrait, after: UnixMillis) -> Result<Option<UnixMillis>, DbErr> {
+    let sql = "SELECT MIN(next_attempt_at) FROM outbox INDEXED BY outbox_pending \
+               WHERE status = 'pending' AND to_self = 0 AND next_attempt_at > ?1";
+    let row = db.query_one_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, [Value::from(after.0)])).await?;
     row.map_or(Ok(None), |row| row.try_get_by_index::<Option<i64>>(0)).map(|at| at.map(UnixMillis))
 }
 

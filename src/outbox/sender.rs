@@ -1,7 +1,7 @@
 //! Takes due rows and transmits them.
 //!
-//! What it is for: what waits goes out over the one link, in the order of
-//! accept, with a bounded number of answers awaited.
+//! What it is for: what waits goes out over the one link, for each receiver in the
+//! order of accept and for all in turns, with a bounded number of answers awaited.
 //! What runs here: one task.
 //! What it guarantees: nothing is claimed, and room for new rows is offered to the
 //! writer (`handover.rs`), only while there is a link: a row is `inflight` only
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::entity::Model;
 use super::flow::Flow;
-use super::repo::Only;
+use super::repo::{Claimed, Only};
 use super::reporter::{Reporter, place_of};
 use super::seal::{SealError, seal};
 use super::seal_topic;
@@ -130,7 +130,6 @@ impl Sender {
         loop {
             let up = self.note_link(&link.borrow_and_update());
             if up && look && self.has_room(&awaited) {
-                // A full claim means that there is more.
                 look = self.claim_and_transmit(&mut awaited).await;
                 if look {
                     tokio::task::yield_now().await;
@@ -247,7 +246,7 @@ impl Sender {
             self.handle.shared.recount.notify_one();
             return false;
         }
-        let now = self.clock.monotonic();
+        let (now, looked_at) = (self.clock.monotonic(), self.clock.now());
         let limit = self.free(awaited).min(CLAIM).min(self.flow.pace.available(now));
         if limit == 0 {
             // Looked for again when the broker's rate allows it.
@@ -263,7 +262,7 @@ impl Sender {
         self.transmit_arrived(&mut arrived, awaited).await;
         let (mut rows, mut failed) = (Vec::new(), false);
         for target in self.flow.holds.due(now).into_iter().take(limit as usize) {
-            let Some(probe) = self.claim(1, Only::Target(target.clone())).await else {
+            let Some(Claimed { rows: probe, .. }) = self.claim(1, Only::Target(target.clone())).await else {
                 failed = true;
                 break;
             };
@@ -275,14 +274,14 @@ impl Sender {
             rows.extend(probe);
         }
         let left = limit - u32::try_from(rows.len()).unwrap_or(limit);
-        let mut full = true;
+        let mut more = true;
         if left > 0 && !failed {
-            let held = self.flow.held();
-            let only = if held.is_empty() { Only::All } else { Only::Without(held) };
+            let only = Only::Free { held: self.flow.held(), after: self.flow.turn.clone() };
             match self.claim(left, only).await {
                 Some(others) => {
-                    full = u32::try_from(others.len()).unwrap_or(u32::MAX) == left;
-                    rows.extend(others);
+                    more = others.more;
+                    self.flow.took_turns(&others.rows);
+                    rows.extend(others.rows);
                 }
                 None => failed = true,
             }
@@ -296,19 +295,19 @@ impl Sender {
             // What was claimed before has left; `claim` says when to look again.
             return false;
         }
-        if !full {
-            self.due = self.next_due().await;
+        if !more {
+            self.due = self.next_due(looked_at).await;
         }
-        full
+        more
     }
 
-    async fn claim(&mut self, limit: u32, only: Only) -> Option<Vec<Model>> {
+    async fn claim(&mut self, limit: u32, only: Only) -> Option<Claimed> {
         match self.handle.claim(limit, only).await? {
-            Ok(rows) => {
-                if !rows.is_empty() {
+            Ok(claimed) => {
+                if !claimed.rows.is_empty() {
                     self.handle.shared.note_activity(self.clock.monotonic());
                 }
-                Some(rows)
+                Some(claimed)
             }
             Err(error) => {
                 if let Some(times) = self.unread.tell() {
@@ -416,9 +415,9 @@ impl Sender {
         }
     }
 
-    /// When the next row that waits is due.
-    async fn next_due(&self) -> Option<UnixMillis> {
-        match repo::next_due(self.handle.db.readers(), &self.flow.keyless).await {
+    /// When a row becomes due that was not when the others were taken.
+    async fn next_due(&self, looked_at: UnixMillis) -> Option<UnixMillis> {
+        match repo::next_due(self.handle.db.readers(), looked_at).await {
             Ok(due) => due,
             Err(_) => Some(self.clock.now().plus(READ_PAUSE)),
         }

@@ -61,9 +61,9 @@ impl ToSelf {
         loop {
             let pause = match handle.claim(CLAIM, Only::OwnMember).await {
                 None => return,
-                Some(Ok(rows)) if rows.is_empty() => self.until_due().await,
-                Some(Ok(rows)) => {
-                    self.bring(rows).await;
+                Some(Ok(claimed)) if claimed.rows.is_empty() => self.until_due().await,
+                Some(Ok(claimed)) => {
+                    self.bring(claimed.rows).await;
                     continue;
                 }
                 Some(Err(error)) => {

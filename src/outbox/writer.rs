@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::entity::Model;
 use super::operator::{self, Done, Task, Terms};
-use super::repo::{self, Batch, Existing, Only, Outcome, Reported};
+use super::repo::{self, Batch, Claimed, Existing, Only, Outcome, Reported};
 use super::{Accepted, Shared, answer};
 use crate::config::outbox::FsyncMode;
 use crate::db::OwnWriter;
@@ -43,7 +43,7 @@ pub(super) enum Command {
     /// Insert a row, or answer from the one that holds the id.
     Accept { row: Box<Model>, reply: oneshot::Sender<Result<Accepted, super::Error>> },
     /// Move due rows to `inflight`.
-    Claim { limit: u32, only: Only, reply: oneshot::Sender<Result<Vec<Model>, DbErr>> },
+    Claim { limit: u32, only: Only, reply: oneshot::Sender<Result<Claimed, DbErr>> },
     /// Write what became of a transmit.
     Outcome { id: String, outcome: Outcome, reply: oneshot::Sender<()> },
     /// Note what receivers have made of sends.
@@ -192,7 +192,7 @@ impl Writer {
         for (limit, only, reply) in claims {
             let limit = limit.min(u32::try_from(self.step).unwrap_or(u32::MAX));
             let claimed = repo::claim_due(self.writer(), self.clock.now(), limit, &only).await;
-            again += claimed.iter().flatten().map(pages_of).sum::<u64>();
+            again += claimed.iter().flat_map(|claimed| &claimed.rows).map(pages_of).sum::<u64>();
             self.after(claimed.as_ref().err()).await;
             // The sender asks again when its link or this task is gone.
             let _ = reply.send(claimed);

@@ -7,6 +7,7 @@ mod m20261125_000001_key_chain;
 mod m20261127_000001_order;
 mod m20261130_000001_outcomes;
 mod m20261130_000002_answered;
+mod m20261201_000001_turns;
 
 /// The outbox database's migrations.
 #[derive(Debug)]
@@ -21,6 +22,7 @@ impl MigratorTrait for OutboxMigrator {
             Box::new(m20261127_000001_order::Migration),
             Box::new(m20261130_000001_outcomes::Migration),
             Box::new(m20261130_000002_answered::Migration),
+            Box::new(m20261201_000001_turns::Migration),
         ]
     }
 }

@@ -80,6 +80,27 @@ pub async fn send_stream(
     Ok(Sample::new(latencies, time))
 }
 
+/// So many sends over one `SendStream`, a window of them unanswered.
+pub async fn send_all(client: &mut MessagingServiceClient<Channel>, to: &str, count: u32, window: usize) -> Result<()> {
+    let request = request(to);
+    let (sender, requests) = mpsc::channel(window);
+    let mut answers = client.send_stream(ReceiverStream::new(requests)).await?.into_inner();
+    let (mut sent, mut answered) = (0, 0);
+    while answered < count {
+        while sent < count && ((sent - answered) as usize) < window {
+            let send = Some(request.clone());
+            sender.send(SendStreamRequest { index: sent, send, ..SendStreamRequest::default() }).await?;
+            sent += 1;
+        }
+        let answer = answers.message().await?.context("the stream of sends ended")?;
+        if let Some(Outcome::Error(error)) = answer.result {
+            anyhow::bail!("{}: {}", error.code, error.message);
+        }
+        answered += 1;
+    }
+    Ok(())
+}
+
 /// `POST /v1/send` by many callers, each over a connection of its own, as HTTP/1.1
 /// clients do.
 pub async fn rest_send(socket: &Path, to: &str, callers: usize, time: Duration) -> Result<Sample> {

@@ -23,6 +23,8 @@ pub struct Broker {
     server: Option<Server>,
     root: PathBuf,
     binary: PathBuf,
+    /// The PostgreSQL database; a file of its own without.
+    database: Option<String>,
     /// Where it listens.
     pub address: String,
 }
@@ -41,14 +43,34 @@ pub struct Member {
 impl Broker {
     /// Starts one below `folder`.
     pub async fn start(binary: &Path, folder: &Path) -> Result<Self> {
+        Self::with_mesh(binary, folder, None).await
+    }
+
+    /// The same over a PostgreSQL database.
+    pub async fn over(binary: &Path, folder: &Path, database: &str) -> Result<Self> {
+        Self::with_mesh(binary, folder, Some(database.to_owned())).await
+    }
+
+    /// Another one over the same database.
+    pub async fn another(&self, folder: &Path) -> Result<Self> {
+        Self::alone(&self.binary, folder, self.database.clone()).await
+    }
+
+    async fn alone(binary: &Path, folder: &Path, database: Option<String>) -> Result<Self> {
         let mut broker = Self {
             server: None,
             root: folder.join("broker-home"),
             binary: binary.to_owned(),
+            database,
             address: "127.0.0.1:0".to_owned(),
         };
         std::fs::create_dir_all(&broker.root)?;
         broker.run().await?;
+        Ok(broker)
+    }
+
+    async fn with_mesh(binary: &Path, folder: &Path, database: Option<String>) -> Result<Self> {
+        let broker = Self::alone(binary, folder, database).await?;
         broker.cli(&["mesh", "create", MESH, "--broker", &broker.url(), "--display-name", "owner"])?;
         Ok(broker)
     }
@@ -60,6 +82,9 @@ impl Broker {
         let _ = std::fs::remove_file(&file);
         let mut command = command(&self.binary, &self.root);
         command.args(["broker", "serve", "--listen", &self.address, "--dir"]).arg(self.dir());
+        if let Some(database) = &self.database {
+            command.env("CLAUDEMESH_BROKER_DATABASE_URL", database);
+        }
         let mut server = Server::start("broker", command, &self.root)?;
         self.address = server
             .until("its address", async || {
@@ -144,6 +169,14 @@ impl Member {
             .await
     }
 
+    /// Connects to another broker of the same database from the next start on.
+    pub fn move_to(&self, from: &Broker, to: &Broker) -> Result<()> {
+        let path = self.home.join("config.json");
+        let text = std::fs::read_to_string(&path)?;
+        ensure!(text.contains(&from.address), "{} names another broker", path.display());
+        Ok(std::fs::write(&path, text.replace(&from.address, &to.address))?)
+    }
+
     /// Stops the daemon.
     pub fn stop(&mut self) -> Result<()> {
         self.server.take().map_or(Ok(()), Server::stop)
@@ -152,6 +185,11 @@ impl Member {
     /// What the daemon holds of the machine's memory, in MB.
     pub fn memory_mb(&self) -> Result<f64> {
         self.server.as_ref().context("the daemon runs")?.memory_mb()
+    }
+
+    /// The program.
+    pub fn binary(&self) -> &Path {
+        &self.binary
     }
 
     /// The state directory.

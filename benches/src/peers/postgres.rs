@@ -53,6 +53,12 @@ impl Postgres {
         Ok(Some(Self { _server: server, folder, user }))
     }
 
+    /// Makes a database; gives its URL.
+    pub fn database(&self, name: &str) -> Result<String> {
+        psql(&self.folder, self.user, &format!("CREATE DATABASE {name}"))?;
+        Ok(format!("postgres://postgres@localhost/{name}?host={}", self.folder.display()))
+    }
+
     /// Inserts by that many clients.
     pub fn insert(&self, clients: usize, time: Duration) -> Result<Sample> {
         let script = self.folder.join("insert.sql");

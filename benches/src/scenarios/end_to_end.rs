@@ -32,7 +32,7 @@ pub async fn round(run: &mut Run) -> Result<()> {
 
     let (_broker, alice, bob) = mesh::pair(&run.binary, folder).await?;
     machine::quiet().await;
-    run.add("e2e/1", one_at_a_time(&alice, &bob, time).await?);
+    run.add("e2e/1", one_at_a_time(&alice, &bob, "one", time).await?);
     machine::quiet().await;
     run.add("e2e/64", many_at_a_time(&alice, &bob, time).await?);
     Ok(())
@@ -58,7 +58,8 @@ fn to_bob(message: &str, id: String) -> SendRequest {
     SendRequest { to: "bob".to_owned(), message: message.to_owned(), client_message_id: id, ..SendRequest::default() }
 }
 
-async fn one_at_a_time(alice: &Member, bob: &Member, time: Duration) -> Result<Sample> {
+/// One message after the other. `name` begins their ids.
+pub async fn one_at_a_time(alice: &Member, bob: &Member, name: &str, time: Duration) -> Result<Sample> {
     let mut events = follow(bob).await?;
     let mut client = alice.messaging().await?;
     let message = payload();
@@ -66,7 +67,7 @@ async fn one_at_a_time(alice: &Member, bob: &Member, time: Duration) -> Result<S
     let mut latencies = Vec::new();
     for number in 0.. {
         let begun = Instant::now();
-        let id = format!("one-{number}");
+        let id = format!("{name}-{number}");
         client.send(to_bob(&message, id.clone())).await?;
         while next(&mut events).await? != id {}
         if begun >= start {

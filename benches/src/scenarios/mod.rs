@@ -1,9 +1,11 @@
 //! What is measured, one file for each question.
 
+mod backlog;
 mod broker;
 mod end_to_end;
 mod inbox;
 mod memory;
+mod nodes;
 mod send;
 mod small;
 
@@ -24,13 +26,25 @@ pub enum Scenario {
     Inbox,
     /// How does the broker grow?
     Broker,
+    /// How fast does what waited arrive?
+    Backlog,
+    /// What does a second broker cost?
+    Nodes,
     /// What does a daemon hold?
     Memory,
 }
 
 /// All of them, in the order in which a round asks them.
-pub const ALL: [Scenario; 6] =
-    [Scenario::Send, Scenario::EndToEnd, Scenario::Small, Scenario::Inbox, Scenario::Broker, Scenario::Memory];
+pub const ALL: [Scenario; 8] = [
+    Scenario::Send,
+    Scenario::EndToEnd,
+    Scenario::Small,
+    Scenario::Inbox,
+    Scenario::Broker,
+    Scenario::Backlog,
+    Scenario::Nodes,
+    Scenario::Memory,
+];
 
 // === impl Scenario ===
 
@@ -43,6 +57,8 @@ impl Scenario {
             Self::Small => "small",
             Self::Inbox => "inbox",
             Self::Broker => "broker",
+            Self::Backlog => "backlog",
+            Self::Nodes => "nodes",
             Self::Memory => "memory",
         }
     }
@@ -51,9 +67,11 @@ impl Scenario {
     /// round only.
     pub async fn round(self, run: &mut Run, round: u32) -> Result<()> {
         match self {
-            Self::Inbox | Self::Broker | Self::Memory if round > 1 => Ok(()),
+            Self::Inbox | Self::Broker | Self::Backlog | Self::Nodes | Self::Memory if round > 1 => Ok(()),
             Self::Inbox => inbox::round(run).await,
             Self::Broker => broker::round(run).await,
+            Self::Backlog => backlog::round(run).await,
+            Self::Nodes => nodes::round(run).await,
             Self::Memory => memory::round(run).await,
             Self::Send => send::round(run).await,
             Self::EndToEnd => end_to_end::round(run).await,

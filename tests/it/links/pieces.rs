@@ -30,6 +30,20 @@ async fn negotiated(mesh: &RawMesh, member: &Member, features: &[&str]) -> Raw {
     raw
 }
 
+/// The frame that comes next, in pieces none of which is too large.
+async fn whole(raw: &mut Raw) -> Value {
+    let mut whole = String::new();
+    loop {
+        let next = raw.expect_past_events("piece").await;
+        let data = next["data"].as_str().expect("data");
+        assert!(data.len() <= PIECE, "{}", data.len());
+        whole.push_str(data);
+        if next["last"] == true {
+            return serde_json::from_str(&whole).expect("a frame");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_frame_in_pieces_counts_when_it_is_whole_and_others_pass_it() {
     let mesh = RawMesh::start(Backend::Sqlite).await;
@@ -48,18 +62,30 @@ async fn a_frame_in_pieces_counts_when_it_is_whole_and_others_pass_it() {
 
     // It comes in pieces too, none larger than one, to who asked for them.
     let mut bob_raw = negotiated(&mesh, &bob, &["max_payload", "frame_pieces"]).await;
-    let mut whole = String::new();
-    loop {
-        let next = bob_raw.expect_past_events("piece").await;
-        let data = next["data"].as_str().expect("data");
-        assert!(data.len() <= PIECE, "{}", data.len());
-        whole.push_str(data);
-        if next["last"] == true {
-            break;
-        }
-    }
-    let push: Value = serde_json::from_str(&whole).expect("a frame");
+    let push = whole(&mut bob_raw).await;
     assert_eq!((&push["type"], &push["ciphertext"]), (&json!("push"), &send["ciphertext"]));
+}
+
+/// The list of a large mesh is as long as a large message.
+#[tokio::test]
+async fn a_long_answer_comes_in_pieces_to_who_asked_for_them() {
+    const OTHERS: usize = 120;
+    let mesh = RawMesh::start(Backend::Sqlite).await;
+    for number in 0..OTHERS {
+        mesh.member(&format!("{number} {}", "x".repeat(50))).await;
+    }
+    let members = |list: &Value| list["members"].as_array().map(Vec::len);
+    let mut raw = alice(&mesh, &["max_payload", "frame_pieces"]).await;
+    raw.send(&json!({"type": "member_list", "_reqId": "all"})).await;
+    let list = whole(&mut raw).await;
+    assert_eq!((&list["_reqId"], members(&list)), (&json!("all"), Some(OTHERS + 1)));
+    assert!(list.to_string().len() > PIECE, "{}", list.to_string().len());
+    assert_eq!(raw.peers().await.len(), 1, "what fits a piece is a frame");
+
+    let bob = mesh.member("bob").await;
+    let mut plain = negotiated(&mesh, &bob, &["max_payload"]).await;
+    let (list, _) = plain.request(json!({"type": "member_list"})).await;
+    assert_eq!(members(&list), Some(OTHERS + 2), "whole to who did not ask");
 }
 
 #[tokio::test]

@@ -213,6 +213,32 @@ async fn a_full_receiver_holds_up_nobody_else_and_keeps_its_order() {
     alice.outbox_status(&third, "done").await;
 }
 
+/// One at a time, so that each is a claim of its own.
+#[tokio::test]
+async fn receivers_whose_sends_wait_have_turns() {
+    let mut fake = FakeBroker::start().await;
+    fake.carol = Some(Key::random());
+    let mut alice = fake.member("alice");
+    alice.configure(&format!("{QUICK}[outbox]\nwindow = 1\n"));
+    alice.start().await;
+    fake.link(&alice).await.drop_link();
+    let (mut bobs, mut carols) = (Vec::new(), Vec::new());
+    for (to, ids) in [("bob", &mut bobs), ("carol", &mut carols)] {
+        for number in 0..4 {
+            ids.push(alice.send(to, &format!("{to} {number}")).await);
+        }
+    }
+    let mut client = fake.connect().await;
+    let mut left = Vec::new();
+    for _ in 0..8 {
+        let (send, id) = next_id(&mut client).await;
+        client.ack(&send, &format!("broker-{id}")).await;
+        left.push(id);
+    }
+    let expected: Vec<String> = bobs.into_iter().zip(carols).flat_map(|(bob, carol)| [bob, carol]).collect();
+    assert_eq!(left, expected, "of each in the order of accept");
+}
+
 /// The claim that goes ahead for a held receiver is followed by one that fails.
 #[tokio::test]
 async fn what_was_claimed_leaves_although_the_next_claim_fails() {

@@ -47,6 +47,8 @@ pub struct Nodes {
     lacking: RwLock<BTreeSet<Feature>>,
     /// Daemons that the others have, for each mesh that has connections here.
     elsewhere: RwLock<HashMap<String, Arc<Vec<Elsewhere>>>>,
+    /// Held while they are read, so that an older answer never replaces a newer one.
+    looking: tokio::sync::Mutex<()>,
     /// Until when the others' changes were read. Held during the reading.
     read_until: tokio::sync::Mutex<Option<UnixMillis>>,
     /// This broker is in the list of brokers.
@@ -139,6 +141,7 @@ pub async fn look(shared: &Arc<Shared>) -> Result<(), DbErr> {
 
 /// Sees who is connected to the other brokers, and tells those who are here.
 async fn look_elsewhere(shared: &Arc<Shared>) -> Result<(), DbErr> {
+    let _looking = shared.nodes.looking.lock().await;
     let now = read_elsewhere(shared, shared.registry.mesh_ids()).await?;
     let before = {
         let mut elsewhere = shared.nodes.elsewhere.write().unwrap_or_else(PoisonError::into_inner);

@@ -55,6 +55,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use self::failure::Failure;
 use self::output::{Output, safe};
 use self::usage::Wishes;
+use crate::config::ConfigError;
 use crate::config::paths::Root;
 use crate::config::source::{ProcessEnvironment, Source};
 use crate::domain::error_code::{ErrorCode, exit};
@@ -222,7 +223,7 @@ pub fn run() -> u8 {
         output.failure(&failure);
         return failure.exit();
     }
-    let result = dispatch(cli.verb, &context, &mut output);
+    let result = readable(context.source.as_ref()).and_then(|()| dispatch(cli.verb, &context, &mut output));
     context.tell_other_version(None, &mut output);
     match result {
         Ok(code) => code,
@@ -231,6 +232,12 @@ pub fn run() -> u8 {
             failure.exit()
         }
     }
+}
+
+/// Refuses an environment that would be read as if a variable were not set.
+fn readable(source: &dyn Source) -> Result<(), Failure> {
+    let Some((name, value)) = source.unreadable() else { return Ok(()) };
+    Err(ConfigError::Variable { name, value, reason: "it is not UTF-8".to_owned() }.into())
 }
 
 /// Answers a line that is no command: help that was asked for, or what is wrong.

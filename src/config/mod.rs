@@ -59,10 +59,10 @@ pub enum ConfigError {
         reason: String,
     },
     /// A variable of the environment cannot be used.
-    #[error("the environment's {name}={value}: {reason}")]
+    #[error("the environment's {name}={value:?}: {reason}")]
     Variable {
         /// Its name.
-        name: &'static str,
+        name: String,
         /// The value, without secrets.
         value: String,
         /// What is allowed.

@@ -73,7 +73,7 @@ pub fn of(
     };
     if intercept(&value, "", url.is_tls(), url.host()).is_none() {
         let value = ProxyUrl(value).shown();
-        return Err(ConfigError::Variable { name, value, reason: ACCEPTED.to_owned() });
+        return Err(ConfigError::Variable { name: name.to_owned(), value, reason: ACCEPTED.to_owned() });
     }
     let exceptions = ["no_proxy", "NO_PROXY"].into_iter().find_map(|name| environment.var(name)).unwrap_or_default();
     Ok(intercept(&value, &exceptions, url.is_tls(), url.host()))

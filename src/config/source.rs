@@ -11,7 +11,29 @@ use crate::domain::nearest::nearest;
 pub trait Source: Debug + Send + Sync {
     /// The value of a variable; `None` when it is not set, empty or not UTF-8.
     fn var(&self, name: &str) -> Option<String>;
+
+    /// The first variable whose value is not UTF-8, of those that this program reads.
+    fn unreadable(&self) -> Option<(String, String)> {
+        None
+    }
 }
+
+/// Variables that are read and have no prefix.
+const READ: [&str; 13] = [
+    "HOME",
+    "TMPDIR",
+    "TZ",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "http_proxy",
+    "HTTP_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+    "no_proxy",
+    "NO_PROXY",
+];
 
 /// The environment of this process.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,6 +49,15 @@ impl Source for ProcessEnvironment {
     #[expect(clippy::disallowed_methods, reason = "this is the reader that the ban points to")]
     fn var(&self, name: &str) -> Option<String> {
         std::env::var(name).ok().filter(|value| !value.is_empty())
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the reader that the ban points to")]
+    fn unreadable(&self) -> Option<(String, String)> {
+        std::env::vars_os().find_map(|(name, value)| {
+            let is_read = |name: &&str| name.starts_with("CLAUDEMESH_") || READ.contains(name);
+            let name = name.to_str().filter(is_read)?;
+            value.to_str().is_none().then(|| (name.to_owned(), value.to_string_lossy().chars().take(200).collect()))
+        })
     }
 }
 

@@ -125,7 +125,7 @@ impl WalKeeper {
     async fn moved(&mut self, result: Result<Checkpointed, Error>) {
         self.moving = None;
         let length = self.note(result, self.later);
-        if self.waiting.rows <= FEW || length > LONG {
+        if self.waiting.rows <= FEW || length.is_some_and(|length| length > LONG) {
             self.finish().await;
         }
     }
@@ -133,7 +133,8 @@ impl WalKeeper {
     /// Moves everything; nobody writes meanwhile.
     async fn finish(&mut self) {
         let result = self.db.checkpoint(CheckpointMode::Passive).await;
-        let length = self.note(result, Amount::default());
+        // Of a log that could not be moved nothing is known.
+        let Some(length) = self.note(result, Amount::default()) else { return };
         let was_held = self.db.held_log() > 0;
         if length > LONG && self.waiting.log > FEW {
             self.db.set_held_log(length);
@@ -225,14 +226,16 @@ impl WalKeeper {
         self.db.free_bytes().await.is_ok_and(|free| free >= ballast::BYTES / 4 + bytes)
     }
 
-    /// Notes what is left; returns the length of the log.
-    fn note(&mut self, result: Result<Checkpointed, Error>, later: Amount) -> u64 {
+    /// Notes what is left; returns the length of the log, if it is known.
+    fn note(&mut self, result: Result<Checkpointed, Error>, later: Amount) -> Option<u64> {
         let bytes = |pages: i64| u64::try_from(pages).unwrap_or(0).saturating_mul(PAGE);
         let (left, length) = match result {
-            Ok(done) => (bytes(done.wal_pages - done.moved_pages), bytes(done.wal_pages)),
+            Ok(done) if done.wal_pages >= 0 => (bytes(done.wal_pages - done.moved_pages), Some(bytes(done.wal_pages))),
+            // Another program moves it just now.
+            Ok(_) => (0, None),
             Err(error) => {
                 tracing::warn!(error = %error, "A database log was not moved into its file: {error}");
-                (0, 0)
+                (0, None)
             }
         };
         self.waiting = Amount { log: left + later.log, rows: left + later.rows };

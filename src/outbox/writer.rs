@@ -251,7 +251,10 @@ impl Writer {
         self.after(written.as_ref().err()).await;
         match &written {
             Ok(_) => {
-                self.step = (self.step * 2).min(MAX_BATCH);
+                // On a full disk what has found room does so again, and more may not.
+                if !self.shared.disk_full.load(Ordering::Relaxed) {
+                    self.step = (self.step * 2).min(MAX_BATCH);
+                }
                 self.note_room().await;
                 for reply in replies {
                     let _ = reply.send(());

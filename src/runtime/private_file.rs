@@ -4,7 +4,7 @@
 //! readable for an instant.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -116,9 +116,18 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
     renamed.map_err(|source| error("rename", from, source))
 }
 
+/// Greatest file that is read, in bytes.
+const MAX_READ: u64 = 16 << 20;
+
 /// Reads a small file as text; `None` when there is none.
 pub fn read_optional(path: &Path) -> Result<Option<String>, FileError> {
-    match fs::read_to_string(path) {
+    let read = || {
+        let mut text = String::new();
+        let read = File::open(path)?.take(MAX_READ + 1).read_to_string(&mut text)?;
+        // A device may have no end.
+        if read as u64 > MAX_READ { Err(io::Error::other("it is larger than 16 MiB")) } else { Ok(text) }
+    };
+    match read() {
         Ok(text) => Ok(Some(text)),
         Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(error("read", path, source)),

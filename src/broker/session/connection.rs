@@ -96,6 +96,7 @@ pub async fn serve(shared: Arc<Shared>, mut socket: Socket, place: Arc<OwnedSema
         moved,
         assembly: Assembly::default(),
         large: VecDeque::new(),
+        may_page: false,
         queues,
         pusher: Pusher::new(held, shared.config.timers.lease),
         pings: Pings::default(),
@@ -193,6 +194,8 @@ struct Link<'a> {
     assembly: Assembly,
     /// Frames that go in pieces, the first one now.
     large: VecDeque<Large>,
+    /// What waits in the database may go beside the next piece.
+    may_page: bool,
     queues: Queues,
     pusher: Pusher,
     pings: Pings,
@@ -247,7 +250,7 @@ impl Link<'_> {
                 written = self.writer.written() => self.written(written).await?,
                 Some(reply) = self.queues.replies.recv(), if idle => self.batch(Some(reply), None)?,
                 Some(copy) = self.queues.copies.recv(), if idle => self.batch(None, Some(copy))?,
-                () = self.peer.look.notified(), if idle => self.page().await?,
+                () = self.peer.look.notified(), if idle || self.may_page => self.page().await?,
                 () = self.peer.probed() => { self.send_ping(); }
                 () = tokio::time::sleep(wait) => self.timers(opened_at).await?,
             }
@@ -398,6 +401,7 @@ impl Link<'_> {
             Err(WriteError::Stalled(_)) => return Err(End::cut("it does not read")),
             Err(WriteError::Broken(error)) => return Err(End::cut(error.to_string())),
         }
+        self.may_page = true;
         if let Some(forget) = self.pusher.spent(self.shared, self.peer) {
             // Refused only while the broker stops.
             let _ = self.shared.writer.submit(forget).await;
@@ -406,6 +410,7 @@ impl Link<'_> {
     }
 
     async fn page(&mut self) -> Ended {
+        self.may_page = false;
         self.pusher.settle_again(self.shared, self.peer).await;
         if self.peer.takes_more_endings() {
             endings::tell_returned(self.shared, self.peer).await;

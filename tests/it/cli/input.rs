@@ -1,6 +1,6 @@
 //! `send -`: what standard input may hold.
 
-use crate::support::cli::{run, run_with_input};
+use crate::support::cli::{Ran, run, run_with_input};
 use crate::support::daemon::Daemon;
 use crate::support::fake_broker::FakeBroker;
 use crate::support::process;
@@ -39,4 +39,23 @@ async fn a_text_arrives_as_it_is() {
     assert!(stored.values().any(|value| *value == ran.json()["client_message_id"]), "{rows:?}");
     let empty = run(alice.home(), &["send", "bob", ""]).await.exits(2);
     assert!(empty.stderr.contains("invalid_argument"), "{}", empty.stderr);
+}
+
+/// A value that cannot be read is not taken for one that is not set.
+#[tokio::test]
+async fn a_variable_that_is_no_text_is_named() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let home = process::directory();
+    let wrong = std::ffi::OsStr::from_bytes(b"/tmp/x\xff");
+    for name in ["CLAUDEMESH_DAEMON_SOCK", "CLAUDEMESH_MESH", "CLAUDEMESH_BROKER_LISTEN", "HOME", "https_proxy"] {
+        let mut command = process::command(home.path());
+        let output = command.args(["peer", "list", "--json"]).env(name, wrong).output().expect("the binary runs");
+        let ran = Ran::of(&output).exits(10);
+        assert!(ran.error()["code"] == "config_invalid" && ran.stderr.contains(name), "{name}: {}", ran.stderr);
+    }
+    // Nor is one that has no end read for ever.
+    let mut command = process::command(home.path());
+    command.env("CLAUDEMESH_ADDR", "127.0.0.1:9").env("CLAUDEMESH_TOKEN_FILE", "/dev/zero");
+    let output = command.args(["peer", "list", "--json"]).output().expect("the binary runs");
+    assert!(Ran::of(&output).stderr.contains("/dev/zero"), "{}", String::from_utf8_lossy(&output.stderr));
 }

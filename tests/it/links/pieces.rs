@@ -133,3 +133,34 @@ async fn a_broker_that_sends_pieces_without_end_is_left() {
     again.roster().await;
     daemon.connected().await;
 }
+
+/// One sender's large message does not keep what others have waiting in the database.
+#[tokio::test]
+async fn what_waits_in_the_database_passes_a_large_message() {
+    let mesh = RawMesh::start(Backend::Sqlite).await;
+    let features = ["max_payload", "frame_pieces"];
+    // The first member has the first turn.
+    let mut large = alice(&mesh, &features).await;
+    let carol = mesh.member("carol").await;
+    let mut small = negotiated(&mesh, &carol, &features).await;
+    let bob = mesh.member("bob").await;
+    let mut send = plain_send(&bob.public());
+    send["ciphertext"] = json!(keys::base64(&keys::random_bytes(600_000)));
+    large.request(send).await;
+    small.request(plain_send(&bob.public())).await;
+
+    let mut receiver = negotiated(&mesh, &bob, &features).await;
+    let (mut pieces, mut passed_after, mut ended) = (0, None, false);
+    while !ended || passed_after.is_none() {
+        let frame = receiver.frame().await;
+        match frame["type"].as_str() {
+            Some("piece") => {
+                pieces += 1;
+                ended |= frame["last"] == true;
+            }
+            Some("push") if frame["subtype"] != "system" => passed_after = Some(pieces),
+            _ => {}
+        }
+    }
+    assert!(passed_after.is_some_and(|after| after < pieces), "{passed_after:?} of {pieces}");
+}

@@ -236,7 +236,9 @@ pub fn run() -> u8 {
 
 /// Refuses an environment that would be read as if a variable were not set.
 fn readable(source: &dyn Source) -> Result<(), Failure> {
-    let Some((name, value)) = source.unreadable() else { return Ok(()) };
+    let Some(name) = source.unreadable() else { return Ok(()) };
+    // It may be a password.
+    let value = "[not shown]".to_owned();
     Err(ConfigError::Variable { name, value, reason: "it is not UTF-8".to_owned() }.into())
 }
 

@@ -59,7 +59,7 @@ pub enum ConfigError {
         reason: String,
     },
     /// A variable of the environment cannot be used.
-    #[error("the environment's {name}={value:?}: {reason}")]
+    #[error("the environment's {name}={value}: {reason}")]
     Variable {
         /// Its name.
         name: String,

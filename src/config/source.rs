@@ -13,7 +13,7 @@ pub trait Source: Debug + Send + Sync {
     fn var(&self, name: &str) -> Option<String>;
 
     /// The first variable whose value is not UTF-8, of those that this program reads.
-    fn unreadable(&self) -> Option<(String, String)> {
+    fn unreadable(&self) -> Option<String> {
         None
     }
 }
@@ -52,11 +52,11 @@ impl Source for ProcessEnvironment {
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is the reader that the ban points to")]
-    fn unreadable(&self) -> Option<(String, String)> {
+    fn unreadable(&self) -> Option<String> {
         std::env::vars_os().find_map(|(name, value)| {
             let is_read = |name: &&str| name.starts_with("CLAUDEMESH_") || READ.contains(name);
             let name = name.to_str().filter(is_read)?;
-            value.to_str().is_none().then(|| (name.to_owned(), value.to_string_lossy().chars().take(200).collect()))
+            value.to_str().is_none().then(|| name.to_owned())
         })
     }
 }

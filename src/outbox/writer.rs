@@ -161,7 +161,7 @@ impl Writer {
     /// caller relies on an order between them. Claims come after, so that they find
     /// the rows of the same batch.
     async fn write(&mut self, batch: Vec<Command>) {
-        let mut together = Together { reported: std::mem::take(&mut self.unwritten), ..Together::default() };
+        let mut together = Together::default();
         let mut claims = Vec::new();
         let mut expiries = Vec::new();
         let mut tasks = Vec::new();
@@ -176,7 +176,7 @@ impl Writer {
                     together.replies.push(reply);
                 }
                 Command::Reported { reported, reply } => {
-                    together.reported.extend(reported);
+                    self.unwritten.extend(reported);
                     together.replies.push(reply);
                 }
                 Command::Claim { limit, only, reply } => claims.push((limit, only, reply)),
@@ -187,8 +187,13 @@ impl Writer {
         self.put_back_orphans().await;
         let pages = together.rows.iter().map(pages_of).sum::<u64>();
         // Each row that is changed is written again, with its page.
-        let mut again = (together.outcomes.len() + together.reported.len()) as u64;
-        self.write_together(together).await;
+        let mut again = (together.outcomes.len() + self.unwritten.len()) as u64;
+        together.reported = self.next_news();
+        let mut written = self.write_together(together).await;
+        while written && !self.unwritten.is_empty() {
+            let reported = self.next_news();
+            written = self.write_together(Together { reported, ..Together::default() }).await;
+        }
         for (limit, only, reply) in claims {
             let limit = limit.min(u32::try_from(self.step).unwrap_or(u32::MAX));
             let claimed = repo::claim_due(self.writer(), self.clock.now(), limit, &only).await;
@@ -227,10 +232,18 @@ impl Writer {
         }
     }
 
-    async fn write_together(&mut self, together: Together) {
+    /// News of receivers for one commit. Each changes a row, so that on a full disk all of
+    /// them might never find room.
+    fn next_news(&mut self) -> Vec<Reported> {
+        let count = self.unwritten.len().min(self.step);
+        self.unwritten.drain(..count).collect()
+    }
+
+    /// False if nothing was written.
+    async fn write_together(&mut self, together: Together) -> bool {
         let Together { mut rows, callers, outcomes, reported, replies } = together;
         if callers.is_empty() && replies.is_empty() && reported.is_empty() {
-            return;
+            return true;
         }
         let now = self.clock.now();
         // What goes to this member itself has a way of its own.
@@ -267,10 +280,11 @@ impl Writer {
                     let (sends, outcomes) = (rows.len(), outcomes.len());
                     tracing::error!(sends, outcomes, times, error = %error, "A batch was not written: {error}");
                 }
-                self.unwritten = reported;
+                self.unwritten.splice(..0, reported);
                 self.unwritten.truncate(MAX_UNWRITTEN);
             }
         }
+        let is_written = written.is_ok();
         if !rows.is_empty() {
             let written = match written {
                 Ok(_) if !has_room => Err(Unwritten { is_full: true, detail: "the disk is full".to_owned() }),
@@ -279,6 +293,7 @@ impl Writer {
             };
             self.answer(rows, callers, written, at_once).await;
         }
+        is_written
     }
 
     /// Answers the callers, and hands rows over that are to leave at once.

@@ -123,11 +123,11 @@ fn deliver(peer: &Peer, untold: Vec<Untold>) {
             client_message_id: ending.client_message_id,
             state: if is_rejected { DeliveryState::Rejected } else { DeliveryState::Expired },
             at: ending.ended_at,
-            reason: ending.reject_reason,
+            reason: ending.reject_reason.clone(),
             recipient_member_id: Some(ending.recipient_member_id).filter(|_| knows_outcomes),
         };
         let Some(text) = text_of(status) else { continue };
-        if !peer.ending(ending.id, text) {
+        if !peer.ending(ending.id, ending.reject_reason, text) {
             peer.note_more_endings();
             break;
         }

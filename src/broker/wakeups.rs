@@ -4,8 +4,8 @@
 //! another one is pushed there at once, and changes of members and connections are known
 //! there at once. Without it both wait for the next scan.
 //! What runs here: one task, on a database that brokers can share.
-//! What it guarantees: nothing. A notice that is lost costs a scan; after the connection
-//! to the database was lost everything is looked at.
+//! What it guarantees: nothing. A notice that is lost, as over a new connection to the
+//! database, costs a scan; one of room, the pause of the sender.
 //! What it must not do: believe a notice. It says where to look.
 
 use std::collections::BTreeSet;

@@ -85,11 +85,11 @@ pub struct Peer {
 /// Ends of own messages that were told on this connection.
 #[derive(Debug, Default)]
 struct Endings {
-    /// By the copy's id: what was said.
-    under_way: HashMap<String, Utf8Bytes>,
+    /// By the id of the copy: why it was set aside, if it was.
+    under_way: HashMap<String, Option<String>>,
     /// The last ones that the client answered for: whoever has just read the database may
     /// have found them untold.
-    known: VecDeque<(String, Utf8Bytes)>,
+    known: VecDeque<(String, Option<String>)>,
 }
 
 /// Whose messages wait for a connection in the database. They are read from there, in
@@ -194,17 +194,18 @@ impl Peer {
 
     /// Queues how a message ended, unless that is under way on this connection
     /// already. False if there is no room.
-    pub fn ending(&self, delivery_id: String, text: Utf8Bytes) -> bool {
+    pub fn ending(&self, delivery_id: String, reason: Option<String>, text: Utf8Bytes) -> bool {
         let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_known = |(id, said): &(String, Utf8Bytes)| *id == delivery_id && *said == text;
+        // Not by the text: the time in it is that of the word the first time, then the row's.
+        let is_known = |(id, said): &(String, Option<String>)| *id == delivery_id && *said == reason;
         if endings.under_way.contains_key(&delivery_id) || endings.known.iter().any(is_known) {
             return true;
         }
         let queued = endings.under_way.len() < MAX_ENDINGS
             && self.replies.capacity() > MAX_IN_FLIGHT
-            && self.replies.try_send(Reply::Ending(delivery_id.clone(), text.clone())).is_ok();
+            && self.replies.try_send(Reply::Ending(delivery_id.clone(), text)).is_ok();
         if queued {
-            endings.under_way.insert(delivery_id, text);
+            endings.under_way.insert(delivery_id, reason);
         }
         queued
     }

@@ -23,6 +23,8 @@ use crate::runtime::private_file::{self, FileError};
 /// How long the keeper tries: the mesh's processes may be dying yet.
 const REMOVE_LIMIT: Duration = Duration::from_secs(10);
 const REMOVE_AGAIN: Duration = Duration::from_millis(20);
+/// Looks in a row that must not find it.
+const STAYS_GONE: u32 = 4;
 /// What the name of a temporary directory begins with.
 const PREFIX: &str = "claudemesh-dev-";
 
@@ -105,15 +107,18 @@ pub(super) fn remove_at_end(dir: &Path) -> Result<(), Failure> {
     // An error is an end, too.
     let _ = io::copy(&mut io::stdin(), &mut io::sink());
     let clock = Clock::system();
-    loop {
+    let mut gone = 0;
+    // The pipe shows the end before the mesh's processes die of it: one of them may make
+    // a file, or the directory, once more.
+    while gone < STAYS_GONE {
         match std::fs::remove_dir_all(dir) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => gone += 1,
             Err(error) if clock.monotonic() > REMOVE_LIMIT => return Err(file_error("remove", dir, error)),
-            // A process that is about to die made a file in the meantime.
-            Err(_) => runtime.block_on(tokio::time::sleep(REMOVE_AGAIN)),
+            Ok(()) | Err(_) => gone = 0,
         }
+        runtime.block_on(tokio::time::sleep(REMOVE_AGAIN));
     }
+    Ok(())
 }
 
 /// A path that is not taken, below `$TMPDIR` or, where sockets would get too long

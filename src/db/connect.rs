@@ -27,6 +27,10 @@ const WAL_AUTOCHECKPOINT_PAGES: u32 = 20_000;
 /// Statements a connection keeps prepared. Batches of each size are a
 /// statement of their own.
 const STATEMENT_CACHE: usize = 256;
+/// Rows that a statement may be ahead of whoever takes them: more than any gives. One
+/// that waits for its caller keeps the state that it reads, and with that the log from
+/// starting over; the caller may itself wait for the writer, who waits for the log.
+const ROW_BUFFER: usize = 1 << 20;
 
 /// How much a checkpoint may disturb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,6 +227,7 @@ pub(super) fn options(path: &Path) -> SqliteConnectOptions {
         .busy_timeout(BUSY_TIMEOUT)
         .pragma("wal_autocheckpoint", WAL_AUTOCHECKPOINT_PAGES.to_string())
         .statement_cache_capacity(STATEMENT_CACHE)
+        .row_buffer_size(ROW_BUFFER)
         .disable_statement_logging();
     if cfg!(target_os = "macos") {
         // Plain fsync there returns before the drive has written.

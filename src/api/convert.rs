@@ -77,9 +77,9 @@ pub fn post_request(request: pb::PostTopicRequest, key: Option<String>) -> Resul
 }
 
 /// The answer to a post.
-pub fn post_response(accepted: Accepted) -> pb::PostTopicResponse {
+pub fn post_response(accepted: Accepted, judge: &Judge) -> pb::PostTopicResponse {
     let delivered_count = accepted.delivered_count;
-    let response = send_response(accepted, pb::MessageKind::Topic, None);
+    let response = send_response(accepted, pb::MessageKind::Topic, None, judge);
     pb::PostTopicResponse {
         client_message_id: response.client_message_id,
         status: response.status,
@@ -127,18 +127,19 @@ fn meta_struct(canonical: &str) -> Option<wkt::Struct> {
 }
 
 /// The answer to a send. `kind` is the destination's.
-pub fn send_response(accepted: Accepted, kind: pb::MessageKind, online: Option<bool>) -> pb::SendResponse {
+pub fn send_response(
+    accepted: Accepted,
+    kind: pb::MessageKind,
+    online: Option<bool>,
+    judge: &Judge,
+) -> pb::SendResponse {
     let status = match accepted.state {
         AcceptedState::Queued => pb::SendStatus::Queued,
         AcceptedState::Inflight => pb::SendStatus::Inflight,
         AcceptedState::Duplicate => pb::SendStatus::Accepted,
     };
     let is_direct = kind == pb::MessageKind::Direct;
-    let (member_id, topic_id) = match kind {
-        pb::MessageKind::Direct => (accepted.target_id, String::new()),
-        pb::MessageKind::Topic => (String::new(), accepted.target_id),
-        _ => (String::new(), String::new()),
-    };
+    let (key, name) = (accepted.target_key.unwrap_or_default(), accepted.target_name.unwrap_or_default());
     pb::SendResponse {
         client_message_id: accepted.client_message_id,
         status: status.into(),
@@ -147,13 +148,7 @@ pub fn send_response(accepted: Accepted, kind: pb::MessageKind, online: Option<b
         history_id: accepted.history_id.unwrap_or_default(),
         degraded: accepted.degraded,
         queued_at: Some(timestamp(accepted.queued_at)),
-        recipient: Some(pb::Recipient {
-            kind: kind.into(),
-            member_id,
-            pubkey: accepted.target_key.filter(|_| is_direct).unwrap_or_default(),
-            name: accepted.target_name.unwrap_or_default(),
-            topic_id,
-        }),
+        recipient: Some(recipient(judge, kind, accepted.target_id, key, name)),
         recipient_online: online.filter(|_| is_direct),
         delivered_at: accepted.delivered_at.map(timestamp),
     }
@@ -267,14 +262,24 @@ fn member_id(peer: &PeerChange) -> String {
     peer.member_id.as_ref().map(ToString::to_string).unwrap_or_default()
 }
 
-fn recipient(sent_to: &SentTo) -> pb::Recipient {
-    pb::Recipient {
-        kind: kind(sent_to.kind).into(),
-        member_id: sent_to.member_id.clone(),
-        pubkey: sent_to.key.clone(),
-        name: sent_to.name.clone(),
-        topic_id: sent_to.topic_id.clone(),
+/// Whom a send goes to: a member or a topic, by its id, and for a member by its key.
+pub fn recipient(judge: &Judge, kind: pb::MessageKind, id: String, key: String, name: String) -> pb::Recipient {
+    let recipient = pb::Recipient { kind: kind.into(), name_bound: true, name, ..pb::Recipient::default() };
+    match kind {
+        pb::MessageKind::Direct => {
+            let name_bound = judge.is_bound(&id, &recipient.name);
+            pb::Recipient { member_id: id, pubkey: key, name_bound, ..recipient }
+        }
+        pb::MessageKind::Topic => pb::Recipient { topic_id: id, ..recipient },
+        _ => recipient,
     }
+}
+
+fn sent_to(sent_to: &SentTo, judge: &Judge) -> pb::Recipient {
+    let topic_id = sent_to.topic_id.clone();
+    let (kind, member_id) = (kind(sent_to.kind), sent_to.member_id.clone());
+    let id = if kind == pb::MessageKind::Topic { topic_id } else { member_id };
+    recipient(judge, kind, id, sent_to.key.clone(), sent_to.name.clone())
 }
 
 /// Why a send failed, with the facts that its caller may need.
@@ -303,11 +308,13 @@ pub fn event(timed: &Timed, judge: &Judge) -> pb::StreamEventsResponse {
             member_id: member_id(peer),
             pubkey: peer.key.to_hex(),
             display_name: peer.display_name.clone(),
+            name_bound: judge.is_bound(&member_id(peer), &peer.display_name),
         }),
         MeshEvent::PeerLeave(peer) => Event::PeerLeave(pb::PeerLeave {
             member_id: member_id(peer),
             pubkey: peer.key.to_hex(),
             display_name: peer.display_name.clone(),
+            name_bound: judge.is_bound(&member_id(peer), &peer.display_name),
         }),
         MeshEvent::DaemonDisconnect { reason, close_code } => {
             let close_code = u32::from(*close_code);
@@ -337,7 +344,7 @@ pub fn event(timed: &Timed, judge: &Judge) -> pb::StreamEventsResponse {
             .into(),
             broker_message_id: status.broker_message_id.clone().unwrap_or_default(),
             history_id: status.history_id.clone().unwrap_or_default(),
-            recipient: status.recipient.as_ref().map(recipient),
+            recipient: status.recipient.as_ref().map(|to| sent_to(to, judge)),
             error: status.failure.as_ref().map(|failure| send_failure(status, failure).to_detail()),
         }),
         MeshEvent::OutboxPressureHigh(pressure) => Event::OutboxPressureHigh(outbox_pressure(pressure)),
@@ -346,6 +353,7 @@ pub fn event(timed: &Timed, judge: &Judge) -> pb::StreamEventsResponse {
             Event::MemberKeyChanged(pb::MemberKeyChanged {
                 member_id: member_id.to_string(),
                 display_name: display_name.clone(),
+                name_bound: judge.is_bound(member_id.as_str(), display_name),
                 pinned_pubkey: pinned.to_hex(),
                 shown_pubkey: shown.to_hex(),
             })
@@ -361,6 +369,7 @@ pub fn event(timed: &Timed, judge: &Judge) -> pb::StreamEventsResponse {
             Event::MemberKeypairRotated(pb::MemberKeypairRotated {
                 member_id: member_id.to_string(),
                 display_name: display_name.clone(),
+                name_bound: judge.is_bound(member_id.as_str(), display_name),
                 old_pubkey: old.to_hex(),
                 new_pubkey: new.to_hex(),
             })
@@ -370,17 +379,20 @@ pub fn event(timed: &Timed, judge: &Judge) -> pb::StreamEventsResponse {
             pubkey: key.to_hex(),
             old_name: old_name.clone(),
             new_name: new_name.clone(),
+            name_bound: judge.is_bound(member_id.as_str(), new_name),
         }),
         MeshEvent::MemberRevoked { member_id, key, display_name, is_self } => Event::MemberRevoked(pb::MemberRevoked {
             member_id: member_id.to_string(),
             pubkey: key.to_hex(),
             display_name: display_name.clone(),
+            name_bound: judge.is_bound(member_id.as_str(), display_name),
             is_self: *is_self,
         }),
         MeshEvent::PeerFeatureDowngrade { member_id, display_name, missing } => {
             Event::PeerFeatureDowngrade(pb::PeerFeatureDowngrade {
                 member_id: member_id.to_string(),
                 display_name: display_name.clone(),
+                name_bound: judge.is_bound(member_id.as_str(), display_name),
                 missing_capabilities: missing.clone(),
             })
         }

@@ -331,7 +331,7 @@ mod tests {
     #[tokio::test]
     async fn candidates_stand_in_every_form() {
         let (member_id, key) = (MemberId::parse("m1").unwrap(), MemberKey([7; 32]));
-        let bob = Candidate { member_id, key, name: "Bob".to_owned() };
+        let bob = Candidate { member_id, key, name: "Bob".to_owned(), removed: false };
         let error = ResolveError::Ambiguous { to: "07".to_owned(), candidates: vec![bob.clone(), bob], others: 0 };
         let failure = Failure::from(outbox::Error::from(error.clone()));
         let shown = json!({ "pubkey": key.to_hex(), "name": "Bob", "member_id": "m1" });

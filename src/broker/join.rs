@@ -8,22 +8,20 @@ use sea_orm::DbErr;
 
 use super::certificates;
 use super::http::{Answer, body, json};
-use super::roster::Member;
+use super::roster::{Member, Mesh};
 use super::session::handshake::is_signed;
 use super::shared::Shared;
 use super::store::entity::member;
 use super::store::members;
 use crate::crypto::sign;
 use crate::domain::ids::MemberKey;
+use crate::domain::names;
 use crate::wire::hello::CapabilityStatement;
 use crate::wire::join::{InviteError, InviteV1, JoinRequest, JoinResponse, join_error};
 
-/// Longest name of a member, in bytes.
-const MAX_NAME_BYTES: usize = 128;
-
 /// What became of a join.
 enum Outcome {
-    Joined { member_id: String, already: bool },
+    Joined { member_id: String, already: bool, name_taken: bool },
     Refused(&'static str),
 }
 
@@ -40,11 +38,12 @@ pub async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer 
         Err(error) => return refused(StatusCode::BAD_REQUEST, error),
     };
     match Box::pin(join(shared, &request, key)).await {
-        Ok(Outcome::Joined { member_id, already }) => {
+        Ok(Outcome::Joined { member_id, already, name_taken }) => {
             let response = JoinResponse {
                 ok: true,
                 member_id: Some(member_id),
                 already_member: already.then_some(true),
+                name_taken: name_taken.then_some(true),
                 error: None,
             };
             json(StatusCode::OK, &response)
@@ -100,7 +99,8 @@ async fn join(shared: &Arc<Shared>, request: &JoinRequest, key: MemberKey) -> Re
         if mesh.member(&member_id).is_none() {
             mesh.put(&changing, Member::from_row(known));
         }
-        return Ok(Outcome::Joined { member_id, already: true });
+        let name_taken = mesh.member(&member_id).is_some_and(|member| is_taken(&mesh, &member));
+        return Ok(Outcome::Joined { member_id, already: true, name_taken });
     }
     if !members::use_invite(&transaction, &invite.id).await? {
         return Ok(Outcome::Refused(join_error::INVITE_EXHAUSTED));
@@ -112,7 +112,8 @@ async fn join(shared: &Arc<Shared>, request: &JoinRequest, key: MemberKey) -> Re
         id: shared.ids.ulid(),
         mesh_id: mesh.id.clone(),
         pubkey: key.to_hex(),
-        display_name: name(&request.display_name, key),
+        // What it may not hold is left out: members of other programs join too.
+        display_name: names::cleaned(&request.display_name).unwrap_or_else(|| format!("member-{}", key.short())),
         role: invite.role,
         capabilities: request.capabilities.as_ref().filter(signed).and_then(|it| serde_json::to_string(it).ok()),
         joined_at: now,
@@ -126,14 +127,16 @@ async fn join(shared: &Arc<Shared>, request: &JoinRequest, key: MemberKey) -> Re
     members::insert_member(&transaction, row.clone()).await?;
     transaction.commit().await?;
     let member_id = row.id.clone();
-    mesh.put(&changing, Member::from_row(row));
+    let member = Member::from_row(row);
+    let name_taken = is_taken(&mesh, &member);
+    mesh.put(&changing, member);
     tracing::info!(mesh_id = mesh.id, member_id, "A member joined");
-    Ok(Outcome::Joined { member_id, already: false })
+    Ok(Outcome::Joined { member_id, already: false, name_taken })
 }
 
-/// The name as others may see it: no control characters, never empty.
-fn name(given: &str, key: MemberKey) -> String {
-    let mut name: String = given.trim().chars().filter(|c| !c.is_control()).collect();
-    name.truncate(name.floor_char_boundary(MAX_NAME_BYTES));
-    if name.is_empty() { format!("member-{}", key.short()) } else { name }
+/// Whether another member has the name, or had it when it was removed: sends to it are
+/// refused by everybody then.
+fn is_taken(mesh: &Mesh, member: &Member) -> bool {
+    let name = names::key(&member.display_name);
+    mesh.all().iter().any(|other| other.id != member.id && names::key(&other.display_name) == name)
 }

@@ -6,8 +6,9 @@ use super::discovery::DaemonArgs;
 use super::failure::Failure;
 use super::follow::follow;
 use super::inbox;
-use super::output::{Output, safe, time};
+use super::output::{Output, member_name, recipient_name, safe, time};
 use super::style::{self, DIM, styled};
+use crate::domain::names;
 use crate::proto::pb::stream_events_response::Event;
 use crate::proto::pb::{DeliveryStatus, EventType, ListMessagesRequest, StreamEventsRequest, StreamEventsResponse};
 
@@ -97,8 +98,10 @@ fn describe(event: &StreamEventsResponse) -> Option<String> {
     let text = match event.event.as_ref()? {
         Event::Message(message) => return Some(inbox::entry(message)),
         Event::FileShared(shared) => return shared.message.as_ref().map(inbox::entry),
-        Event::PeerJoin(peer) => format!("{} connected", safe(&peer.display_name)),
-        Event::PeerLeave(peer) => format!("{} is gone", safe(&peer.display_name)),
+        Event::PeerJoin(peer) => {
+            format!("{} connected", member_name(&peer.display_name, &peer.pubkey, peer.name_bound))
+        }
+        Event::PeerLeave(peer) => format!("{} is gone", member_name(&peer.display_name, &peer.pubkey, peer.name_bound)),
         Event::DaemonDisconnect(lost) => format!("the link to the broker was lost: {}", safe(&lost.reason)),
         Event::DaemonReconnect(back) => format!("the link to the broker is back after {} ms", back.away_ms),
         Event::HookExecuted(run) => match run.exit_code {
@@ -115,25 +118,40 @@ fn describe(event: &StreamEventsResponse) -> Option<String> {
         }
         Event::OutboxPressureCleared(_) => "the outbox has room again".to_owned(),
         Event::MemberKeyChanged(changed) => {
-            format!("the broker shows another key for {}; sends to it are refused", safe(&changed.display_name))
+            let name = member_name(&changed.display_name, &changed.pinned_pubkey, changed.name_bound);
+            format!("the broker shows another key for {name}; sends to it are refused")
         }
         Event::NameBindingChanged(changed) => {
-            format!("another member claims the name {}", safe(&changed.name))
+            format!(
+                "another member claims the name {}, which means nobody until you accept it for one",
+                names::shown(&changed.name)
+            )
         }
-        Event::MemberKeypairRotated(rotated) => format!("{} has a new key", safe(&rotated.display_name)),
-        Event::MemberRenamed(renamed) => format!("{} is now {}", safe(&renamed.old_name), safe(&renamed.new_name)),
+        Event::MemberKeypairRotated(rotated) => {
+            let name = member_name(&rotated.display_name, &rotated.new_pubkey, rotated.name_bound);
+            format!("{name} has a new key")
+        }
+        Event::MemberRenamed(renamed) => {
+            let name = member_name(&renamed.new_name, &renamed.pubkey, renamed.name_bound);
+            format!("{} is now {name}", names::shown(&renamed.old_name))
+        }
         // Nobody who reads along needs to know where the replay ended.
         Event::CaughtUp(_) => return None,
-        Event::MemberRevoked(revoked) => format!("{} was removed from the mesh", safe(&revoked.display_name)),
+        Event::MemberRevoked(revoked) => {
+            let name = member_name(&revoked.display_name, &revoked.pubkey, revoked.name_bound);
+            format!("{name} was removed from the mesh")
+        }
         Event::PeerFeatureDowngrade(peer) => {
-            format!("{} is shown without {}", safe(&peer.display_name), safe(&peer.missing_capabilities.join(", ")))
+            let mark = if peer.name_bound { String::new() } else { format!(" (id {})", safe(&peer.member_id)) };
+            let name = names::shown(&peer.display_name);
+            format!("{name}{mark} is shown without {}", safe(&peer.missing_capabilities.join(", ")))
         }
     };
     Some(format!("{}  {text}", styled(DIM, &time(event.time.as_ref()))))
 }
 
 fn delivery(event: &StreamEventsResponse, status: &DeliveryStatus) -> String {
-    let to = status.recipient.as_ref().map(|recipient| format!("  to {}", safe(&recipient.name))).unwrap_or_default();
+    let to = status.recipient.as_ref().map(|to| format!("  to {}", recipient_name(to))).unwrap_or_default();
     let why = status.error.as_ref().map(|error| format!(": {}", safe(&error.message))).unwrap_or_default();
     let when = styled(DIM, &time(event.time.as_ref()));
     format!("{when}  {}  {}{to}{why}", style::state(&short(&status.status())), safe(&status.client_message_id))
@@ -168,10 +186,10 @@ mod tests {
 
     #[test]
     fn events_are_one_line_each() {
-        let join = PeerJoin { display_name: "bob\n".to_owned(), ..PeerJoin::default() };
+        let join = PeerJoin { display_name: "bo\nb".to_owned(), pubkey: "ab".repeat(32), ..PeerJoin::default() };
         let event = StreamEventsResponse { event: Some(Event::PeerJoin(join)), ..StreamEventsResponse::default() };
         let plain = |event: &StreamEventsResponse| strip_str(&describe(event).unwrap()).to_string();
-        assert_eq!(plain(&event), "-  bob\u{FFFD} connected");
+        assert_eq!(plain(&event), "-  bo\u{FFFD}b?abababab connected");
         let status = DeliveryStatus {
             client_message_id: "id-1".to_owned(),
             status: SendStatus::Delivered.into(),

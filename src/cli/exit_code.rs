@@ -7,6 +7,7 @@ use tonic_types::StatusExt as _;
 use super::failure::{Candidate, Failure};
 use super::output::safe;
 use crate::domain::error_code::ErrorCode;
+use crate::domain::names;
 use crate::proto::pb;
 
 /// What the refusal of a call means for the command. The daemon's own code wins;
@@ -45,7 +46,11 @@ fn candidates(status: &Status) -> Vec<Candidate> {
     let read = named.and_then(|detail| pb::Candidates::decode(detail.value.as_slice()).ok()).unwrap_or_default();
     let candidates = read.candidates.into_iter();
     candidates
-        .map(|one| Candidate { pubkey: safe(&one.pubkey), name: safe(&one.name), member_id: safe(&one.member_id) })
+        .map(|one| Candidate {
+            pubkey: safe(&one.pubkey),
+            name: names::shown(&one.name),
+            member_id: safe(&one.member_id),
+        })
         .collect()
 }
 

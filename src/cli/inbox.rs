@@ -126,7 +126,8 @@ pub(super) fn entry(message: &InboxMessage) -> String {
         MessageKind::File => " shares a file".to_owned(),
         MessageKind::Direct | MessageKind::Unspecified => String::new(),
     };
-    let sender = member_name(&message.sender_name, &message.sender_pubkey, message.provenance.as_ref());
+    let is_bound = message.provenance.is_some_and(|known| known.name_bound);
+    let sender = member_name(&message.sender_name, &message.sender_pubkey, is_bound);
     let urgent = if message.priority() == Priority::Now { " (now)" } else { "" };
     let open = if message.unencrypted { " (unencrypted)" } else { "" };
     let when = styled(DIM, &time(message.received_at.as_ref()));

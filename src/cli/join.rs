@@ -7,6 +7,7 @@ use super::output::{Output, safe};
 use super::way::{self, WayArgs};
 use super::{Context, set_aside};
 use crate::config::broker_url::BrokerUrl;
+use crate::domain::message::MIN_PREFIX_DIGITS;
 use crate::membership::config_json::MeshEntry;
 use crate::membership::join;
 
@@ -36,9 +37,9 @@ pub(super) struct Args {
 pub(super) fn run(args: Args, context: &Context, output: &mut Output) -> Result<(), Failure> {
     let options = join::Options { display_name: args.display_name };
     let env = args.way.membership(None, context)?;
-    let (entry, already) = match join::join(&env, &args.link, &options)? {
-        join::Outcome::Joined(entry) => (entry, false),
-        join::Outcome::AlreadyJoined(entry) => (entry, true),
+    let (entry, already, name_taken) = match join::join(&env, &args.link, &options)? {
+        join::Outcome::Joined { entry, name_taken } => (entry, false, name_taken),
+        join::Outcome::AlreadyJoined(entry) => (entry, true, false),
     };
     set_aside::other_members(&entry, context, output)?;
     way::keep(&env.link, &entry, context, output)?;
@@ -49,6 +50,14 @@ pub(super) fn run(args: Args, context: &Context, output: &mut Output) -> Result<
         output.line(format_args!("already joined  {}  as {}", entry.slug, name(&entry)))?;
     } else {
         output.line(format_args!("joined  {}  as {}", entry.slug, name(&entry)))?;
+    }
+    if name_taken {
+        let name = name(&entry);
+        output.note(format_args!(
+            "note: another member is or was called {name} too, so that sends to the name are refused; tell the others your \
+             key {}, which they accept with: claudemesh verify KEY --accept",
+            entry.pubkey.get(..MIN_PREFIX_DIGITS).unwrap_or_default()
+        ));
     }
     next_steps(&entry, output);
     Ok(())

@@ -7,6 +7,7 @@ use super::output::{Output, safe, time};
 use super::way::WayArgs;
 use super::{Context, confirm};
 use crate::domain::error_code::ErrorCode;
+use crate::domain::names;
 use crate::membership::manage::{self, Request};
 use crate::proto::wkt::Timestamp;
 
@@ -74,7 +75,13 @@ fn list(args: &ListArgs, context: &Context, output: &mut Output) -> Result<(), F
         .iter()
         .map(|row| {
             let key: String = text(row, "pubkey").chars().take(16).collect();
-            [text(row, "displayName"), key, text(row, "role"), at(row, "joinedAt"), at(row, "revokedAt")]
+            [
+                names::shown(row["displayName"].as_str().unwrap_or_default()),
+                key,
+                text(row, "role"),
+                at(row, "joinedAt"),
+                at(row, "revokedAt"),
+            ]
         })
         .collect();
     output.table(["NAME", "KEY", "ROLE", "JOINED", "REVOKED"], rows)
@@ -104,7 +111,7 @@ fn revoke(args: &RevokeArgs, context: &Context, output: &mut Output) -> Result<(
         }
     };
     let member_id = member["memberId"].as_str().unwrap_or_default().to_owned();
-    let name = safe(member["displayName"].as_str().unwrap_or_default());
+    let name = names::shown(member["displayName"].as_str().unwrap_or_default());
     let what = format!(
         "{name} ({}) is removed from mesh {} for good: what waits for it ends, and its key connects no more",
         safe(member["pubkey"].as_str().unwrap_or_default()),
@@ -115,7 +122,7 @@ fn revoke(args: &RevokeArgs, context: &Context, output: &mut Output) -> Result<(
     if args.json {
         return output.json(&serde_json::json!({ "revoked": member["memberId"], "pubkey": member["pubkey"] }));
     }
-    output.line(format_args!("revoked  {}", safe(member["displayName"].as_str().unwrap_or_default())))
+    output.line(format_args!("revoked  {name}"))
 }
 
 fn rows(answer: &Value) -> &[Value] {

@@ -17,7 +17,10 @@ use super::failure::Failure;
 use super::style::{ERROR, STRONG, styled};
 pub use super::times::time;
 use crate::domain::error_code::ErrorCode;
-use crate::proto::pb::Provenance;
+use crate::domain::message::MIN_PREFIX_DIGITS;
+use crate::domain::names;
+use crate::domain::roster::{MARK, MARK_DIGITS};
+use crate::proto::pb::{MessageKind, Recipient};
 
 /// Blanks between the columns of a table.
 const GAP: usize = 2;
@@ -145,7 +148,7 @@ struct Told<'a> {
 
 /// A text in one line, without what could steer a terminal.
 pub fn safe(text: &str) -> String {
-    text.chars().map(|c| if is_unsafe(c) { '\u{FFFD}' } else { c }).collect()
+    names::replace(text, is_unsafe)
 }
 
 /// JSON with escapes for what could steer a terminal. Such characters stand in its
@@ -164,12 +167,21 @@ fn safe_json(json: &str) -> String {
 
 /// A member's name. One that does not mean this member alone is marked with the
 /// first digits of its key: `bob?f8ac1d51`.
-pub fn member_name(name: &str, pubkey: &str, provenance: Option<&Provenance>) -> String {
+pub fn member_name(name: &str, pubkey: &str, name_bound: bool) -> String {
     let digits = |count| pubkey.chars().take(count).collect::<String>();
-    match provenance {
-        _ if name.is_empty() => digits(16),
-        Some(known) if known.name_bound => safe(name),
-        _ => format!("{}?{}", safe(name), digits(8)),
+    match names::shown(name) {
+        name if name.is_empty() => digits(MIN_PREFIX_DIGITS),
+        name if name_bound => name,
+        name => format!("{name}{MARK}{}", digits(MARK_DIGITS)),
+    }
+}
+
+/// A member's name or a topic's.
+pub fn recipient_name(recipient: &Recipient) -> String {
+    match recipient.kind() {
+        MessageKind::Direct => member_name(&recipient.name, &recipient.pubkey, recipient.name_bound),
+        MessageKind::Topic => format!("#{}", safe(&recipient.name)),
+        _ => safe(&recipient.name),
     }
 }
 

@@ -91,8 +91,9 @@ fn row(peer: &Peer) -> [String; 5] {
         PinState::Verified => " (verified)",
         _ => "",
     };
+    let is_bound = peer.provenance.is_some_and(|known| known.name_bound);
     [
-        format!("{}{own}", member_name(&peer.display_name, &peer.pubkey, peer.provenance.as_ref())),
+        format!("{}{own}", member_name(&peer.display_name, &peer.pubkey, is_bound)),
         // As many digits as `send` takes for a member.
         peer.pubkey.chars().take(16).collect(),
         state(status(peer)),

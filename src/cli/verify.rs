@@ -3,9 +3,11 @@
 use super::client::{Client, answer, call};
 use super::discovery::DaemonArgs;
 use super::failure::Failure;
-use super::output::{Output, safe, time};
+use super::output::{Output, member_name, safe, time};
 use super::{Context, confirm};
 use crate::domain::error_code::ErrorCode;
+use crate::domain::message::MIN_PREFIX_DIGITS;
+use crate::domain::names;
 use crate::proto::admin::{
     AcceptMemberKeyRequest, AcceptNameBindingRequest, PinnedMember, VerifyPeerRequest, VerifyPeerResponse,
 };
@@ -63,7 +65,7 @@ pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> R
                 .next(format!("see both keys: claudemesh verify {}", args.peer)));
         }
         if !is_given {
-            let name = safe(&member.display_name);
+            let name = names::shown(&member.display_name);
             let what = format!("{name} is marked as verified, if this is the number that {name} sees:\n{number}");
             confirm::ask(&what, args.yes)?;
         }
@@ -88,7 +90,7 @@ async fn accept(
     args: &Args,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let name = safe(&member.display_name);
+    let name = names::shown(&member.display_name);
     let has_key = !member.shown_pubkey.is_empty();
     let has_name = !member.name_bound_to.is_empty();
     if !has_key && !has_name {
@@ -110,15 +112,16 @@ async fn accept(
         let request =
             AcceptNameBindingRequest { name: member.display_name.clone(), member_id: member.member_id.clone() };
         answer(client.keys().accept_name_binding(call(request)).await)?;
-        output.note(format_args!("accepted: the name {name} means {} from now on", &member.pubkey));
+        output.note(format_args!("accepted: the name {name} means {} alone from now on", &member.pubkey));
     }
     Ok(())
 }
 
 fn print(shown: &VerifyPeerResponse, output: &mut Output) -> Result<(), Failure> {
     let member = shown.member.clone().unwrap_or_default();
-    let name = safe(&member.display_name);
-    output.line(format_args!("peer           {name}"))?;
+    let name = names::shown(&member.display_name);
+    let marked = member_name(&member.display_name, &member.pubkey, !member.bound_name.is_empty());
+    output.line(format_args!("peer           {marked}"))?;
     output.line(format_args!("key            {}", member.pubkey))?;
     output.line(format_args!("trust          {}", trust(&member)))?;
     output.line(format_args!("let in         {}", let_in(&member)))?;
@@ -135,9 +138,10 @@ fn print(shown: &VerifyPeerResponse, output: &mut Output) -> Result<(), Failure>
     }
     if !member.name_bound_to.is_empty() {
         output.note(format_args!(
-            "note: the name {name} means another member here (id {}); this one is reached by its key\n  \
-             to give it the name: claudemesh verify {} --accept",
-            member.name_bound_to, member.member_id
+            "note: the name {name} is or was that of another member too (id {}); this one is reached by its key\n  \
+             to give it the name for good: claudemesh verify {} --accept",
+            member.name_bound_to,
+            member.pubkey.get(..MIN_PREFIX_DIGITS).unwrap_or_default()
         ));
     }
     Ok(())

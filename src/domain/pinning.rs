@@ -1,18 +1,14 @@
 //! What a roster row of the broker may change in the pinned list.
 //!
 //! The broker is not trusted with keys: a member keeps the key of its first
-//! sight and follows signed rotations only, and a name stays with the member
-//! that had it first. What the broker says against that is noted and shown,
-//! never followed.
+//! sight and follows signed rotations only, and a name means a member only while no
+//! other has or had it. What the broker says against that is noted and shown, never
+//! followed.
 
 use super::ids::{MemberId, MemberKey};
 use super::key_chain::{self, KeyChange};
-use super::names;
-use super::roster::PinnedMember;
+use super::roster::{PinnedMember, meant_by};
 use super::time::UnixMillis;
-
-/// Names that a member had and that are kept for it.
-const MAX_FORMER_NAMES: usize = 8;
 
 /// A member as the broker's roster shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,11 +55,11 @@ pub enum PinNews {
         /// The operator had verified the key before.
         was_verified: bool,
     },
-    /// A name that belongs to another member.
+    /// A name that another member has or had.
     NameTaken {
         /// The name.
         name: String,
-        /// Whose it is.
+        /// Whose it is or was.
         bound_to: MemberId,
         /// Who claims it.
         claimed_by: MemberId,
@@ -193,7 +189,6 @@ fn merge_name(
     shown: &ShownMember,
     news: &mut Vec<PinNews>,
 ) {
-    let name = names::key(&shown.display_name);
     if let Some(old) = old.filter(|old| old.display_name != shown.display_name) {
         news.push(PinNews::Renamed {
             member_id: new.member_id.clone(),
@@ -201,39 +196,17 @@ fn merge_name(
             old_name: old.display_name.clone(),
             new_name: shown.display_name.clone(),
         });
+        new.rename(&shown.display_name);
     }
-    new.display_name.clone_from(&shown.display_name);
-    let holder = pinned.iter().find(|member| member.member_id != new.member_id && member.holds_name(&name));
-    let bound = match holder {
-        _ if names::check(&shown.display_name).is_err() => None,
-        Some(holder) => {
-            let known = old.is_some_and(|old| names::key(&old.display_name) == name);
-            if !known {
-                news.push(PinNews::NameTaken {
-                    name: shown.display_name.clone(),
-                    bound_to: holder.member_id.clone(),
-                    claimed_by: new.member_id.clone(),
-                });
-            }
-            None
-        }
-        None => Some(name),
-    };
-    bind(new, bound);
-}
-
-/// Gives a member its name. The one before stays its own, so that nobody can
-/// take a name over that its bearer has given up.
-pub(super) fn bind(member: &mut PinnedMember, name: Option<String>) {
-    if member.bound_name == name {
-        return;
+    let Some(name) = new.name_key.as_ref().filter(|name| old.is_none_or(|old| !old.holds_name(name))) else { return };
+    let holders = pinned.iter().filter(|member| member.member_id != new.member_id && member.holds_name(name));
+    if let Some(holder) = meant_by(name, holders.collect()).first() {
+        news.push(PinNews::NameTaken {
+            name: shown.display_name.clone(),
+            bound_to: holder.member_id.clone(),
+            claimed_by: new.member_id.clone(),
+        });
     }
-    if let Some(before) = std::mem::replace(&mut member.bound_name, name) {
-        member.former_names.insert(0, before);
-    }
-    let bound = member.bound_name.clone();
-    member.former_names.retain(|former| Some(former) != bound.as_ref());
-    member.former_names.truncate(MAX_FORMER_NAMES);
 }
 
 #[cfg(test)]
@@ -309,17 +282,17 @@ mod tests {
     }
 
     #[test]
-    fn a_name_stays_with_its_first_bearer() {
+    fn who_takes_a_name_that_another_has_is_told_once() {
         let mut list = Vec::new();
         pin(&mut list, &shown("a", 1, "Alice"));
         pin(&mut list, &shown("b", 2, "Bob"));
         let news = pin(&mut list, &shown("b", 2, "ALICE"));
         assert!(matches!(news.as_slice(), [PinNews::Renamed { .. }, PinNews::NameTaken { .. }]), "{news:?}");
-        assert_eq!(member(&list, "b").bound_name, None);
-        assert!(member(&list, "b").holds_name("bob"), "its own name stays its own");
+        assert_eq!(member(&list, "b").former_names, ["bob"], "its own name stays its own");
         assert!(pin(&mut list, &shown("b", 2, "ALICE")).is_empty());
-        pin(&mut list, &shown("b", 2, "Robert"));
-        assert_eq!(member(&list, "b").bound_name.as_deref(), Some("robert"));
+        assert!(matches!(pin(&mut list, &shown("b", 2, "Robert")).as_slice(), [PinNews::Renamed { .. }]));
+        assert_eq!(member(&list, "b").names().collect::<Vec<_>>(), ["robert", "alice", "bob"]);
+        assert!(matches!(pin(&mut list, &shown("b", 2, "Bob")).as_slice(), [PinNews::Renamed { .. }]));
     }
 
     #[test]
@@ -330,8 +303,10 @@ mod tests {
         let news = pin(&mut list, &shown("m", 2, "alice"));
         assert!(matches!(news.as_slice(), [PinNews::NameTaken { .. }]), "{news:?}");
         pin(&mut list, &shown("a", 1, "Alice"));
-        assert_eq!(member(&list, "a").bound_name.as_deref(), Some("alice"));
         assert_eq!(member(&list, "a").former_names, ["alicia"]);
+        // One that is none is nobody's, and the one before stays.
+        pin(&mut list, &shown("a", 1, "eve, bob"));
+        assert_eq!(member(&list, "a").names().collect::<Vec<_>>(), ["alice", "alicia"]);
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! What this daemon knows about who stands behind a message or a member, as of
 //! now. Nothing of it is the broker's word.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use super::certificate::CertifiedRole;
 use super::event::StoredMessage;
 use super::ids::MemberId;
 use super::names;
-use super::roster::PinnedMember;
+use super::roster::{PinnedMember, meant_by};
 
 /// How far a member's key is trusted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,8 +53,8 @@ pub struct Judge {
 #[derive(Debug, Default)]
 struct Index {
     by_id: HashMap<String, usize>,
-    /// Who holds a name in its compared form; `None` for more than one.
-    by_name: HashMap<String, Option<usize>>,
+    /// Who have or had a name, in its compared form.
+    by_name: HashMap<String, Vec<usize>>,
 }
 
 // === impl PinState ===
@@ -113,12 +113,20 @@ impl Judge {
             return Provenance { hops, ..Provenance::default() };
         };
         let verified = member.verified_key == Some(message.sender_key);
-        Provenance { verified, hops, name_bound: self.is_bound(member, &message.sender_name), ..self.of_member(member) }
+        Provenance {
+            verified,
+            hops,
+            name_bound: self.is_bound(member.member_id.as_str(), &message.sender_name),
+            ..self.of_member(member)
+        }
     }
 
     /// A member, by the name that is shown of it.
     pub fn member(&self, member: &PinnedMember) -> Provenance {
-        Provenance { name_bound: self.is_bound(member, &member.display_name), ..self.of_member(member) }
+        Provenance {
+            name_bound: self.is_bound(member.member_id.as_str(), &member.display_name),
+            ..self.of_member(member)
+        }
     }
 
     fn of_member(&self, member: &PinnedMember) -> Provenance {
@@ -131,9 +139,12 @@ impl Judge {
         }
     }
 
-    fn is_bound(&self, member: &PinnedMember, name: &str) -> bool {
-        let holder = self.index().by_name.get(&names::key(name)).copied().flatten();
-        holder.is_some_and(|at| self.members[at].member_id == member.member_id)
+    /// Whether a name means this member alone.
+    pub fn is_bound(&self, member_id: &str, name: &str) -> bool {
+        let name = names::key(name);
+        let Some(holders) = self.index().by_name.get(&name) else { return false };
+        let meant = meant_by(&name, holders.iter().map(|at| &self.members[*at]).collect());
+        matches!(meant.as_slice(), [only] if only.member_id.as_str() == member_id)
     }
 
     fn index(&self) -> &Index {
@@ -141,11 +152,8 @@ impl Judge {
             let mut index = Index::default();
             for (at, member) in self.members.iter().enumerate() {
                 index.by_id.insert(member.member_id.to_string(), at);
-                let mut held: Vec<&String> = member.bound_name.iter().chain(&member.former_names).collect();
-                held.sort_unstable();
-                held.dedup();
-                for name in held {
-                    index.by_name.entry(name.clone()).and_modify(|holder| *holder = None).or_insert(Some(at));
+                for name in member.names().collect::<BTreeSet<_>>() {
+                    index.by_name.entry(name.to_owned()).or_default().push(at);
                 }
             }
             index
@@ -169,7 +177,7 @@ mod tests {
 
     fn member(id: &str, key: u8, name: &str) -> PinnedMember {
         let id = MemberId::parse(id).unwrap();
-        PinnedMember { bound_name: Some(names::key(name)), ..PinnedMember::new(id, MemberKey([key; 32]), name) }
+        PinnedMember::new(id, MemberKey([key; 32]), name)
     }
 
     fn message(from: &str, key: u8, name: &str) -> StoredMessage {
@@ -206,14 +214,16 @@ mod tests {
 
     #[test]
     fn a_name_is_bound_when_it_means_the_member_alone() {
-        let mut thief = member("t", 3, "Bob");
-        thief.bound_name = None;
         let mut renamed = member("r", 4, "Rob");
         renamed.former_names = vec![names::key("Carol")];
-        let judge = judge(vec![member("b", 2, "Bob"), thief.clone(), renamed]);
+        let mut members = vec![member("b", 2, "Bob"), renamed, member("t", 3, "Bob")];
+        let twins = judge(members.clone());
+        assert!(!twins.message(&message("b", 2, "Bob")).name_bound && !twins.member(&members[2]).name_bound);
+        members[0].accepted_name = Some(names::key("Bob"));
+        let judge = judge(members.clone());
         let bound = |message| judge.message(&message).name_bound;
         assert!(bound(message("b", 2, "BOB")));
-        assert!(!bound(message("t", 3, "Bob")) && !judge.member(&thief).name_bound);
+        assert!(!bound(message("t", 3, "Bob")) && !judge.member(&members[2]).name_bound);
         // A name from before still leads to its bearer, and one it never had does not.
         assert!(bound(message("r", 4, "Carol")));
         assert!(!bound(message("r", 4, "Bob")) && !bound(message("r", 4, "Nobody")));

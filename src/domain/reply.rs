@@ -58,6 +58,7 @@ mod tests {
             member_id: MemberId::parse(format!("m{sender}")).unwrap(),
             key: MemberKey([sender; 32]),
             name: format!("member {sender}"),
+            removed: false,
         };
         let only_in = only_in.map(str::to_owned);
         Match { client_message_id: id.to_owned(), broker_message_id: format!("B-{id}"), sender, only_in }

@@ -12,6 +12,9 @@ use super::names;
 use super::nearest::nearest;
 use super::time::UnixMillis;
 
+/// Names that a member had and that are kept for it.
+const MAX_FORMER_NAMES: usize = 8;
+
 /// A member as this daemon has pinned it at first sight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PinnedMember {
@@ -21,9 +24,10 @@ pub struct PinnedMember {
     pub key: MemberKey,
     /// The name that the broker gave last.
     pub display_name: String,
-    /// The compared form of the name that is bound to this member; `None` when
-    /// the name it claims is bound to another member.
-    pub bound_name: Option<String>,
+    /// The compared form of that name; `None` when it is no usable one.
+    pub name_key: Option<String>,
+    /// The name, in its compared form, that the operator gave to this member alone.
+    pub accepted_name: Option<String>,
     /// The broker shows this other key without a rotation statement; nothing is
     /// sent to the member until the operator accepts it.
     pub changed_key: Option<MemberKey>,
@@ -35,7 +39,7 @@ pub struct PinnedMember {
     /// What the broker shows of it now.
     pub shown_capabilities: Vec<String>,
     /// Names that it had before, in their compared form, the newest first. They
-    /// still mean it.
+    /// still mean it, as long as nobody else has them.
     pub former_names: Vec<String>,
     /// Number of the rotation that brought the key; 0 for the first.
     pub seq: u64,
@@ -71,7 +75,8 @@ impl PinnedMember {
             member_id,
             key,
             display_name: display_name.to_owned(),
-            bound_name: None,
+            name_key: names::claimed(display_name),
+            accepted_name: None,
             changed_key: None,
             revoked: false,
             capabilities: Vec::new(),
@@ -85,9 +90,30 @@ impl PinnedMember {
         }
     }
 
-    /// Whether the name, in its compared form, means this member.
+    /// Its names of now and before, in their compared form.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let all = self.name_key.iter().chain(&self.former_names).chain(&self.accepted_name);
+        all.map(String::as_str)
+    }
+
+    /// Whether it has or had the name, in its compared form.
     pub fn holds_name(&self, name: &str) -> bool {
-        self.bound_name.as_deref() == Some(name) || self.former_names.iter().any(|former| former == name)
+        self.names().any(|held| held == name)
+    }
+
+    /// Takes another name. The one before stays its own too, so that nobody can take
+    /// a name over that its bearer has given up.
+    pub fn rename(&mut self, display_name: &str) {
+        display_name.clone_into(&mut self.display_name);
+        let before = std::mem::replace(&mut self.name_key, names::claimed(display_name));
+        self.former_names.splice(0..0, before);
+        let mut seen: Vec<String> = self.name_key.iter().cloned().collect();
+        self.former_names.retain(|former| {
+            let is_new = !seen.contains(former);
+            seen.push(former.clone());
+            is_new
+        });
+        self.former_names.truncate(MAX_FORMER_NAMES);
     }
 
     /// Whether the operator has verified the key of this moment.
@@ -121,7 +147,15 @@ pub struct Candidate {
     pub key: MemberKey,
     /// Its name.
     pub name: String,
+    /// It was removed from the mesh.
+    pub removed: bool,
 }
+
+/// Stands between a name that does not mean one member alone and the first digits of
+/// that member's key, where it is printed: `bob?8f1c22ab`.
+pub const MARK: char = '?';
+/// How many digits.
+pub const MARK_DIGITS: usize = 8;
 
 /// Candidates that an error carries at most.
 pub const MAX_CANDIDATES: usize = 10;
@@ -141,7 +175,21 @@ pub enum ResolveError {
         /// Without any, some that there are.
         examples: Vec<Candidate>,
     },
-    /// Several match.
+    /// Several have or had the name, and the operator has given it to none of them.
+    #[error(
+        "several members have or had the name `{to}`{}{}; write the key of the one that is meant, or give it the name \
+         for good: claudemesh verify {} --accept",
+        list(": ", candidates), and_more(*.others), to_accept(candidates)
+    )]
+    SharedName {
+        /// The name as written.
+        to: String,
+        /// Whose it is or was; those who are in the mesh come first.
+        candidates: Vec<Candidate>,
+        /// How many more.
+        others: usize,
+    },
+    /// Several keys begin like this.
     #[error("several members match `{to}`{}{}; write more of the key", list(": ", candidates), and_more(*.others))]
     Ambiguous {
         /// The destination as written.
@@ -175,7 +223,7 @@ impl ResolveError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Unknown { .. } | Self::Revoked { .. } => ErrorCode::UnknownPeer,
-            Self::Ambiguous { .. } => ErrorCode::AmbiguousPeer,
+            Self::SharedName { .. } | Self::Ambiguous { .. } => ErrorCode::AmbiguousPeer,
             Self::KeyChanged { .. } => ErrorCode::MemberKeyChanged,
         }
     }
@@ -183,7 +231,9 @@ impl ResolveError {
     /// The members that the destination may mean.
     pub fn candidates(&self) -> &[Candidate] {
         match self {
-            Self::Unknown { candidates, .. } | Self::Ambiguous { candidates, .. } => candidates,
+            Self::Unknown { candidates, .. }
+            | Self::SharedName { candidates, .. }
+            | Self::Ambiguous { candidates, .. } => candidates,
             Self::KeyChanged { .. } | Self::Revoked { .. } => &[],
         }
     }
@@ -193,13 +243,19 @@ impl ResolveError {
 
 impl Candidate {
     fn of(member: &PinnedMember) -> Self {
-        Self { member_id: member.member_id.clone(), key: member.key, name: member.display_name.clone() }
+        let (member_id, name) = (member.member_id.clone(), member.display_name.clone());
+        Self { member_id, key: member.key, name, removed: member.revoked }
+    }
+
+    fn digits(&self) -> String {
+        hex::encode(&self.key.0[..MIN_PREFIX_DIGITS / 2])
     }
 }
 
 impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.name, hex::encode(&self.key.0[..8]))
+        let removed = if self.removed { ", removed" } else { "" };
+        write!(f, "{} ({}{removed})", names::shown(&self.name), self.digits())
     }
 }
 
@@ -221,8 +277,16 @@ pub fn holder(members: &[PinnedMember], key: MemberKey, now: UnixMillis, grace: 
     })
 }
 
-/// Finds the member that a direct destination means: full key, then name, then
-/// the first 16 to 63 digits of a key.
+/// The members that a name, in its compared form, may mean, of those that hold it:
+/// the one alone that the operator gave it to, while it is in the mesh, else each.
+pub fn meant_by<'a>(name: &str, holders: Vec<&'a PinnedMember>) -> Vec<&'a PinnedMember> {
+    let accepted = holders.iter().copied().find(|one| !one.revoked && one.accepted_name.as_deref() == Some(name));
+    accepted.map_or(holders, |one| vec![one])
+}
+
+/// Finds the member that a direct destination means: full key, then name, then a name
+/// and the digits that mark it where it is printed, then the first 16 to 63 digits of
+/// a key.
 pub fn find<'a>(destination: &Destination, members: &'a [PinnedMember]) -> Result<&'a PinnedMember, ResolveError> {
     let (text, found) = match destination {
         Destination::Key(key) => (key.to_hex(), members.iter().filter(|member| member.key == *key).collect::<Vec<_>>()),
@@ -244,8 +308,16 @@ pub fn find<'a>(destination: &Destination, members: &'a [PinnedMember]) -> Resul
         }
         [member] => Ok(member),
         several => {
+            let mut several = several.to_vec();
+            several.sort_by_key(|one| one.revoked);
+            let others = several.len().saturating_sub(MAX_CANDIDATES);
             let candidates = several.iter().take(MAX_CANDIDATES).map(|one| Candidate::of(one)).collect();
-            Err(ResolveError::Ambiguous { to: text, candidates, others: several.len().saturating_sub(MAX_CANDIDATES) })
+            let name = names::key(&text);
+            Err(if several.iter().any(|one| one.holds_name(&name)) {
+                ResolveError::SharedName { to: text, candidates, others }
+            } else {
+                ResolveError::Ambiguous { to: text, candidates, others }
+            })
         }
     }
 }
@@ -265,11 +337,19 @@ fn check(member: &PinnedMember) -> Result<Resolved, ResolveError> {
 fn by_name_or_prefix<'a>(text: &str, members: &'a [PinnedMember]) -> Vec<&'a PinnedMember> {
     let wanted = names::key(text);
     let named: Vec<_> = members.iter().filter(|member| member.holds_name(&wanted)).collect();
-    if !named.is_empty() || text.len() < MIN_PREFIX_DIGITS || !names::looks_like_key(text) {
-        return named;
+    if !named.is_empty() {
+        return meant_by(&wanted, named);
     }
-    let prefix = text.to_ascii_lowercase();
-    members.iter().filter(|member| member.key.to_hex().starts_with(&prefix)).collect()
+    let starts = |member: &&PinnedMember, digits: &str| member.key.to_hex().starts_with(&digits.to_ascii_lowercase());
+    if let Some((name, digits)) = text.rsplit_once(MARK).filter(|(_, digits)| digits.len() >= MARK_DIGITS) {
+        let name = names::key(name);
+        let is_shown = |member: &&PinnedMember| names::key(&names::shown(&member.display_name)) == name;
+        return members.iter().filter(is_shown).filter(|member| starts(member, digits)).collect();
+    }
+    if !names::looks_like_key(text) {
+        return Vec::new();
+    }
+    members.iter().filter(|member| starts(member, text)).collect()
 }
 
 fn unknown(to: String) -> ResolveError {
@@ -315,6 +395,15 @@ fn offer(candidates: &[Candidate], examples: &[Candidate]) -> String {
 fn list(before: &str, items: &[Candidate]) -> String {
     let items: Vec<String> = items.iter().map(ToString::to_string).collect();
     if items.is_empty() { String::new() } else { format!("{before}{}", items.join(", ")) }
+}
+
+/// Whom the name may be given to: the one that is in the mesh, or a place to fill in.
+fn to_accept(candidates: &[Candidate]) -> String {
+    let mut present = candidates.iter().filter(|one| !one.removed);
+    match (present.next(), present.next()) {
+        (Some(only), None) => only.digits(),
+        _ => "KEY".to_owned(),
+    }
 }
 
 fn and_more(others: usize) -> String {

@@ -3,8 +3,7 @@
 
 use super::ids::{MemberId, MemberKey};
 use super::names;
-use super::pinning::bind;
-use super::roster::PinnedMember;
+use super::roster::{PinnedMember, meant_by};
 use super::time::UnixMillis;
 
 /// What is to be accepted is not what the broker shows now.
@@ -23,8 +22,8 @@ pub enum NothingPending {
         /// What the broker shows.
         shown: MemberKey,
     },
-    /// The member does not claim the name, or has it.
-    #[error("{claimant} does not claim the name {name}, or has it already")]
+    /// The member does not claim the name, or it means that one already.
+    #[error("{claimant} does not claim the name {name}, or it means that member alone already")]
     Name {
         /// The name.
         name: String,
@@ -49,8 +48,8 @@ pub fn accept_key(
     Ok(PinnedMember { key, changed_key: None, seq: 0, previous: Vec::new(), ..member.clone() })
 }
 
-/// Gives a name to the member that claims it, in place of the one that had it.
-/// The changed members, the one that loses the name first.
+/// Gives a name to the member that claims it, whoever else has or had it. The changed
+/// members, the one that loses the name first.
 pub fn accept_name(
     members: &[PinnedMember],
     member_id: &MemberId,
@@ -58,24 +57,15 @@ pub fn accept_name(
 ) -> Result<Vec<PinnedMember>, NothingPending> {
     let claimant = find(members, member_id)?;
     let key = names::key(name);
-    let claims = names::key(&claimant.display_name) == key && names::check(&claimant.display_name).is_ok();
-    if !claims || claimant.bound_name.as_ref() == Some(&key) {
+    let holders = members.iter().filter(|member| member.holds_name(&key)).collect();
+    let means_it = matches!(meant_by(&key, holders).as_slice(), [only] if only.member_id == *member_id);
+    if claimant.name_key.as_ref() != Some(&key) || means_it {
         let claimant = claimant.display_name.clone();
         return Err(NothingPending::Name { name: name.to_owned(), claimant });
     }
-    let mut changed: Vec<PinnedMember> = members
-        .iter()
-        .filter(|member| member.member_id != *member_id && member.holds_name(&key))
-        .cloned()
-        .map(|mut loser| {
-            loser.bound_name = loser.bound_name.filter(|bound| *bound != key);
-            loser.former_names.retain(|former| *former != key);
-            loser
-        })
-        .collect();
-    let mut winner = claimant.clone();
-    bind(&mut winner, Some(key));
-    changed.push(winner);
+    let losers = members.iter().filter(|member| member.accepted_name.as_ref() == Some(&key)).cloned();
+    let mut changed: Vec<_> = losers.map(|loser| PinnedMember { accepted_name: None, ..loser }).collect();
+    changed.push(PinnedMember { accepted_name: Some(key), ..claimant.clone() });
     Ok(changed)
 }
 
@@ -105,8 +95,7 @@ mod tests {
 
     fn member(id: &str, key: u8, name: &str) -> PinnedMember {
         let member_id = MemberId::parse(id).unwrap();
-        let bound_name = Some(names::key(name));
-        PinnedMember { bound_name, ..PinnedMember::new(member_id, MemberKey([key; 32]), name) }
+        PinnedMember::new(member_id, MemberKey([key; 32]), name)
     }
 
     fn id(text: &str) -> MemberId {
@@ -129,14 +118,13 @@ mod tests {
 
     #[test]
     fn a_name_moves_to_its_claimant_and_leaves_the_other() {
-        let bob = member("b", 1, "Bob");
-        let thief = PinnedMember { bound_name: None, ..member("t", 2, "BOB") };
-        let members = [bob, thief];
+        let bob = PinnedMember { accepted_name: Some("bob".to_owned()), ..member("b", 1, "Bob") };
+        let members = [bob, member("t", 2, "BOB")];
         assert!(accept_name(&members, &id("b"), "bob").is_err(), "it has the name");
         assert!(accept_name(&members, &id("t"), "carol").is_err());
         assert!(accept_name(&members, &id("x"), "bob").is_err());
         let changed = accept_name(&members, &id("t"), "Bob").unwrap();
-        let names: Vec<_> = changed.iter().map(|one| (one.member_id.as_str(), one.bound_name.as_deref())).collect();
+        let names: Vec<_> = changed.iter().map(|one| (one.member_id.as_str(), one.accepted_name.as_deref())).collect();
         assert_eq!(names, [("b", None), ("t", Some("bob"))]);
     }
 }

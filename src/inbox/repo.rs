@@ -405,7 +405,7 @@ pub(super) async fn answered(
         found.push(reply::Match {
             client_message_id: row.try_get_by_index(1)?,
             broker_message_id: row.try_get_by_index::<Option<String>>(2)?.unwrap_or_default(),
-            sender: Candidate { member_id, key, name: row.try_get_by_index(5)? },
+            sender: Candidate { member_id, key, name: row.try_get_by_index(5)?, removed: false },
             only_in: row.try_get_by_index::<Option<String>>(6)?.filter(|_| by_sender),
         });
     }

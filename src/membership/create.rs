@@ -64,7 +64,7 @@ pub fn create(env: &Env, slug: &str, options: &Options) -> Result<Outcome, Error
     let invite = invite::make(env, &owner, &terms)?;
     let joining = join::Options { display_name: options.display_name.clone() };
     match join::join(env, &invite.link, &joining)? {
-        join::Outcome::Joined(entry) | join::Outcome::AlreadyJoined(entry) => Ok(Outcome::Created(entry)),
+        join::Outcome::Joined { entry, .. } | join::Outcome::AlreadyJoined(entry) => Ok(Outcome::Created(entry)),
     }
 }
 

@@ -39,7 +39,12 @@ pub struct Options {
 #[derive(Debug)]
 pub enum Outcome {
     /// The mesh is joined now.
-    Joined(MeshEntry),
+    Joined {
+        /// The member.
+        entry: MeshEntry,
+        /// The broker says that another member has or had its name.
+        name_taken: bool,
+    },
     /// It was before; nothing was sent.
     AlreadyJoined(MeshEntry),
 }
@@ -83,7 +88,7 @@ pub fn join(env: &Env, link: &str, options: &Options) -> Result<Outcome, Error> 
         capabilities: Some(capability_statement(&mesh_id, &secret, now)?),
         certificate,
     };
-    let member_id = enrol(&broker, &request)?;
+    let (member_id, name_taken) = enrol(&broker, &request)?;
 
     let entry = MeshEntry::new(
         &NewMember {
@@ -104,17 +109,20 @@ pub fn join(env: &Env, link: &str, options: &Options) -> Result<Outcome, Error> 
     }
     config_json::add(&env.root, &entry)?;
     draft.discard()?;
-    Ok(Outcome::Joined(entry))
+    Ok(Outcome::Joined { entry, name_taken })
 }
 
 /// `POST /join`. The broker's word is the status and `ok` together.
-fn enrol(broker: &Broker, request: &JoinRequest) -> Result<MemberId, Error> {
+fn enrol(broker: &Broker, request: &JoinRequest) -> Result<(MemberId, bool), Error> {
     let answer = broker.post("/join", None, request)?;
     match answer.json::<JoinResponse>() {
-        Some(JoinResponse { ok: true, member_id: Some(id), .. }) if answer.is_success() => {
+        Some(JoinResponse { ok: true, member_id: Some(id), name_taken, .. }) if answer.is_success() => {
             let id = MemberId::parse(id).map_err(|_| answer.unexpected())?;
             // It becomes a field of signed texts.
-            if id.as_str().contains('|') { Err(answer.unexpected()) } else { Ok(id) }
+            if id.as_str().contains('|') {
+                return Err(answer.unexpected());
+            }
+            Ok((id, name_taken == Some(true)))
         }
         Some(JoinResponse { ok: false, error: Some(reason), .. }) if answer.status < 500 => {
             Err(Error::JoinRefused { address: broker.address().to_owned(), reason: printable(&reason) })

@@ -11,7 +11,6 @@ use crate::db::Sqlite;
 use crate::domain::fingerprint::{self, LocalFingerprint};
 use crate::domain::ids::ClientMessageId;
 use crate::domain::message::{Destination, MAX_BODY_BYTES, MessageError, SendRequest};
-use crate::domain::names;
 use crate::domain::outbox::OutboxState;
 use crate::domain::reply::{self, Match};
 use crate::domain::roster::{Candidate, PinnedMember, ResolveError, Resolved, find, resolve};
@@ -178,8 +177,8 @@ impl Prepare {
         let is_own = match find(destination, &members) {
             Ok(member) => member.member_id == *member_id,
             Err(ResolveError::Unknown { .. }) => {
-                let bound_name = pinned.is_none().then(|| names::key(&self.name)).filter(|name| !name.is_empty());
-                let own = PinnedMember { bound_name, ..PinnedMember::new(member_id.clone(), key, &self.name) };
+                let name = if pinned.is_none() { self.name.as_str() } else { "" };
+                let own = PinnedMember::new(member_id.clone(), key, name);
                 find(destination, std::slice::from_ref(&own)).is_ok()
             }
             Err(_) => false,
@@ -232,6 +231,7 @@ impl Prepare {
             member_id: self.identity.member_id().clone(),
             key: self.identity.key(),
             name: own.map(|own| own.display_name).unwrap_or_default(),
+            removed: false,
         };
         let matches = found.into_iter().map(|send| Match {
             client_message_id: send.client_message_id,

@@ -13,8 +13,8 @@ pub struct Model {
     pub pubkey: String,
     /// The name that the broker gave last.
     pub display_name: String,
-    /// The compared form of the name, when it is bound to this member.
-    pub name_key: Option<String>,
+    /// The name, in its compared form, that the operator gave to this member alone.
+    pub accepted_name: Option<String>,
     /// `admin` or `member`.
     pub role: String,
     /// JSON array of what its daemon can read, as signed by its key.

@@ -8,6 +8,7 @@ use super::Error;
 use super::entity::{ActiveModel, Column, Entity, Model};
 use crate::domain::ids::{MemberId, MemberKey};
 use crate::domain::key_chain::PreviousKey;
+use crate::domain::names;
 use crate::domain::roster::PinnedMember;
 use crate::domain::time::UnixMillis;
 
@@ -35,7 +36,7 @@ pub(super) async fn put(db: &impl ConnectionTrait, members: &[PinnedMember], now
     let changed = [
         Column::Pubkey,
         Column::DisplayName,
-        Column::NameKey,
+        Column::AcceptedName,
         Column::Capabilities,
         Column::CapabilitiesAt,
         Column::LastSeenAt,
@@ -67,7 +68,7 @@ fn row(member: &PinnedMember, now: UnixMillis) -> ActiveModel {
         member_id: Set(member.member_id.to_string()),
         pubkey: Set(member.key.to_hex()),
         display_name: Set(member.display_name.clone()),
-        name_key: Set(member.bound_name.clone()),
+        accepted_name: Set(member.accepted_name.clone()),
         role: Set("member".to_owned()),
         capabilities: Set(serde_json::to_string(&member.capabilities).ok()),
         capabilities_at: Set((!member.capabilities.is_empty()).then_some(now.0)),
@@ -111,8 +112,9 @@ fn from_row(row: Model) -> Result<PinnedMember, Error> {
         verified_at: row.verified_at.map(UnixMillis),
         first_seen_at: UnixMillis(row.first_seen_at),
         member_id: MemberId::parse(row.member_id.as_str()).map_err(|error| damaged(error.to_string()))?,
+        name_key: names::claimed(&row.display_name),
         display_name: row.display_name,
-        bound_name: row.name_key,
+        accepted_name: row.accepted_name,
         revoked: row.revoked_at.is_some(),
     })
 }

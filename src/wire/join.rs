@@ -110,6 +110,9 @@ pub struct JoinResponse {
     /// It was one before; no use of the invite was spent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub already_member: Option<bool>,
+    /// Another member has or had its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name_taken: Option<bool>,
     /// A name of [`join_error`], or a text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -8,6 +8,7 @@ mod m20261127_000001_order;
 mod m20261130_000001_outcomes;
 mod m20261130_000002_answered;
 mod m20261201_000001_turns;
+mod m20261201_000002_accepted_names;
 
 /// The outbox database's migrations.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ impl MigratorTrait for OutboxMigrator {
             Box::new(m20261130_000001_outcomes::Migration),
             Box::new(m20261130_000002_answered::Migration),
             Box::new(m20261201_000001_turns::Migration),
+            Box::new(m20261201_000002_accepted_names::Migration),
         ]
     }
 }

@@ -8,9 +8,8 @@ use crate::api::status::Failure;
 use crate::domain::error_code::ErrorCode;
 use crate::domain::ids::{MemberId, MemberKey};
 use crate::domain::message::Destination;
-use crate::domain::names;
 use crate::domain::provenance::PinState;
-use crate::domain::roster::{self, PinnedMember};
+use crate::domain::roster::{self, PinnedMember, meant_by};
 use crate::peers::Change;
 use crate::proto::admin;
 
@@ -100,19 +99,17 @@ impl Services {
     }
 
     pub(super) fn pinned_member(&self, member: &PinnedMember, members: &[PinnedMember]) -> admin::PinnedMember {
-        let claimed = names::key(&member.display_name);
-        let bound_to = members
-            .iter()
-            .find(|other| other.member_id != member.member_id && other.holds_name(&claimed))
-            .filter(|_| member.bound_name.as_deref() != Some(claimed.as_str()));
+        let holders = |name: &String| members.iter().filter(|one| one.holds_name(name)).collect();
+        let meant = member.name_key.as_ref().map(|name| meant_by(name, holders(name))).unwrap_or_default();
+        let other = meant.iter().find(|one| one.member_id != member.member_id);
         admin::PinnedMember {
             member_id: member.member_id.to_string(),
             pubkey: member.key.to_hex(),
             display_name: member.display_name.clone(),
-            bound_name: member.bound_name.clone().unwrap_or_default(),
+            bound_name: member.name_key.clone().filter(|_| other.is_none()).unwrap_or_default(),
             pin_state: convert::pin_state(PinState::of(member)).into(),
             shown_pubkey: member.changed_key.map(MemberKey::to_hex).unwrap_or_default(),
-            name_bound_to: bound_to.map(|other| other.member_id.to_string()).unwrap_or_default(),
+            name_bound_to: other.map(|other| other.member_id.to_string()).unwrap_or_default(),
             certified: self.0.deps.peers.certified(&member.member_id).is_some(),
             capabilities: member.capabilities.clone(),
             rotated_out_pubkeys: member.previous.iter().map(|old| old.key.to_hex()).collect(),

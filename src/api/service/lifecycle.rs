@@ -6,7 +6,10 @@ use crate::api::convert::{self, timestamp};
 use crate::api::status::{Failure, crate_version};
 use crate::broker_client::{self, LinkState};
 use crate::domain::error_code::ErrorCode;
+use crate::domain::message::MIN_PREFIX_DIGITS;
+use crate::domain::names;
 use crate::domain::pressure::{Level, WARN_PCT, percent};
+use crate::domain::roster::PinnedMember;
 use crate::proto::admin;
 use crate::runtime::memory;
 
@@ -41,6 +44,7 @@ impl Services {
             warnings
                 .push(warning("clock_offset", format!("this host's clock is {offset}; set it, for example by NTP")));
         }
+        warnings.extend(self.name_warning());
         warnings.extend(self.storage_warnings());
         let doubt = deps.guard.doubt();
         let pressure = deps.outbox.pressure();
@@ -107,6 +111,23 @@ impl Services {
         })
     }
 
+    /// That sends to this member's name are refused, here and likely elsewhere.
+    fn name_warning(&self) -> Option<admin::StatusWarning> {
+        let deps = &self.0.deps;
+        let own = self.own_member()?;
+        if deps.peers.judge().is_bound(own.member_id.as_str(), &own.display_name) {
+            return None;
+        }
+        let name = names::shown(&own.display_name);
+        let why = if own.name_key.is_none() { "can be nobody's name" } else { "is or was another member's name too" };
+        let text = format!(
+            "{name} {why}, so that others reach this member by its key alone until they accept it; to see who has or \
+             had the name: claudemesh verify {}",
+            &own.key.to_hex()[..MIN_PREFIX_DIGITS]
+        );
+        Some(warning("name_not_unique", text))
+    }
+
     /// What the operator should know of the disk, the clock and the age limit.
     fn storage_warnings(&self) -> Vec<admin::StatusWarning> {
         let deps = &self.0.deps;
@@ -168,10 +189,13 @@ impl Services {
     }
 
     fn own_name(&self) -> String {
-        let own = self.0.deps.identity.member_id();
-        let members = self.0.deps.peers.members();
-        let found = members.iter().find(|member| member.member_id == *own);
-        found.map_or_else(|| self.0.deps.facts.display_name.clone(), |member| member.display_name.clone())
+        self.own_member().map_or_else(|| self.0.deps.facts.display_name.clone(), |member| member.display_name)
+    }
+
+    /// This member as it is pinned; before the first roster it is not.
+    fn own_member(&self) -> Option<PinnedMember> {
+        let deps = &self.0.deps;
+        deps.peers.members().iter().find(|member| member.member_id == *deps.identity.member_id()).cloned()
     }
 
     fn link_status(&self, seen: &crate::api::link::Seen) -> admin::LinkStatus {

@@ -49,7 +49,7 @@ impl Services {
             let online = key.and_then(|key| deps.peers.is_online(key));
             // Who sends to itself is there.
             let online = online.or((accepted.target_id == deps.identity.member_id().as_str()).then_some(true));
-            convert::send_response(accepted, kind, online)
+            convert::send_response(accepted, kind, online, &deps.peers.judge())
         })
     }
 
@@ -60,7 +60,8 @@ impl Services {
         key: Option<String>,
     ) -> Result<pb::PostTopicResponse, Failure> {
         let request = convert::post_request(request, key);
-        self.queue(request, pb::MessageKind::Topic).await.map(convert::post_response)
+        let accepted = self.queue(request, pb::MessageKind::Topic).await?;
+        Ok(convert::post_response(accepted, &self.0.deps.peers.judge()))
     }
 
     /// Queues messages as they come and answers each with its index. It reads on

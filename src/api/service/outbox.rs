@@ -9,6 +9,7 @@ use crate::domain::error_code::ErrorCode;
 use crate::domain::fingerprint::LocalFingerprint;
 use crate::domain::ids::ClientMessageId;
 use crate::domain::outbox::OutboxState;
+use crate::domain::provenance::Judge;
 use crate::domain::time::UnixMillis;
 use crate::outbox::repo::operator::Entry;
 use crate::outbox::{self, operator::Requeue};
@@ -35,7 +36,8 @@ impl Services {
             request.statuses.iter().map(|number| state(*number)).collect::<Result<Vec<_>, _>>()?
         };
         let found = self.0.deps.outbox.entries(&states, page.after.as_deref().unwrap_or_default(), page.limit).await?;
-        let items = found.entries.into_iter().map(|row| (row.id.clone(), entry(row)));
+        let judge = self.0.deps.peers.judge();
+        let items = found.entries.into_iter().map(|row| (row.id.clone(), entry(row, &judge)));
         let (entries, next_page_token) = page.fill(items, found.next_page_token.is_some());
         Ok(admin::ListOutboxResponse { entries, next_page_token })
     }
@@ -48,7 +50,7 @@ impl Services {
         let (found, message, meta) = self.0.deps.outbox.content(&request.id).await?;
         // It was canonical JSON when it was stored.
         let meta = meta.as_deref().and_then(|text| serde_json::from_str(text).ok());
-        Ok(admin::GetOutboxEntryResponse { entry: Some(entry(found)), message, meta })
+        Ok(admin::GetOutboxEntryResponse { entry: Some(self.entry(found)), message, meta })
     }
 
     /// Queues an entry again (R168).
@@ -70,13 +72,16 @@ impl Services {
             }
         }
         let (queued, superseded) = self.0.deps.outbox.requeue(&request.id, how).await?;
-        Ok(admin::RequeueEntryResponse { entry: Some(entry(queued)), superseded: superseded.map(entry) })
+        Ok(admin::RequeueEntryResponse {
+            entry: Some(self.entry(queued)),
+            superseded: superseded.map(|old| self.entry(old)),
+        })
     }
 
     /// How far a send has come, without its text.
     pub async fn get_send(&self, request: pb::GetSendRequest) -> Result<pb::GetSendResponse, Failure> {
         let id = convert::client_message_id("client_message_id", request.client_message_id)?;
-        self.0.deps.outbox.sent(&id).await?.map(sent).ok_or_else(|| {
+        self.0.deps.outbox.sent(&id).await?.map(|row| sent(row, &self.0.deps.peers.judge())).ok_or_else(|| {
             let text = format!(
                 "no send was made under the id {id} here; `claudemesh outbox list --all` shows those that were"
             );
@@ -87,7 +92,7 @@ impl Services {
     /// Retires an entry (R169).
     pub async fn drop_entry(&self, request: admin::DropEntryRequest) -> Result<admin::DropEntryResponse, Failure> {
         let dropped = self.0.deps.outbox.drop_entry(&request.id).await?;
-        Ok(admin::DropEntryResponse { entry: Some(entry(dropped)) })
+        Ok(admin::DropEntryResponse { entry: Some(self.entry(dropped)) })
     }
 
     /// Frees space, or tells how much could be freed (R171).
@@ -102,12 +107,16 @@ impl Services {
             confirmed: request.confirm,
         })
     }
+
+    fn entry(&self, row: Entry) -> admin::OutboxEntry {
+        entry(row, &self.0.deps.peers.judge())
+    }
 }
 
 /// How far a send has come, by its entry.
-fn sent(row: Entry) -> pb::GetSendResponse {
+fn sent(row: Entry, judge: &Judge) -> pb::GetSendResponse {
     let delivered_count = row.delivered_count();
-    let entry = entry(row);
+    let entry = entry(row, judge);
     let is_post = entry.kind() == pb::MessageKind::Topic;
     let failed =
         |code: ErrorCode, text: String| Failure::new(code, text).with("client_message_id", &entry.client_message_id);
@@ -186,18 +195,14 @@ fn list(json: Option<&str>) -> Vec<String> {
     json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
 }
 
-fn entry(row: Entry) -> admin::OutboxEntry {
+fn entry(row: Entry, judge: &Judge) -> admin::OutboxEntry {
     let kind = match row.destination_kind.as_str() {
         "topic" => pb::MessageKind::Topic,
         "broadcast" => pb::MessageKind::Broadcast,
         "group" => pb::MessageKind::Group,
         _ => pb::MessageKind::Direct,
     };
-    let (member_id, topic_id) = match kind {
-        pb::MessageKind::Topic => (String::new(), row.target_id),
-        pb::MessageKind::Direct => (row.target_id, String::new()),
-        _ => (String::new(), String::new()),
-    };
+    let (key, name) = (row.target_key.unwrap_or_default(), row.target_name.unwrap_or_default());
     let priority = match row.priority.as_str() {
         "now" => pb::Priority::Now,
         "low" => pb::Priority::Low,
@@ -213,13 +218,7 @@ fn entry(row: Entry) -> admin::OutboxEntry {
         status: status.into(),
         kind: kind.into(),
         to: row.destination_ref,
-        recipient: Some(pb::Recipient {
-            kind: kind.into(),
-            member_id,
-            pubkey: row.target_key.unwrap_or_default(),
-            name: row.target_name.unwrap_or_default(),
-            topic_id,
-        }),
+        recipient: Some(convert::recipient(judge, kind, row.target_id, key, name)),
         priority: priority.into(),
         reply_to_id: row.reply_to_id.unwrap_or_default(),
         mentions: list(row.mentions.as_deref()),

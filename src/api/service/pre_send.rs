@@ -77,7 +77,7 @@ impl Services {
     ) -> Result<pb::SendResponse, Failure> {
         let kind = if request.to.starts_with('#') { pb::MessageKind::Topic } else { pb::MessageKind::Direct };
         let accepted = self.accept_of_hook(convert::send_request(request, key)?, allowed).await?;
-        Ok(convert::send_response(accepted, kind, None))
+        Ok(convert::send_response(accepted, kind, None, &self.0.deps.peers.judge()))
     }
 
     /// The same for what it posts.
@@ -88,7 +88,7 @@ impl Services {
         allowed: Allowed,
     ) -> Result<pb::PostTopicResponse, Failure> {
         let accepted = self.accept_of_hook(convert::post_request(request, key)?, allowed).await?;
-        Ok(convert::post_response(accepted))
+        Ok(convert::post_response(accepted, &self.0.deps.peers.judge()))
     }
 
     async fn accept_of_hook(&self, request: SendRequest, allowed: Allowed) -> Result<Accepted, Failure> {

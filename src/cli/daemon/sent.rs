@@ -3,11 +3,11 @@
 use crate::cli::client::{Client, answer, call};
 use crate::cli::discovery::DaemonArgs;
 use crate::cli::failure::Failure;
-use crate::cli::output::{Output, safe};
+use crate::cli::output::{Output, recipient_name, safe};
 use crate::cli::send::word;
 use crate::cli::times::{ago, time};
 use crate::cli::{Context, style};
-use crate::proto::pb::{GetSendRequest, GetSendResponse, MessageKind};
+use crate::proto::pb::{GetSendRequest, GetSendResponse};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -64,7 +64,6 @@ pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> R
 
 fn line(sent: &GetSendResponse) -> String {
     let recipient = sent.recipient.clone().unwrap_or_default();
-    let mark = if recipient.kind() == MessageKind::Topic { "#" } else { "" };
-    let name = format!("{mark}{}", safe(&recipient.name));
+    let name = recipient_name(&recipient);
     format!("{}  {}  to {name}", style::state(word(sent.status())), safe(&sent.client_message_id))
 }

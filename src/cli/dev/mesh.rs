@@ -232,7 +232,7 @@ impl Mesh {
             join::join(&env, &invite.link, &options)
         });
         let entry = match outcome.await? {
-            join::Outcome::Joined(entry) | join::Outcome::AlreadyJoined(entry) => entry,
+            join::Outcome::Joined { entry, .. } | join::Outcome::AlreadyJoined(entry) => entry,
         };
         Ok((relay, root, entry))
     }

@@ -17,7 +17,7 @@ use tonic::Code;
 use super::client::{Client, answer, call};
 use super::discovery::DaemonArgs;
 use super::failure::Failure;
-use super::output::{Output, safe};
+use super::output::{Output, recipient_name, safe};
 use super::{Context, link, style};
 use crate::domain::error_code::ErrorCode;
 use crate::proto::pb::{Priority, SendRequest, SendResponse, SendStatus};
@@ -211,8 +211,8 @@ fn report(args: &Args, response: &SendResponse, output: &mut Output) -> Result<(
 
 /// The receiver as people know it.
 fn receiver(args: &Args, response: &SendResponse) -> String {
-    let name = response.recipient.as_ref().map(|recipient| recipient.name.as_str()).unwrap_or_default();
-    safe(if name.is_empty() || !args.to.starts_with(|c: char| c.is_alphanumeric()) { &args.to } else { name })
+    let known = response.recipient.as_ref().filter(|to| !to.name.is_empty());
+    known.map_or_else(|| safe(&args.to), recipient_name)
 }
 
 /// How far a message is, by the daemon's answer.
@@ -238,7 +238,7 @@ pub(in crate::cli) fn word(status: SendStatus) -> &'static str {
 mod tests {
     use super::*;
     use crate::cli::output::tests::Captured;
-    use crate::proto::pb::Recipient;
+    use crate::proto::pb::{MessageKind, Recipient};
 
     fn args(to: &str) -> Args {
         Args {
@@ -270,7 +270,9 @@ mod tests {
     fn the_answer_is_a_promise_and_an_id() {
         let captured = Captured::default();
         report(&args("bob"), &response(SendStatus::Queued), &mut captured.output()).unwrap();
-        report(&args("#ops"), &response(SendStatus::Accepted), &mut captured.output()).unwrap();
+        let topic = Recipient { kind: MessageKind::Topic.into(), name: "ops".to_owned(), ..Recipient::default() };
+        let post = SendResponse { recipient: Some(topic), ..response(SendStatus::Accepted) };
+        report(&args("#ops"), &post, &mut captured.output()).unwrap();
         let offline = SendResponse { recipient_online: Some(false), ..response(SendStatus::Inflight) };
         report(&args("bob"), &offline, &mut captured.output()).unwrap();
         report(&args("bob"), &SendResponse { duplicate: true, ..offline }, &mut captured.output()).unwrap();

@@ -4,7 +4,7 @@ use crate::cli::Context;
 use crate::cli::client::{Client, answer, call};
 use crate::cli::discovery::DaemonArgs;
 use crate::cli::failure::Failure;
-use crate::cli::output::{Output, safe};
+use crate::cli::output::{Output, member_name, safe};
 use crate::cli::times::ago;
 use crate::proto::admin::{
     AdmitTopicMemberRequest, ListTopicAdmissionsRequest, ListTopicAdmissionsResponse, RotateTopicKeyRequest,
@@ -130,7 +130,7 @@ fn row(one: &TopicAdmission) -> [String; 4] {
     let member = one.member.clone().unwrap_or_default();
     [
         safe(&one.topic),
-        safe(&member.display_name),
+        member_name(&member.display_name, &member.pubkey, !member.bound_name.is_empty()),
         member.pubkey.chars().take(16).collect(),
         ago(one.waiting_since.as_ref()),
     ]

@@ -6,7 +6,7 @@ fn member(id: &str, name: &str, first_byte: u8) -> PinnedMember {
     let mut key = [7; 32];
     key[0] = first_byte;
     let member_id = MemberId::parse(id).unwrap();
-    PinnedMember { bound_name: Some(names::key(name)), ..PinnedMember::new(member_id, MemberKey(key), name) }
+    PinnedMember::new(member_id, MemberKey(key), name)
 }
 
 fn id(to: &str, members: &[PinnedMember]) -> Result<String, ResolveError> {
@@ -76,11 +76,34 @@ fn a_changed_key_and_a_revoked_member_are_refused() {
 }
 
 #[test]
-fn a_name_bound_to_another_member_does_not_count() {
-    let mut thief = member("t", "Bob", 3);
-    thief.bound_name = None;
-    let members = [thief, member("b", "Bob", 2)];
+fn a_name_of_several_means_nobody_until_it_is_given_to_one() {
+    let mut members = [member("t", "BOB", 3), member("b", "Bob", 2), member("z", "Zed", 4)];
+    let error = id("bob", &members).unwrap_err();
+    assert_eq!((error.code(), error.candidates().len()), (ErrorCode::AmbiguousPeer, 2));
+    assert!(error.to_string().ends_with("claudemesh verify KEY --accept"), "{error}");
+    members[1].accepted_name = Some("bob".to_owned());
     assert_eq!(id("bob", &members).as_deref(), Ok("b"));
+    // It means whom the operator chose, whatever that one is called by now.
+    members[1].rename("Robert");
+    assert_eq!((id("bob", &members).as_deref(), id("robert", &members).as_deref()), (Ok("b"), Ok("b")));
+    // A name that another once had is in question too, and one that was removed leaves it.
+    members[1].revoked = true;
+    let error = id("bob", &members).unwrap_err().to_string();
+    let expected = "several members have or had the name `bob`: BOB (0307070707070707), Robert (0207070707070707, \
+                    removed); write the key of the one that is meant, or give it the name for good: claudemesh \
+                    verify 0307070707070707 --accept";
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn a_marked_name_is_found_as_it_is_printed() {
+    let members = [member("t", "Bob", 3), member("b", "Bob", 2), member("e", "eve, bob (0207)", 5)];
+    assert_eq!(id("bob?02070707", &members).as_deref(), Ok("b"));
+    assert_eq!(id("Bob?030707070", &members).as_deref(), Ok("t"));
+    assert_eq!(id("eve\u{FFFD} bob \u{FFFD}0207\u{FFFD}?05070707", &members).as_deref(), Ok("e"));
+    for nobody in ["bob?0207070", "bob?05070707", "bob?"] {
+        assert!(matches!(id(nobody, &members), Err(ResolveError::Unknown { .. })), "{nobody}");
+    }
 }
 
 #[test]

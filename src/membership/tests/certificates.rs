@@ -39,7 +39,7 @@ fn link(env: &Env, terms: Terms) -> String {
 fn join(env: &Env, link: &str) -> MeshEntry {
     let options = join::Options { display_name: Some("bob".to_owned()) };
     match join::join(env, link, &options).unwrap() {
-        join::Outcome::Joined(entry) | join::Outcome::AlreadyJoined(entry) => entry,
+        join::Outcome::Joined { entry, .. } | join::Outcome::AlreadyJoined(entry) => entry,
     }
 }
 

@@ -80,7 +80,9 @@ fn a_mesh_is_created_joined_and_joined_by_others() {
 
     let other = tempfile::tempdir().unwrap();
     let bob = user(&other);
-    let join::Outcome::Joined(joined) = join::join(&bob, &link(&ann), &named("bob")).unwrap() else { panic!("was") };
+    let join::Outcome::Joined { entry: joined, .. } = join::join(&bob, &link(&ann), &named("bob")).unwrap() else {
+        panic!("was")
+    };
     assert_eq!(joined.owner_pubkey, entry.owner_pubkey);
     assert_ne!(joined.pubkey, entry.pubkey);
     assert!(!bob.root.owners_dir().exists());

@@ -3,6 +3,7 @@
 use crate::support::broker::Broker;
 use crate::support::daemon::Daemon;
 use crate::support::mesh::Mesh;
+use crate::support::wait;
 
 #[tokio::test]
 async fn who_comes_back_starts_anew_and_keeps_what_was_before() {
@@ -18,8 +19,9 @@ async fn who_comes_back_starts_anew_and_keeps_what_was_before() {
     bob.cli(&["mesh", "leave", "demo"]).await.ok();
     assert_eq!(bob.ended().await, 14);
     let link = mesh.invite(&broker, 1).await.link();
-    let joined = bob.cli(&["join", &link, "--display-name", "bob2"]).await.ok();
+    let joined = bob.cli(&["join", &link, "--display-name", "bob"]).await.ok();
     assert!(joined.stderr.contains("is kept in"), "{}", joined.stderr);
+    assert!(joined.stderr.contains("another member is or was called bob too"), "{}", joined.stderr);
     bob.start().await;
     bob.connected().await;
     assert_ne!(bob.public(), before);
@@ -31,7 +33,17 @@ async fn who_comes_back_starts_anew_and_keeps_what_was_before() {
     assert!(kept.is_some_and(|kept| kept.join("inbox.db").exists()), "what was before is kept");
     // It is no mesh of its own.
     assert!(!bob.cli(&["daemon", "status"]).await.ok().all().contains("left-"));
-    alice.knows("bob2").await;
-    alice.send("bob2", "after").await;
+    // The name was another key's: what is printed tells how to give it to this one.
+    let key = bob.public();
+    wait::until("the new member", async || {
+        let list = alice.cli(&["peer", "list"]).await.ok().stdout;
+        list.contains(&key[..16]).then_some(())
+    })
+    .await;
+    let refused = alice.cli(&["send", "bob", "after"]).await.stderr;
+    assert!(refused.contains(&format!("claudemesh verify {} --accept", &key[..16])), "{refused}");
+    assert!(refused.contains(&format!("bob ({}, removed)", &before[..16])), "{refused}");
+    alice.cli(&["verify", &key[..16], "--accept"]).await.ok();
+    alice.send("bob", "after").await;
     bob.received("after").await;
 }

@@ -162,7 +162,7 @@ async fn an_old_key_of_a_sender_counts_for_the_grace() {
 }
 
 #[tokio::test]
-async fn a_member_that_takes_another_ones_name_gets_none_of_its_messages() {
+async fn a_name_that_two_members_have_means_neither_until_it_is_accepted() {
     let Pair { broker, mesh, alice, bob } = Pair::start().await;
     let mallory = mesh.join(&broker, "mallory").await;
     let mut raw = Raw::member(&broker.url(), &mallory).await;
@@ -173,23 +173,64 @@ async fn a_member_that_takes_another_ones_name_gets_none_of_its_messages() {
     assert_eq!(answer.get("error"), None, "{answer}");
     let told = events.next_of("name_binding_changed").await.json();
     assert_eq!(told["name_binding_changed"]["claiming_member_id"], mallory.member_id.as_str(), "{told}");
+    let refused = alice.post_send(&json!({"to": "bob", "message": "to whom?"})).await.expect(400).json();
+    assert_eq!(refused["code"], "ambiguous_peer", "{refused}");
+    let named: Vec<&str> = refused["candidates"]
+        .as_array()
+        .expect("candidates")
+        .iter()
+        .filter_map(|one| one["member_id"].as_str())
+        .collect();
+    assert!(named.len() == 2 && named.contains(&mallory.member_id.as_str()), "{refused}");
+    // What is printed of either can be sent to.
+    let key = mallory.public();
+    for (name, text) in
+        [(format!("bob?{}", &bob.public()[..8]), "for bob"), (bob.public()[..16].to_owned(), "for bob too")]
+    {
+        alice.cli(&["send", &name, text]).await.ok();
+        bob.received(text).await;
+    }
+    // Its own name is still its own.
+    let answer = alice.post_send(&json!({"to": "mallory", "message": "by the old name"})).await.expect(202).json();
+    assert_eq!(answer["recipient"]["member_id"], mallory.member_id.as_str(), "{answer}");
+    assert_eq!(answer["recipient"]["name_bound"], false, "{answer}");
+    // The operator decides, and may decide otherwise.
+    let bobs = bob.public();
+    alice.cli(&["verify", &bobs[..16], "--accept"]).await.ok();
     let text = unique("for the real bob");
     alice.send("bob", &text).await;
     bob.received(&text).await;
-    // Its own name is still its own, and it is reached by its key.
-    let answer = alice.post_send(&json!({"to": "mallory", "message": "by the old name"})).await.expect(202).json();
-    assert_eq!(answer["recipient"]["member_id"], mallory.member_id.as_str(), "{answer}");
-    // The operator may decide otherwise.
-    let key = mallory.public();
     let before = alice.cli(&["verify", &key[..16], "--json"]).await.json();
     assert_ne!(before["member"]["name_bound_to"], "", "{before}");
     alice.cli(&["verify", &key[..16], "--accept"]).await.ok();
     let answer = alice.post_send(&json!({"to": "bob", "message": "to the new bob"})).await.expect(202).json();
     assert_eq!(answer["recipient"]["member_id"], mallory.member_id.as_str(), "{answer}");
-    for name in ["deadbeefdeadbeef", "a\u{202E}b", "a\u{7}", ""] {
+    for name in ["deadbeefdeadbeef", "a\u{202E}b", "a\u{7}", "", "eve, bob", "bob (8f1c22ab8f1c22ab)", "bob？8f1c22ab"]
+    {
         let (answer, _) = raw.request(json!({"type": "member_rename", "displayName": name})).await;
         assert!(answer["error"].is_string(), "{name:?}: {answer}");
     }
+}
+
+/// Who held a name for a moment, before its true bearer came, gets nothing either.
+#[tokio::test]
+async fn a_name_that_was_held_before_its_bearer_came_is_asked_about() {
+    let Pair { broker, mesh, alice, bob: _bob } = Pair::start().await;
+    let squatter = mesh.join(&broker, "squatter").await;
+    let mut raw = Raw::member(&broker.url(), &squatter).await;
+    alice.knows("squatter").await;
+    for name in ["zed", "squatter"] {
+        let (answer, _) = raw.request(json!({"type": "member_rename", "displayName": name})).await;
+        assert_eq!(answer.get("error"), None, "{answer}");
+        alice.knows(name).await;
+    }
+    let zed = Daemon::join(&broker, &mesh, "zed").await;
+    alice.knows("zed").await;
+    let refused = alice.post_send(&json!({"to": "zed", "message": "the password"})).await.expect(400).json();
+    assert_eq!(refused["code"], "ambiguous_peer", "{refused}");
+    alice.cli(&["verify", &zed.public()[..16], "--accept"]).await.ok();
+    alice.send("zed", "the password").await;
+    zed.received("the password").await;
 }
 
 /// Somebody with the broker's database invents a member of bob's name.
@@ -204,6 +245,8 @@ async fn a_ghost_in_the_brokers_database_gets_nothing() {
     let told = events.next_of("name_binding_changed").await.json();
     assert_eq!(told["name_binding_changed"]["claiming_member_id"], "GHOST", "{told}");
     bob.connected().await;
+    alice.post_send(&json!({"to": "bob", "message": "whose?"})).await.expect(400);
+    alice.cli(&["verify", &bob.public()[..16], "--accept"]).await.ok();
     let text = unique("not for a ghost");
     alice.send("bob", &text).await;
     bob.received(&text).await;

@@ -76,8 +76,12 @@ async fn a_name_that_means_another_is_marked_wherever_it_is_printed() {
     let (true_text, false_text) = (unique("the true bob"), unique("the other bob"));
     bob.send("alice", &true_text).await;
     thief.send("alice", &false_text).await;
-    assert_eq!(row(&alice, &true_text).await, plain());
+    // Which is which is not known yet.
+    assert_eq!(row(&alice, &true_text).await["name_bound"], false);
     assert_eq!(row(&alice, &false_text).await, with("name_bound", false));
+    let key = bob.public();
+    alice.cli(&["verify", &key[..16], "--accept"]).await.ok();
+    assert_eq!(row(&alice, &true_text).await, plain());
     assert_eq!((known(&alice, "bob").await, known(&alice, "Bob").await), (plain(), with("name_bound", false)));
 
     let marked = format!("Bob?{}", &thief.public()[..8]);
@@ -89,6 +93,18 @@ async fn a_name_that_means_another_is_marked_wherever_it_is_printed() {
     let list = alice.cli(&["peer", "list"]).await.ok().stdout;
     assert!(list.lines().any(|line| line.starts_with(&format!("{marked} "))), "{list}");
     assert!(list.lines().any(|line| line.starts_with("bob ")), "{list}");
+    let sent = alice.cli(&["send", &marked, "by its mark", "--id", "marked-1"]).await.ok().stdout;
+    assert!(sent.contains(&format!("to {marked}")), "{sent}");
+    let status = alice.cli(&["outbox", "status", "marked-1"]).await.ok().stdout;
+    assert!(status.contains(&format!("to {marked}")), "{status}");
+    let verified = alice.cli(&["verify", &marked]).await.ok();
+    assert!(verified.stdout.contains(&format!("peer           {marked}")), "{}", verified.all());
+    // Each knows that its own name does not lead to it.
+    for daemon in [&bob, &thief] {
+        let told = daemon.cli(&["daemon", "status"]).await.ok().all();
+        assert!(told.contains("name_not_unique"), "{told}");
+    }
+    assert!(!alice.cli(&["daemon", "status"]).await.ok().all().contains("name_not_unique"));
 
     // The operator gives it the name: what is stored is read with other eyes.
     alice.cli(&["verify", &thief.public(), "--accept"]).await.ok();

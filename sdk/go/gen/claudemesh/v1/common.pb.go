@@ -633,7 +633,10 @@ type Recipient struct {
 	// The member's, topic's or group's name, without `#` or `@`.
 	Name string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
 	// Topic id; empty unless `kind` is `topic`.
-	TopicId       string `protobuf:"bytes,5,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	TopicId string `protobuf:"bytes,5,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	// The name means this receiver alone, as of now. Otherwise mark it where it is
+	// shown.
+	NameBound     bool `protobuf:"varint,6,opt,name=name_bound,json=nameBound,proto3" json:"name_bound,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -701,6 +704,13 @@ func (x *Recipient) GetTopicId() string {
 		return x.TopicId
 	}
 	return ""
+}
+
+func (x *Recipient) GetNameBound() bool {
+	if x != nil {
+		return x.NameBound
+	}
+	return false
 }
 
 // One failure, with the same content as gRPC's status with `ErrorInfo`,
@@ -846,13 +856,15 @@ const file_claudemesh_v1_common_proto_rawDesc = "" +
 	"candidates\"H\n" +
 	"\x0eFieldViolation\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12 \n" +
-	"\vdescription\x18\x02 \x01(\tR\vdescription\"\x9f\x01\n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\"\xbe\x01\n" +
 	"\tRecipient\x12.\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1a.claudemesh.v1.MessageKindR\x04kind\x12\x1b\n" +
 	"\tmember_id\x18\x02 \x01(\tR\bmemberId\x12\x16\n" +
 	"\x06pubkey\x18\x03 \x01(\tR\x06pubkey\x12\x12\n" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12\x19\n" +
-	"\btopic_id\x18\x05 \x01(\tR\atopicId\"\xa3\x03\n" +
+	"\btopic_id\x18\x05 \x01(\tR\atopicId\x12\x1d\n" +
+	"\n" +
+	"name_bound\x18\x06 \x01(\bR\tnameBound\"\xa3\x03\n" +
 	"\vErrorDetail\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12D\n" +

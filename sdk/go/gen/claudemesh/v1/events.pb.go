@@ -57,7 +57,8 @@ const (
 	EventType_EVENT_TYPE_OUTBOX_PRESSURE_CLEARED EventType = 12
 	// The broker shows another key for a known member.
 	EventType_EVENT_TYPE_MEMBER_KEY_CHANGED EventType = 13
-	// A member claims a name that is bound to another one.
+	// A member claims a name that another one has or had. It means neither of them until
+	// the operator gives it to one.
 	EventType_EVENT_TYPE_NAME_BINDING_CHANGED EventType = 14
 	// A member has a new key, by a statement that its old key signed (R373).
 	EventType_EVENT_TYPE_MEMBER_KEYPAIR_ROTATED EventType = 15
@@ -704,7 +705,9 @@ type PeerJoin struct {
 	// The key that it is reached by: 64 lower-case hex digits.
 	Pubkey string `protobuf:"bytes,2,opt,name=pubkey,proto3" json:"pubkey,omitempty"`
 	// Its name.
-	DisplayName   string `protobuf:"bytes,3,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	DisplayName string `protobuf:"bytes,3,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// The name means this member alone. Otherwise mark it where it is shown.
+	NameBound     bool `protobuf:"varint,4,opt,name=name_bound,json=nameBound,proto3" json:"name_bound,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -760,6 +763,13 @@ func (x *PeerJoin) GetDisplayName() string {
 	return ""
 }
 
+func (x *PeerJoin) GetNameBound() bool {
+	if x != nil {
+		return x.NameBound
+	}
+	return false
+}
+
 // A peer is gone.
 type PeerLeave struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -768,7 +778,9 @@ type PeerLeave struct {
 	// The key that it was reached by: 64 lower-case hex digits.
 	Pubkey string `protobuf:"bytes,2,opt,name=pubkey,proto3" json:"pubkey,omitempty"`
 	// Its name.
-	DisplayName   string `protobuf:"bytes,3,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	DisplayName string `protobuf:"bytes,3,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// The name means this member alone. Otherwise mark it where it is shown.
+	NameBound     bool `protobuf:"varint,4,opt,name=name_bound,json=nameBound,proto3" json:"name_bound,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -822,6 +834,13 @@ func (x *PeerLeave) GetDisplayName() string {
 		return x.DisplayName
 	}
 	return ""
+}
+
+func (x *PeerLeave) GetNameBound() bool {
+	if x != nil {
+		return x.NameBound
+	}
+	return false
 }
 
 // A file was shared with this member.
@@ -1482,7 +1501,9 @@ type MemberKeyChanged struct {
 	// The pinned key: 64 lower-case hex digits.
 	PinnedPubkey string `protobuf:"bytes,3,opt,name=pinned_pubkey,json=pinnedPubkey,proto3" json:"pinned_pubkey,omitempty"`
 	// The key that the broker shows: 64 lower-case hex digits.
-	ShownPubkey   string `protobuf:"bytes,4,opt,name=shown_pubkey,json=shownPubkey,proto3" json:"shown_pubkey,omitempty"`
+	ShownPubkey string `protobuf:"bytes,4,opt,name=shown_pubkey,json=shownPubkey,proto3" json:"shown_pubkey,omitempty"`
+	// The name means this member alone. Otherwise mark it where it is shown.
+	NameBound     bool `protobuf:"varint,5,opt,name=name_bound,json=nameBound,proto3" json:"name_bound,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1545,12 +1566,20 @@ func (x *MemberKeyChanged) GetShownPubkey() string {
 	return ""
 }
 
-// A member claims a name that is bound to another one.
+func (x *MemberKeyChanged) GetNameBound() bool {
+	if x != nil {
+		return x.NameBound
+	}
+	return false
+}
+
+// A member claims a name that another one has or had. It means neither of them until
+// the operator gives it to one.
 type NameBindingChanged struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Id of the member that it is bound to.
+	// Id of the member that has or had it.
 	BoundMemberId string `protobuf:"bytes,2,opt,name=bound_member_id,json=boundMemberId,proto3" json:"bound_member_id,omitempty"`
 	// Id of the member that claims it.
 	ClaimingMemberId string `protobuf:"bytes,3,opt,name=claiming_member_id,json=claimingMemberId,proto3" json:"claiming_member_id,omitempty"`
@@ -1619,7 +1648,9 @@ type MemberKeypairRotated struct {
 	// The key before: 64 lower-case hex digits.
 	OldPubkey string `protobuf:"bytes,3,opt,name=old_pubkey,json=oldPubkey,proto3" json:"old_pubkey,omitempty"`
 	// The key from now on: 64 lower-case hex digits.
-	NewPubkey     string `protobuf:"bytes,4,opt,name=new_pubkey,json=newPubkey,proto3" json:"new_pubkey,omitempty"`
+	NewPubkey string `protobuf:"bytes,4,opt,name=new_pubkey,json=newPubkey,proto3" json:"new_pubkey,omitempty"`
+	// The name means this member alone. Otherwise mark it where it is shown.
+	NameBound     bool `protobuf:"varint,5,opt,name=name_bound,json=nameBound,proto3" json:"name_bound,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1682,6 +1713,13 @@ func (x *MemberKeypairRotated) GetNewPubkey() string {
 	return ""
 }
 
+func (x *MemberKeypairRotated) GetNameBound() bool {
+	if x != nil {
+		return x.NameBound
+	}
+	return false
+}
+
 // A member changed its name.
 type MemberRenamed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1692,7 +1730,9 @@ type MemberRenamed struct {
 	// The name before.
 	OldName string `protobuf:"bytes,3,opt,name=old_name,json=oldName,proto3" json:"old_name,omitempty"`
 	// The name from now on.
-	NewName       string `protobuf:"bytes,4,opt,name=new_name,json=newName,proto3" json:"new_name,omitempty"`
+	NewName string `protobuf:"bytes,4,opt,name=new_name,json=newName,proto3" json:"new_name,omitempty"`
+	// The new name means this member alone. Otherwise mark it where it is shown.
+	NameBound     bool `protobuf:"varint,5,opt,name=name_bound,json=nameBound,proto3" json:"name_bound,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1755,6 +1795,13 @@ func (x *MemberRenamed) GetNewName() string {
 	return ""
 }
 
+func (x *MemberRenamed) GetNameBound() bool {
+	if x != nil {
+		return x.NameBound
+	}
+	return false
+}
+
 // A member was removed from the mesh.
 type MemberRevoked struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1765,7 +1812,9 @@ type MemberRevoked struct {
 	// Its name.
 	DisplayName string `protobuf:"bytes,3,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// It is this daemon's own member.
-	IsSelf        bool `protobuf:"varint,4,opt,name=is_self,json=isSelf,proto3" json:"is_self,omitempty"`
+	IsSelf bool `protobuf:"varint,4,opt,name=is_self,json=isSelf,proto3" json:"is_self,omitempty"`
+	// The name means this member alone. Otherwise mark it where it is shown.
+	NameBound     bool `protobuf:"varint,5,opt,name=name_bound,json=nameBound,proto3" json:"name_bound,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1828,6 +1877,13 @@ func (x *MemberRevoked) GetIsSelf() bool {
 	return false
 }
 
+func (x *MemberRevoked) GetNameBound() bool {
+	if x != nil {
+		return x.NameBound
+	}
+	return false
+}
+
 // The broker shows a member without abilities that its key had signed for.
 type PeerFeatureDowngrade struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1837,8 +1893,10 @@ type PeerFeatureDowngrade struct {
 	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// The abilities that are missing, such as `envelope_v3`.
 	MissingCapabilities []string `protobuf:"bytes,3,rep,name=missing_capabilities,json=missingCapabilities,proto3" json:"missing_capabilities,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// The name means this member alone. Otherwise mark it where it is shown.
+	NameBound     bool `protobuf:"varint,4,opt,name=name_bound,json=nameBound,proto3" json:"name_bound,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PeerFeatureDowngrade) Reset() {
@@ -1892,6 +1950,13 @@ func (x *PeerFeatureDowngrade) GetMissingCapabilities() []string {
 	return nil
 }
 
+func (x *PeerFeatureDowngrade) GetNameBound() bool {
+	if x != nil {
+		return x.NameBound
+	}
+	return false
+}
+
 var File_claudemesh_v1_events_proto protoreflect.FileDescriptor
 
 const file_claudemesh_v1_events_proto_rawDesc = "" +
@@ -1929,15 +1994,19 @@ const file_claudemesh_v1_events_proto_rawDesc = "" +
 	"\x0emember_revoked\x18\x13 \x01(\v2\x1c.claudemesh.v1.MemberRevokedH\x00R\rmemberRevoked\x12[\n" +
 	"\x16peer_feature_downgrade\x18\x14 \x01(\v2#.claudemesh.v1.PeerFeatureDowngradeH\x00R\x14peerFeatureDowngrade\x126\n" +
 	"\tcaught_up\x18\x15 \x01(\v2\x17.claudemesh.v1.CaughtUpH\x00R\bcaughtUpB\a\n" +
-	"\x05event\"b\n" +
+	"\x05event\"\x81\x01\n" +
 	"\bPeerJoin\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x16\n" +
 	"\x06pubkey\x18\x02 \x01(\tR\x06pubkey\x12!\n" +
-	"\fdisplay_name\x18\x03 \x01(\tR\vdisplayName\"c\n" +
+	"\fdisplay_name\x18\x03 \x01(\tR\vdisplayName\x12\x1d\n" +
+	"\n" +
+	"name_bound\x18\x04 \x01(\bR\tnameBound\"\x82\x01\n" +
 	"\tPeerLeave\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x16\n" +
 	"\x06pubkey\x18\x02 \x01(\tR\x06pubkey\x12!\n" +
-	"\fdisplay_name\x18\x03 \x01(\tR\vdisplayName\"r\n" +
+	"\fdisplay_name\x18\x03 \x01(\tR\vdisplayName\x12\x1d\n" +
+	"\n" +
+	"name_bound\x18\x04 \x01(\bR\tnameBound\"r\n" +
 	"\n" +
 	"FileShared\x125\n" +
 	"\amessage\x18\x01 \x01(\v2\x1b.claudemesh.v1.InboxMessageR\amessage\x12-\n" +
@@ -1993,37 +2062,47 @@ const file_claudemesh_v1_events_proto_rawDesc = "" +
 	"\x0eOutboxPressure\x122\n" +
 	"\x05level\x18\x01 \x01(\x0e2\x1c.claudemesh.v1.PressureLevelR\x05level\x12\x19\n" +
 	"\bused_pct\x18\x02 \x01(\x01R\ausedPct\x12\x18\n" +
-	"\ameasure\x18\x03 \x01(\tR\ameasure\"\x9a\x01\n" +
+	"\ameasure\x18\x03 \x01(\tR\ameasure\"\xb9\x01\n" +
 	"\x10MemberKeyChanged\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12#\n" +
 	"\rpinned_pubkey\x18\x03 \x01(\tR\fpinnedPubkey\x12!\n" +
-	"\fshown_pubkey\x18\x04 \x01(\tR\vshownPubkey\"~\n" +
+	"\fshown_pubkey\x18\x04 \x01(\tR\vshownPubkey\x12\x1d\n" +
+	"\n" +
+	"name_bound\x18\x05 \x01(\bR\tnameBound\"~\n" +
 	"\x12NameBindingChanged\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12&\n" +
 	"\x0fbound_member_id\x18\x02 \x01(\tR\rboundMemberId\x12,\n" +
-	"\x12claiming_member_id\x18\x03 \x01(\tR\x10claimingMemberId\"\x94\x01\n" +
+	"\x12claiming_member_id\x18\x03 \x01(\tR\x10claimingMemberId\"\xb3\x01\n" +
 	"\x14MemberKeypairRotated\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x1d\n" +
 	"\n" +
 	"old_pubkey\x18\x03 \x01(\tR\toldPubkey\x12\x1d\n" +
 	"\n" +
-	"new_pubkey\x18\x04 \x01(\tR\tnewPubkey\"z\n" +
+	"new_pubkey\x18\x04 \x01(\tR\tnewPubkey\x12\x1d\n" +
+	"\n" +
+	"name_bound\x18\x05 \x01(\bR\tnameBound\"\x99\x01\n" +
 	"\rMemberRenamed\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x16\n" +
 	"\x06pubkey\x18\x02 \x01(\tR\x06pubkey\x12\x19\n" +
 	"\bold_name\x18\x03 \x01(\tR\aoldName\x12\x19\n" +
-	"\bnew_name\x18\x04 \x01(\tR\anewName\"\x80\x01\n" +
+	"\bnew_name\x18\x04 \x01(\tR\anewName\x12\x1d\n" +
+	"\n" +
+	"name_bound\x18\x05 \x01(\bR\tnameBound\"\x9f\x01\n" +
 	"\rMemberRevoked\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x16\n" +
 	"\x06pubkey\x18\x02 \x01(\tR\x06pubkey\x12!\n" +
 	"\fdisplay_name\x18\x03 \x01(\tR\vdisplayName\x12\x17\n" +
-	"\ais_self\x18\x04 \x01(\bR\x06isSelf\"\x89\x01\n" +
+	"\ais_self\x18\x04 \x01(\bR\x06isSelf\x12\x1d\n" +
+	"\n" +
+	"name_bound\x18\x05 \x01(\bR\tnameBound\"\xa8\x01\n" +
 	"\x14PeerFeatureDowngrade\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x121\n" +
-	"\x14missing_capabilities\x18\x03 \x03(\tR\x13missingCapabilities*\x8b\x05\n" +
+	"\x14missing_capabilities\x18\x03 \x03(\tR\x13missingCapabilities\x12\x1d\n" +
+	"\n" +
+	"name_bound\x18\x04 \x01(\bR\tnameBound*\x8b\x05\n" +
 	"\tEventType\x12\x1a\n" +
 	"\x16EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12EVENT_TYPE_MESSAGE\x10\x01\x12\x18\n" +

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63laudemesh/v1/common.proto\x12\rclaudemesh.v1\"\xc8\x01\n\nProvenance\x12\x34\n\tpin_state\x18\x01 \x01(\x0e\x32\x17.claudemesh.v1.PinStateR\x08pinState\x12\x1c\n\tcertified\x18\x02 \x01(\x08R\tcertified\x12\x1a\n\x08verified\x18\x03 \x01(\x08R\x08verified\x12\x1d\n\nname_bound\x18\x04 \x01(\x08R\tnameBound\x12\x12\n\x04hops\x18\x05 \x01(\rR\x04hops\x12\x17\n\x07\x62y_hook\x18\x06 \x01(\x08R\x06\x62yHook\"T\n\tCandidate\x12\x16\n\x06pubkey\x18\x01 \x01(\tR\x06pubkey\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x1b\n\tmember_id\x18\x03 \x01(\tR\x08memberId\"F\n\nCandidates\x12\x38\n\ncandidates\x18\x01 \x03(\x0b\x32\x18.claudemesh.v1.CandidateR\ncandidates\"H\n\x0e\x46ieldViolation\x12\x14\n\x05\x66ield\x18\x01 \x01(\tR\x05\x66ield\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\"\x9f\x01\n\tRecipient\x12.\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.claudemesh.v1.MessageKindR\x04kind\x12\x1b\n\tmember_id\x18\x02 \x01(\tR\x08memberId\x12\x16\n\x06pubkey\x18\x03 \x01(\tR\x06pubkey\x12\x12\n\x04name\x18\x04 \x01(\tR\x04name\x12\x19\n\x08topic_id\x18\x05 \x01(\tR\x07topicId\"\xa3\x03\n\x0b\x45rrorDetail\x12\x12\n\x04\x63ode\x18\x01 \x01(\tR\x04\x63ode\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12\x44\n\x08metadata\x18\x03 \x03(\x0b\x32(.claudemesh.v1.ErrorDetail.MetadataEntryR\x08metadata\x12\x1c\n\tretryable\x18\x04 \x01(\x08R\tretryable\x12$\n\x0eretry_after_ms\x18\x05 \x01(\rR\x0cretryAfterMs\x12\x1b\n\tgrpc_code\x18\x06 \x01(\rR\x08grpcCode\x12\x38\n\ncandidates\x18\x07 \x03(\x0b\x32\x18.claudemesh.v1.CandidateR\ncandidates\x12H\n\x10\x66ield_violations\x18\x08 \x03(\x0b\x32\x1d.claudemesh.v1.FieldViolationR\x0f\x66ieldViolations\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01*[\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_NOW\x10\x01\x12\x11\n\rPRIORITY_NEXT\x10\x02\x12\x10\n\x0cPRIORITY_LOW\x10\x03*\xa7\x01\n\x0bMessageKind\x12\x1c\n\x18MESSAGE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13MESSAGE_KIND_DIRECT\x10\x01\x12\x16\n\x12MESSAGE_KIND_TOPIC\x10\x02\x12\x1a\n\x16MESSAGE_KIND_BROADCAST\x10\x03\x12\x16\n\x12MESSAGE_KIND_GROUP\x10\x04\x12\x15\n\x11MESSAGE_KIND_FILE\x10\x05*\xf2\x01\n\nSendStatus\x12\x1b\n\x17SEND_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12SEND_STATUS_QUEUED\x10\x01\x12\x18\n\x14SEND_STATUS_INFLIGHT\x10\x02\x12\x18\n\x14SEND_STATUS_ACCEPTED\x10\x03\x12\x19\n\x15SEND_STATUS_DELIVERED\x10\x04\x12\x17\n\x13SEND_STATUS_EXPIRED\x10\x05\x12\x14\n\x10SEND_STATUS_DEAD\x10\x06\x12\x17\n\x13SEND_STATUS_ABORTED\x10\x07\x12\x18\n\x14SEND_STATUS_REJECTED\x10\x08*\x99\x01\n\rPressureLevel\x12\x1e\n\x1aPRESSURE_LEVEL_UNSPECIFIED\x10\x00\x12\x19\n\x15PRESSURE_LEVEL_NORMAL\x10\x01\x12\x17\n\x13PRESSURE_LEVEL_HIGH\x10\x02\x12\x1b\n\x17PRESSURE_LEVEL_CRITICAL\x10\x03\x12\x17\n\x13PRESSURE_LEVEL_FULL\x10\x04*\x85\x01\n\x08PinState\x12\x19\n\x15PIN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10PIN_STATE_PINNED\x10\x01\x12\x16\n\x12PIN_STATE_VERIFIED\x10\x02\x12\x19\n\x15PIN_STATE_KEY_CHANGED\x10\x03\x12\x15\n\x11PIN_STATE_REVOKED\x10\x04\x42m\n\x11\x64\x65v.claudemesh.v1P\x01ZFgithub.com/claudemesh/claudemesh/sdk/go/gen/claudemesh/v1;claudemeshv1\xaa\x02\rClaudemesh.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63laudemesh/v1/common.proto\x12\rclaudemesh.v1\"\xc8\x01\n\nProvenance\x12\x34\n\tpin_state\x18\x01 \x01(\x0e\x32\x17.claudemesh.v1.PinStateR\x08pinState\x12\x1c\n\tcertified\x18\x02 \x01(\x08R\tcertified\x12\x1a\n\x08verified\x18\x03 \x01(\x08R\x08verified\x12\x1d\n\nname_bound\x18\x04 \x01(\x08R\tnameBound\x12\x12\n\x04hops\x18\x05 \x01(\rR\x04hops\x12\x17\n\x07\x62y_hook\x18\x06 \x01(\x08R\x06\x62yHook\"T\n\tCandidate\x12\x16\n\x06pubkey\x18\x01 \x01(\tR\x06pubkey\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x1b\n\tmember_id\x18\x03 \x01(\tR\x08memberId\"F\n\nCandidates\x12\x38\n\ncandidates\x18\x01 \x03(\x0b\x32\x18.claudemesh.v1.CandidateR\ncandidates\"H\n\x0e\x46ieldViolation\x12\x14\n\x05\x66ield\x18\x01 \x01(\tR\x05\x66ield\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\"\xbe\x01\n\tRecipient\x12.\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.claudemesh.v1.MessageKindR\x04kind\x12\x1b\n\tmember_id\x18\x02 \x01(\tR\x08memberId\x12\x16\n\x06pubkey\x18\x03 \x01(\tR\x06pubkey\x12\x12\n\x04name\x18\x04 \x01(\tR\x04name\x12\x19\n\x08topic_id\x18\x05 \x01(\tR\x07topicId\x12\x1d\n\nname_bound\x18\x06 \x01(\x08R\tnameBound\"\xa3\x03\n\x0b\x45rrorDetail\x12\x12\n\x04\x63ode\x18\x01 \x01(\tR\x04\x63ode\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12\x44\n\x08metadata\x18\x03 \x03(\x0b\x32(.claudemesh.v1.ErrorDetail.MetadataEntryR\x08metadata\x12\x1c\n\tretryable\x18\x04 \x01(\x08R\tretryable\x12$\n\x0eretry_after_ms\x18\x05 \x01(\rR\x0cretryAfterMs\x12\x1b\n\tgrpc_code\x18\x06 \x01(\rR\x08grpcCode\x12\x38\n\ncandidates\x18\x07 \x03(\x0b\x32\x18.claudemesh.v1.CandidateR\ncandidates\x12H\n\x10\x66ield_violations\x18\x08 \x03(\x0b\x32\x1d.claudemesh.v1.FieldViolationR\x0f\x66ieldViolations\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01*[\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_NOW\x10\x01\x12\x11\n\rPRIORITY_NEXT\x10\x02\x12\x10\n\x0cPRIORITY_LOW\x10\x03*\xa7\x01\n\x0bMessageKind\x12\x1c\n\x18MESSAGE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13MESSAGE_KIND_DIRECT\x10\x01\x12\x16\n\x12MESSAGE_KIND_TOPIC\x10\x02\x12\x1a\n\x16MESSAGE_KIND_BROADCAST\x10\x03\x12\x16\n\x12MESSAGE_KIND_GROUP\x10\x04\x12\x15\n\x11MESSAGE_KIND_FILE\x10\x05*\xf2\x01\n\nSendStatus\x12\x1b\n\x17SEND_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12SEND_STATUS_QUEUED\x10\x01\x12\x18\n\x14SEND_STATUS_INFLIGHT\x10\x02\x12\x18\n\x14SEND_STATUS_ACCEPTED\x10\x03\x12\x19\n\x15SEND_STATUS_DELIVERED\x10\x04\x12\x17\n\x13SEND_STATUS_EXPIRED\x10\x05\x12\x14\n\x10SEND_STATUS_DEAD\x10\x06\x12\x17\n\x13SEND_STATUS_ABORTED\x10\x07\x12\x18\n\x14SEND_STATUS_REJECTED\x10\x08*\x99\x01\n\rPressureLevel\x12\x1e\n\x1aPRESSURE_LEVEL_UNSPECIFIED\x10\x00\x12\x19\n\x15PRESSURE_LEVEL_NORMAL\x10\x01\x12\x17\n\x13PRESSURE_LEVEL_HIGH\x10\x02\x12\x1b\n\x17PRESSURE_LEVEL_CRITICAL\x10\x03\x12\x17\n\x13PRESSURE_LEVEL_FULL\x10\x04*\x85\x01\n\x08PinState\x12\x19\n\x15PIN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10PIN_STATE_PINNED\x10\x01\x12\x16\n\x12PIN_STATE_VERIFIED\x10\x02\x12\x19\n\x15PIN_STATE_KEY_CHANGED\x10\x03\x12\x15\n\x11PIN_STATE_REVOKED\x10\x04\x42m\n\x11\x64\x65v.claudemesh.v1P\x01ZFgithub.com/claudemesh/claudemesh/sdk/go/gen/claudemesh/v1;claudemeshv1\xaa\x02\rClaudemesh.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,16 +34,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\021dev.claudemesh.v1P\001ZFgithub.com/claudemesh/claudemesh/sdk/go/gen/claudemesh/v1;claudemeshv1\252\002\rClaudemesh.V1'
   _globals['_ERRORDETAIL_METADATAENTRY']._loaded_options = None
   _globals['_ERRORDETAIL_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_PRIORITY']._serialized_start=1064
-  _globals['_PRIORITY']._serialized_end=1155
-  _globals['_MESSAGEKIND']._serialized_start=1158
-  _globals['_MESSAGEKIND']._serialized_end=1325
-  _globals['_SENDSTATUS']._serialized_start=1328
-  _globals['_SENDSTATUS']._serialized_end=1570
-  _globals['_PRESSURELEVEL']._serialized_start=1573
-  _globals['_PRESSURELEVEL']._serialized_end=1726
-  _globals['_PINSTATE']._serialized_start=1729
-  _globals['_PINSTATE']._serialized_end=1862
+  _globals['_PRIORITY']._serialized_start=1095
+  _globals['_PRIORITY']._serialized_end=1186
+  _globals['_MESSAGEKIND']._serialized_start=1189
+  _globals['_MESSAGEKIND']._serialized_end=1356
+  _globals['_SENDSTATUS']._serialized_start=1359
+  _globals['_SENDSTATUS']._serialized_end=1601
+  _globals['_PRESSURELEVEL']._serialized_start=1604
+  _globals['_PRESSURELEVEL']._serialized_end=1757
+  _globals['_PINSTATE']._serialized_start=1760
+  _globals['_PINSTATE']._serialized_end=1893
   _globals['_PROVENANCE']._serialized_start=46
   _globals['_PROVENANCE']._serialized_end=246
   _globals['_CANDIDATE']._serialized_start=248
@@ -53,9 +53,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FIELDVIOLATION']._serialized_start=406
   _globals['_FIELDVIOLATION']._serialized_end=478
   _globals['_RECIPIENT']._serialized_start=481
-  _globals['_RECIPIENT']._serialized_end=640
-  _globals['_ERRORDETAIL']._serialized_start=643
-  _globals['_ERRORDETAIL']._serialized_end=1062
-  _globals['_ERRORDETAIL_METADATAENTRY']._serialized_start=1003
-  _globals['_ERRORDETAIL_METADATAENTRY']._serialized_end=1062
+  _globals['_RECIPIENT']._serialized_end=671
+  _globals['_ERRORDETAIL']._serialized_start=674
+  _globals['_ERRORDETAIL']._serialized_end=1093
+  _globals['_ERRORDETAIL_METADATAENTRY']._serialized_start=1034
+  _globals['_ERRORDETAIL_METADATAENTRY']._serialized_end=1093
 # @@protoc_insertion_point(module_scope)

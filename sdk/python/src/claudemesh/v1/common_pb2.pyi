@@ -374,6 +374,7 @@ class Recipient(_message.Message):
     PUBKEY_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     TOPIC_ID_FIELD_NUMBER: _builtins.int
+    NAME_BOUND_FIELD_NUMBER: _builtins.int
     kind: Global___MessageKind.ValueType
     """Kind of the destination."""
     member_id: _builtins.str
@@ -386,6 +387,10 @@ class Recipient(_message.Message):
     """The member's, topic's or group's name, without `#` or `@`."""
     topic_id: _builtins.str
     """Topic id; empty unless `kind` is `topic`."""
+    name_bound: _builtins.bool
+    """The name means this receiver alone, as of now. Otherwise mark it where it is
+    shown.
+    """
     def __init__(
         self,
         *,
@@ -394,10 +399,11 @@ class Recipient(_message.Message):
         pubkey: _builtins.str = ...,
         name: _builtins.str = ...,
         topic_id: _builtins.str = ...,
+        name_bound: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "member_id", b"member_id", "name", b"name", "pubkey", b"pubkey", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "member_id", b"member_id", "name", b"name", "name_bound", b"name_bound", "pubkey", b"pubkey", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -58,7 +58,9 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     EVENT_TYPE_MEMBER_KEY_CHANGED: _EventType.ValueType  # 13
     """The broker shows another key for a known member."""
     EVENT_TYPE_NAME_BINDING_CHANGED: _EventType.ValueType  # 14
-    """A member claims a name that is bound to another one."""
+    """A member claims a name that another one has or had. It means neither of them until
+    the operator gives it to one.
+    """
     EVENT_TYPE_MEMBER_KEYPAIR_ROTATED: _EventType.ValueType  # 15
     """A member has a new key, by a statement that its old key signed (R373)."""
     EVENT_TYPE_MEMBER_RENAMED: _EventType.ValueType  # 16
@@ -104,7 +106,9 @@ EVENT_TYPE_OUTBOX_PRESSURE_CLEARED: EventType.ValueType  # 12
 EVENT_TYPE_MEMBER_KEY_CHANGED: EventType.ValueType  # 13
 """The broker shows another key for a known member."""
 EVENT_TYPE_NAME_BINDING_CHANGED: EventType.ValueType  # 14
-"""A member claims a name that is bound to another one."""
+"""A member claims a name that another one has or had. It means neither of them until
+the operator gives it to one.
+"""
 EVENT_TYPE_MEMBER_KEYPAIR_ROTATED: EventType.ValueType  # 15
 """A member has a new key, by a statement that its old key signed (R373)."""
 EVENT_TYPE_MEMBER_RENAMED: EventType.ValueType  # 16
@@ -373,22 +377,26 @@ class PeerJoin(_message.Message):
     MEMBER_ID_FIELD_NUMBER: _builtins.int
     PUBKEY_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    NAME_BOUND_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
     """The member's id."""
     pubkey: _builtins.str
     """The key that it is reached by: 64 lower-case hex digits."""
     display_name: _builtins.str
     """Its name."""
+    name_bound: _builtins.bool
+    """The name means this member alone. Otherwise mark it where it is shown."""
     def __init__(
         self,
         *,
         member_id: _builtins.str = ...,
         pubkey: _builtins.str = ...,
         display_name: _builtins.str = ...,
+        name_bound: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "member_id", b"member_id", "pubkey", b"pubkey"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "member_id", b"member_id", "name_bound", b"name_bound", "pubkey", b"pubkey"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -403,22 +411,26 @@ class PeerLeave(_message.Message):
     MEMBER_ID_FIELD_NUMBER: _builtins.int
     PUBKEY_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    NAME_BOUND_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
     """The member's id."""
     pubkey: _builtins.str
     """The key that it was reached by: 64 lower-case hex digits."""
     display_name: _builtins.str
     """Its name."""
+    name_bound: _builtins.bool
+    """The name means this member alone. Otherwise mark it where it is shown."""
     def __init__(
         self,
         *,
         member_id: _builtins.str = ...,
         pubkey: _builtins.str = ...,
         display_name: _builtins.str = ...,
+        name_bound: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "member_id", b"member_id", "pubkey", b"pubkey"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "member_id", b"member_id", "name_bound", b"name_bound", "pubkey", b"pubkey"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -761,6 +773,7 @@ class MemberKeyChanged(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     PINNED_PUBKEY_FIELD_NUMBER: _builtins.int
     SHOWN_PUBKEY_FIELD_NUMBER: _builtins.int
+    NAME_BOUND_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
     """The member's id."""
     display_name: _builtins.str
@@ -769,6 +782,8 @@ class MemberKeyChanged(_message.Message):
     """The pinned key: 64 lower-case hex digits."""
     shown_pubkey: _builtins.str
     """The key that the broker shows: 64 lower-case hex digits."""
+    name_bound: _builtins.bool
+    """The name means this member alone. Otherwise mark it where it is shown."""
     def __init__(
         self,
         *,
@@ -776,10 +791,11 @@ class MemberKeyChanged(_message.Message):
         display_name: _builtins.str = ...,
         pinned_pubkey: _builtins.str = ...,
         shown_pubkey: _builtins.str = ...,
+        name_bound: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "member_id", b"member_id", "pinned_pubkey", b"pinned_pubkey", "shown_pubkey", b"shown_pubkey"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "member_id", b"member_id", "name_bound", b"name_bound", "pinned_pubkey", b"pinned_pubkey", "shown_pubkey", b"shown_pubkey"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -787,7 +803,9 @@ Global___MemberKeyChanged: _TypeAlias = MemberKeyChanged  # noqa: Y015
 
 @_typing.final
 class NameBindingChanged(_message.Message):
-    """A member claims a name that is bound to another one."""
+    """A member claims a name that another one has or had. It means neither of them until
+    the operator gives it to one.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -797,7 +815,7 @@ class NameBindingChanged(_message.Message):
     name: _builtins.str
     """The name."""
     bound_member_id: _builtins.str
-    """Id of the member that it is bound to."""
+    """Id of the member that has or had it."""
     claiming_member_id: _builtins.str
     """Id of the member that claims it."""
     def __init__(
@@ -825,6 +843,7 @@ class MemberKeypairRotated(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     OLD_PUBKEY_FIELD_NUMBER: _builtins.int
     NEW_PUBKEY_FIELD_NUMBER: _builtins.int
+    NAME_BOUND_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
     """The member's id."""
     display_name: _builtins.str
@@ -833,6 +852,8 @@ class MemberKeypairRotated(_message.Message):
     """The key before: 64 lower-case hex digits."""
     new_pubkey: _builtins.str
     """The key from now on: 64 lower-case hex digits."""
+    name_bound: _builtins.bool
+    """The name means this member alone. Otherwise mark it where it is shown."""
     def __init__(
         self,
         *,
@@ -840,10 +861,11 @@ class MemberKeypairRotated(_message.Message):
         display_name: _builtins.str = ...,
         old_pubkey: _builtins.str = ...,
         new_pubkey: _builtins.str = ...,
+        name_bound: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "member_id", b"member_id", "new_pubkey", b"new_pubkey", "old_pubkey", b"old_pubkey"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "member_id", b"member_id", "name_bound", b"name_bound", "new_pubkey", b"new_pubkey", "old_pubkey", b"old_pubkey"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -859,6 +881,7 @@ class MemberRenamed(_message.Message):
     PUBKEY_FIELD_NUMBER: _builtins.int
     OLD_NAME_FIELD_NUMBER: _builtins.int
     NEW_NAME_FIELD_NUMBER: _builtins.int
+    NAME_BOUND_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
     """The member's id."""
     pubkey: _builtins.str
@@ -867,6 +890,8 @@ class MemberRenamed(_message.Message):
     """The name before."""
     new_name: _builtins.str
     """The name from now on."""
+    name_bound: _builtins.bool
+    """The new name means this member alone. Otherwise mark it where it is shown."""
     def __init__(
         self,
         *,
@@ -874,10 +899,11 @@ class MemberRenamed(_message.Message):
         pubkey: _builtins.str = ...,
         old_name: _builtins.str = ...,
         new_name: _builtins.str = ...,
+        name_bound: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_id", b"member_id", "new_name", b"new_name", "old_name", b"old_name", "pubkey", b"pubkey"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_id", b"member_id", "name_bound", b"name_bound", "new_name", b"new_name", "old_name", b"old_name", "pubkey", b"pubkey"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -893,6 +919,7 @@ class MemberRevoked(_message.Message):
     PUBKEY_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     IS_SELF_FIELD_NUMBER: _builtins.int
+    NAME_BOUND_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
     """The member's id."""
     pubkey: _builtins.str
@@ -901,6 +928,8 @@ class MemberRevoked(_message.Message):
     """Its name."""
     is_self: _builtins.bool
     """It is this daemon's own member."""
+    name_bound: _builtins.bool
+    """The name means this member alone. Otherwise mark it where it is shown."""
     def __init__(
         self,
         *,
@@ -908,10 +937,11 @@ class MemberRevoked(_message.Message):
         pubkey: _builtins.str = ...,
         display_name: _builtins.str = ...,
         is_self: _builtins.bool = ...,
+        name_bound: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "is_self", b"is_self", "member_id", b"member_id", "pubkey", b"pubkey"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "is_self", b"is_self", "member_id", b"member_id", "name_bound", b"name_bound", "pubkey", b"pubkey"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -926,10 +956,13 @@ class PeerFeatureDowngrade(_message.Message):
     MEMBER_ID_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     MISSING_CAPABILITIES_FIELD_NUMBER: _builtins.int
+    NAME_BOUND_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
     """The member's id."""
     display_name: _builtins.str
     """Its name."""
+    name_bound: _builtins.bool
+    """The name means this member alone. Otherwise mark it where it is shown."""
     @_builtins.property
     def missing_capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The abilities that are missing, such as `envelope_v3`."""
@@ -940,10 +973,11 @@ class PeerFeatureDowngrade(_message.Message):
         member_id: _builtins.str = ...,
         display_name: _builtins.str = ...,
         missing_capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        name_bound: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "member_id", b"member_id", "missing_capabilities", b"missing_capabilities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "member_id", b"member_id", "missing_capabilities", b"missing_capabilities", "name_bound", b"name_bound"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

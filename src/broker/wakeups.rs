@@ -9,10 +9,13 @@
 //! What it must not do: believe a notice. It says where to look.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::future::{Fuse, FusedFuture as _};
+use futures_util::{FutureExt as _, StreamExt as _};
+use sea_orm::DbErr;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +28,8 @@ use super::{delivery, nodes};
 const SETTLE: Duration = Duration::from_millis(30);
 /// Pause before the database is asked again to be heard.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Scans in which nothing of this broker's own is heard before it listens anew.
+const DEAF_SCANS: u32 = 3;
 
 /// What was heard of and not looked at.
 #[derive(Debug, Default)]
@@ -51,22 +56,38 @@ pub async fn listen(shared: Arc<Shared>, stop: CancellationToken) {
     }
 }
 
-/// Until the connection to the database is lost for good.
-async fn hear(shared: &Arc<Shared>) -> Result<(), sea_orm::DbErr> {
+/// Until the connection to the database is lost for good, or says nothing of what this
+/// broker itself says: a host that is gone does not end it.
+async fn hear(shared: &Arc<Shared>) -> Result<(), DbErr> {
     let mut notices = shared.store.notices().await?;
     // What was said before it was heard.
     nodes::look(shared).await?;
     let mut heard = Heard::default();
+    let mut looking = pin!(Fuse::terminated());
+    let mut said = pin!(Fuse::terminated());
+    let mut scans = tokio::time::interval(shared.config.timers.scan);
+    let mut unheard = 0;
     loop {
         let due = heard.due.unwrap_or_else(Instant::now);
         tokio::select! {
             next = notices.next() => match next {
-                Some(Ok(notice)) if notice.node == shared.node_id => {}
+                Some(Ok(notice)) if notice.node == shared.node_id => unheard = 0,
                 Some(Ok(notice)) => heard.take(shared, notice),
                 Some(Err(error)) => return Err(error),
                 None => return Ok(()),
             },
-            () = tokio::time::sleep_until(due), if heard.due.is_some() => heard.look(shared).await?,
+            () = tokio::time::sleep_until(due), if heard.due.is_some() && looking.is_terminated() => {
+                looking.set(std::mem::take(&mut heard).look(shared).fuse());
+            }
+            done = &mut looking => done?,
+            _ = scans.tick() => {
+                if unheard >= DEAF_SCANS {
+                    return Err(DbErr::Custom("the connection that should hear them is silent".to_owned()));
+                }
+                unheard += 1;
+                said.set(shared.store.say(&shared.node_id, Notice::default()).fuse());
+            }
+            done = &mut said => done?,
         }
     }
 }
@@ -85,8 +106,8 @@ impl Heard {
         }
     }
 
-    async fn look(&mut self, shared: &Arc<Shared>) -> Result<(), sea_orm::DbErr> {
-        let Self { changed, drained, .. } = std::mem::take(self);
+    async fn look(self, shared: &Arc<Shared>) -> Result<(), DbErr> {
+        let Self { changed, drained, .. } = self;
         if !drained.is_empty() {
             // Refused only while the broker stops.
             let _ = shared.writer.submit(Command::Drained(drained.into_iter().collect())).await;

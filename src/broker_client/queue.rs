@@ -25,7 +25,10 @@ const BATCH_BYTES: usize = 32 * 1024;
 pub(super) struct Queue {
     /// Whether large frames go in pieces.
     in_pieces: bool,
+    /// Acknowledgements and requests.
     first: VecDeque<String>,
+    /// Requests that go in pieces: the small ones pass them.
+    large_first: VecDeque<String>,
     flows: VecDeque<Flow>,
     large: Option<Large>,
     sends: usize,
@@ -45,14 +48,21 @@ struct Large {
     target: Option<String>,
     /// The id of the send.
     id: Option<String>,
-    pieces: Pieces,
+    pieces: Pieces<String>,
 }
 
 // === impl Queue ===
 
 impl Queue {
     pub(super) fn new(in_pieces: bool) -> Self {
-        Self { in_pieces, first: VecDeque::new(), flows: VecDeque::new(), large: None, sends: 0 }
+        Self {
+            in_pieces,
+            first: VecDeque::new(),
+            large_first: VecDeque::new(),
+            flows: VecDeque::new(),
+            large: None,
+            sends: 0,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -61,7 +71,7 @@ impl Queue {
 
     /// Frames that have not begun.
     pub(super) fn len(&self) -> usize {
-        self.first.len() + self.sends
+        self.first.len() + self.large_first.len() + self.sends
     }
 
     /// The send that is partly written.
@@ -70,7 +80,13 @@ impl Queue {
     }
 
     pub(super) fn push(&mut self, frame: &ClientFrame) -> Result<(), Error> {
-        self.first.push_back(text(frame)?);
+        let text = text(frame)?;
+        let goes_in_pieces = self.in_pieces && text.len() > PIECE_BYTES;
+        if goes_in_pieces {
+            self.large_first.push_back(text)
+        } else {
+            self.first.push_back(text)
+        }
         Ok(())
     }
 
@@ -89,13 +105,13 @@ impl Queue {
     pub(super) fn batch(&mut self, pending: &Pending, clock: &Clock) -> Result<Vec<Message>, Error> {
         let (mut messages, mut bytes) = (Vec::new(), 0);
         while bytes < BATCH_BYTES
-            && let Some(next) = self.first.pop_front_if(|next| !self.in_pieces || next.len() <= PIECE_BYTES)
+            && let Some(next) = self.first.pop_front()
         {
             bytes += next.len();
             messages.push(Message::text(next));
         }
         if self.large.is_none()
-            && let Some(next) = self.first.pop_front_if(|next| self.in_pieces && next.len() > PIECE_BYTES)
+            && let Some(next) = self.large_first.pop_front()
         {
             self.large = Some(Large { target: None, id: None, pieces: Pieces::of(next) });
         }
@@ -154,6 +170,7 @@ fn text(frame: &ClientFrame) -> Result<String, Error> {
 mod tests {
     use super::*;
     use crate::domain::time::UnixMillis;
+    use crate::wire::delivery::ClientAck;
 
     fn send(target: &str, id: &str, bytes: usize) -> Box<Send> {
         Box::new(Send {
@@ -188,12 +205,26 @@ mod tests {
         {
             queue.push_send(send(target, id, bytes), oneshot::channel().0);
         }
-        queue.push(&ClientFrame::ClientAck(crate::wire::delivery::ClientAck::default())).expect("a frame");
+        queue.push(&ClientFrame::ClientAck(ClientAck::default())).expect("a frame");
         let batches = batches(&mut queue);
         assert_eq!(batches[0], ["+", "+", "b1", "b2"], "the acknowledgement, a piece, and everybody else's turns");
         let all = batches.concat();
         assert_eq!(all.iter().filter(|name| *name == "+").count(), 7, "an acknowledgement and six pieces");
         assert_eq!(all.iter().position(|name| name == "a2"), Some(7), "after its predecessor: {all:?}");
+    }
+
+    #[test]
+    fn an_acknowledgement_passes_requests_in_pieces() {
+        let mut queue = Queue::new(true);
+        let ack = |id: String| ClientFrame::ClientAck(ClientAck { delivery_id: Some(id), ..ClientAck::default() });
+        for _ in 0..2 {
+            queue.push(&ack("x".repeat(40_000))).expect("a frame");
+        }
+        let pending = (Pending::default(), Clock::manual(UnixMillis(0)));
+        queue.batch(&pending.0, &pending.1).expect("the first piece");
+        queue.push(&ack("small".to_owned())).expect("a frame");
+        let next = queue.batch(&pending.0, &pending.1).expect("what is next");
+        assert!(next[0].to_text().expect("text").contains("small"), "{next:?}");
     }
 
     #[test]

@@ -21,8 +21,8 @@ pub struct Piece {
 
 /// A frame that is written piece by piece.
 #[derive(Debug)]
-pub struct Pieces {
-    text: String,
+pub struct Pieces<T> {
+    text: T,
     at: usize,
 }
 
@@ -45,21 +45,26 @@ pub enum Assembled {
 
 // === impl Pieces ===
 
-impl Pieces {
+impl<T: AsRef<str>> Pieces<T> {
     /// Of the text of a frame.
-    pub fn of(text: String) -> Self {
+    pub fn of(text: T) -> Self {
         Self { text, at: 0 }
+    }
+
+    /// Bytes that are still to come.
+    pub fn left(&self) -> usize {
+        self.text.as_ref().len() - self.at
     }
 }
 
-impl Iterator for Pieces {
+impl<T: AsRef<str>> Iterator for Pieces<T> {
     type Item = Piece;
 
     fn next(&mut self) -> Option<Piece> {
-        let left = self.text.get(self.at..).filter(|left| !left.is_empty())?;
+        let left = self.text.as_ref().get(self.at..).filter(|left| !left.is_empty())?;
         let data = left[..left.floor_char_boundary(PIECE_BYTES)].to_owned();
         self.at += data.len();
-        Some(Piece { last: self.at == self.text.len(), data })
+        Some(Piece { last: self.left() == 0, data })
     }
 }
 

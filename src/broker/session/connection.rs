@@ -51,8 +51,9 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 const WRITE_BATCH: usize = 64;
 /// Their bytes, about.
 const WRITE_BYTES: usize = 32 * 1024;
-/// Large answers that may be in pieces or wait for it before no more answers are taken.
-const MAX_LARGE: usize = 4;
+/// Bytes of large answers that may wait for their turn in pieces before no more answers
+/// are taken: a client may ask for more than its line carries.
+const LARGE_BYTES: usize = 1024 * 1024;
 
 /// The bytes below the WebSocket.
 pub type Stream = Watched<TokioIo<Upgraded>>;
@@ -206,7 +207,7 @@ struct Link<'a> {
 
 /// A frame in pieces.
 struct Large {
-    pieces: Pieces,
+    pieces: Pieces<Utf8Bytes>,
     is_copy: bool,
 }
 
@@ -333,7 +334,7 @@ impl Link<'_> {
         while let Some(reply) = next {
             let text = self.reply_text(reply)?;
             if self.peer.has(Feature::FramePieces) && text.len() > PIECE_BYTES {
-                self.large.push_back(Large { pieces: Pieces::of(text.as_str().to_owned()), is_copy: false });
+                self.large.push_back(Large { pieces: Pieces::of(text), is_copy: false });
             } else {
                 bytes += text.len();
                 messages.push(Message::Text(text));
@@ -346,7 +347,12 @@ impl Link<'_> {
     }
 
     fn next_reply(&mut self) -> Option<Reply> {
-        if self.large.len() < MAX_LARGE { self.queues.replies.try_recv().ok() } else { None }
+        if self.waits() < LARGE_BYTES { self.queues.replies.try_recv().ok() } else { None }
+    }
+
+    /// Bytes of large answers that are not written yet.
+    fn waits(&self) -> usize {
+        self.large.iter().filter(|large| !large.is_copy).map(|large| large.pieces.left()).sum()
     }
 
     fn reply_text(&mut self, reply: Reply) -> Result<Utf8Bytes, End> {
@@ -387,7 +393,7 @@ impl Link<'_> {
         let is_large = self.pusher.is_large(&push);
         let text = text_of(&ServerFrame::Push(Box::new(push)))?;
         if is_large {
-            self.large.push_back(Large { pieces: Pieces::of(text.as_str().to_owned()), is_copy: true });
+            self.large.push_back(Large { pieces: Pieces::of(text), is_copy: true });
             return Ok(0);
         }
         let bytes = text.len();

@@ -106,6 +106,11 @@ impl Store {
         })
     }
 
+    /// Says something to all brokers of the database, this one too.
+    pub async fn say(&self, as_node: &str, notice: Notice) -> Result<(), DbErr> {
+        notice.send(self.writer(), as_node).await
+    }
+
     fn tells_as(&self) -> Option<Arc<str>> {
         self.tells_as.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

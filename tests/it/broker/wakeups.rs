@@ -81,6 +81,26 @@ async fn a_lost_wake_up_costs_a_scan_and_nothing_else() {
     wait::until("both to listen again", async || (listeners(&mesh, "*").await == 2).then_some(())).await;
 }
 
+/// As when the host behind it is gone without a word.
+#[tokio::test]
+async fn a_connection_that_says_nothing_any_more_is_made_anew() {
+    if !Backend::Postgres.is_there() {
+        return;
+    }
+    let broker = Broker::configured(Backend::Postgres, "[timers]\nscan_ms = 200\n").await;
+    let mesh = RawMesh { mesh: Mesh::create(&broker, "demo").await, broker };
+    wait::until("it to listen", async || (listeners(&mesh, "*").await == 1).then_some(())).await;
+    let silent = listeners(&mesh, "*) * max(pid").await;
+    let signal = |name: &str| {
+        let done = std::process::Command::new("kill").args([name, &silent.to_string()]).status();
+        assert!(done.expect("kill runs").success());
+    };
+    signal("-STOP");
+    wait::until("another to listen", async || (listeners(&mesh, "*").await == 2).then_some(())).await;
+    signal("-CONT");
+    wait::until("the first to end", async || (listeners(&mesh, "*").await == 1).then_some(())).await;
+}
+
 async fn fill(alice: &mut Raw, bob: &str) {
     for number in 0..PAIR_ROWS {
         let (ack, _) = alice.request(send_with_id(bob, &format!("m{number}"), FINGERPRINT)).await;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ulid::Ulid;
 
 use super::clock::Clock;
+use crate::domain::time::UnixMillis;
 
 /// Mints ULIDs that grow with each call, and random bytes. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -42,7 +43,13 @@ impl IdSource {
     /// millisecond, and while the wall clock stands behind an earlier call, the last
     /// one is incremented.
     pub fn ulid(&self) -> String {
-        let now_ms = u64::try_from(self.clock.now().0).unwrap_or(0);
+        self.ulid_at(self.clock.now())
+    }
+
+    /// The same by another clock, such as one that several hosts share: what they give
+    /// is in the order of its time.
+    pub fn ulid_at(&self, now: UnixMillis) -> String {
+        let now_ms = u64::try_from(now.0).unwrap_or(0);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let next = if now_ms > last.timestamp_ms() {
             Ulid::from_parts(now_ms, random_u128())
@@ -76,7 +83,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::time::UnixMillis;
 
     #[test]
     fn ulids_grow_even_when_the_clock_stands_still_or_goes_back() {
@@ -92,6 +98,14 @@ mod tests {
             assert_eq!(next.len(), 26);
             last = next;
         }
+    }
+
+    #[test]
+    fn ulids_by_a_shared_clock_are_in_its_order() {
+        let slow = IdSource::new(Clock::manual(UnixMillis(1_600_000_000_000)));
+        let fast = IdSource::new(Clock::manual(UnixMillis(1_700_000_000_000)));
+        let given = [fast.ulid_at(UnixMillis(10)), slow.ulid_at(UnixMillis(11)), fast.ulid_at(UnixMillis(12))];
+        assert!(given.is_sorted(), "{given:?}");
     }
 
     #[test]

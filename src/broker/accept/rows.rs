@@ -36,7 +36,7 @@ impl Context<'_> {
     /// have room. The room is taken at once, so that two sends of one batch
     /// cannot share it.
     pub(super) fn rows(&self, accept: &Accept, now: UnixMillis, sizes: &mut QueueSizes) -> Rows {
-        let message = message::Model { id: self.ids.ulid(), created_at: now.0, ..accept.message.clone() };
+        let message = message::Model { id: self.ids.ulid_at(now), created_at: now.0, ..accept.message.clone() };
         let bytes = i64::try_from(message.ciphertext.len() + message.nonce.len()).unwrap_or(i64::MAX);
         let session_key = match &*accept.route {
             Route::Session(key) => Some(key.clone()),
@@ -66,7 +66,7 @@ impl Context<'_> {
                 expired_at = Some(now.0);
             }
             copies.push(delivery::Model {
-                id: self.ids.ulid(),
+                id: self.ids.ulid_at(now),
                 broker_message_id: message.id.clone(),
                 mesh_id: message.mesh_id.clone(),
                 sender_member_id: message.sender_member_id.clone(),

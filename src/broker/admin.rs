@@ -24,21 +24,24 @@ use super::session::peer::Peer;
 use super::session::presence::{audit, members_list};
 use super::session::terms::Reply;
 use super::shared::Shared;
-use super::store::members;
-use super::{api_keys, departures, meshes};
+use super::store::members as store;
+use super::{api_keys, departures, holdings, meshes};
 use crate::crypto::sign::Statement;
 use crate::domain::ids::MemberKey;
 use crate::domain::time::UnixMillis;
-use crate::wire::admin::{AdminAuth, InviteRow, InvitesList, MeshPolicy, MeshPolicySet};
+use crate::wire::admin::{AdminAuth, InviteRow, InvitesList, MembersGet, MeshPolicy, MeshPolicySet};
 use crate::wire::codec::{self, Limits};
 use crate::wire::delivery::Ack;
 use crate::wire::frame::{ClientFrame, ServerFrame};
 use crate::wire::hello::MAX_HELLO_SKEW_MS;
 use crate::wire::refusal::Refusal;
+use crate::wire::roster::{ListRequest, MemberRow};
 use crate::wire::text;
 
 /// Invites and keys of one answer.
 pub const MAX_ROWS: u64 = 500;
+/// Members of one answer whose keys begin alike.
+const MOST_NAMED: usize = 10;
 /// Requests that are remembered before old ones are forgotten.
 const SWEEP_AT: usize = 1_000;
 
@@ -174,7 +177,7 @@ async fn run(shared: &Arc<Shared>, frame: ClientFrame) -> Outcome {
     let caller = authenticate(shared, &mesh, auth, &text)?;
     let req_id = req_id.map(str::to_owned);
     match frame {
-        ClientFrame::MembersGet(_) => Ok(Some(ServerFrame::MembersList(members_list(&mesh, req_id)))),
+        ClientFrame::MembersGet(get) => members(shared, &mesh, &caller, get).await,
         ClientFrame::MeshPolicyGet(_) => Ok(Some(policy(mesh.settings(), req_id))),
         ClientFrame::MeshPolicySet(set) => {
             owner_only(&caller)?;
@@ -196,14 +199,14 @@ async fn run(shared: &Arc<Shared>, frame: ClientFrame) -> Outcome {
         }
         ClientFrame::InviteList(_) => {
             admin_only(&caller)?;
-            let rows = members::invites(shared.store.readers(), &mesh.id, MAX_ROWS).await?;
+            let rows = store::invites(shared.store.readers(), &mesh.id, MAX_ROWS).await?;
             let invites = rows.into_iter().map(invite_row).collect();
             Ok(Some(ServerFrame::InvitesList(InvitesList { invites, req_id })))
         }
         ClientFrame::InviteRevoke(revoke) => {
             admin_only(&caller)?;
             let transaction = shared.store.begin().await?;
-            let known = members::revoke_invite(&transaction, &mesh.id, &revoke.invite_id, shared.store.now().0).await?;
+            let known = store::revoke_invite(&transaction, &mesh.id, &revoke.invite_id, shared.store.now().0).await?;
             transaction.commit().await?;
             if !known {
                 return Err(Denied::new(Refusal::RecipientNotFound, "the mesh has no invite with this id"));
@@ -217,6 +220,29 @@ async fn run(shared: &Arc<Shared>, frame: ClientFrame) -> Outcome {
         ClientFrame::ApiKeyRevoke(revoke) => api_keys::revoke(shared, &mesh, &caller, &revoke.key_id).await,
         _ => Err(Denied::new(Refusal::Invalid, "this type is no request about a mesh")),
     }
+}
+
+/// Who is a member; for those who may remove somebody also what each holds.
+async fn members(shared: &Shared, mesh: &Mesh, caller: &Caller, get: MembersGet) -> Outcome {
+    let mut list = match &get.named {
+        None => members_list(mesh, ListRequest { after: get.after, req_id: get.req_id }),
+        // However large the others' rows are.
+        Some(named) => {
+            let prefix = named.to_ascii_lowercase();
+            let is_it = |row: &MemberRow| row.member_id == *named || row.pubkey.starts_with(&prefix);
+            let mut list = members_list(mesh, ListRequest { after: None, req_id: get.req_id });
+            list.members.retain(is_it);
+            list.members.truncate(MOST_NAMED);
+            list
+        }
+    };
+    if caller.is_admin() {
+        let mut holds = holdings::of_mesh(shared, mesh).await?;
+        for row in &mut list.members {
+            row.holds = Some(holds.remove(&row.member_id).unwrap_or_default());
+        }
+    }
+    Ok(Some(ServerFrame::MembersList(list)))
 }
 
 fn authenticate(shared: &Shared, mesh: &Mesh, auth: &AdminAuth, text: &str) -> Result<Caller, Denied> {
@@ -260,7 +286,7 @@ async fn set_policy(shared: &Shared, mesh: &Mesh, set: &MeshPolicySet) -> Result
     };
     let (policy, mode) = (policy_name(settings.policy), dedupe_mode_name(settings.dedupe_mode));
     let transaction = shared.store.begin().await?;
-    members::set_settings(&transaction, &mesh.id, policy, mode, shared.store.now().0).await?;
+    store::set_settings(&transaction, &mesh.id, policy, mode, shared.store.now().0).await?;
     transaction.commit().await?;
     mesh.set_settings(&changing, settings);
     drop(changing);

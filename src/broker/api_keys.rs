@@ -15,6 +15,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::accept;
 use super::admin::{Caller, Denied, MAX_ROWS, Outcome};
+use super::holdings::MEMBER_API_KEYS;
 use super::http::{Answer, body_within, json as answer_json, problem};
 use super::roster::Mesh;
 use super::session::peer::Peer;
@@ -38,7 +39,7 @@ const MAX_NAME_BYTES: usize = 128;
 const USED_MS: i64 = 60_000;
 
 /// Makes a key for the signing member.
-pub async fn create(shared: &Arc<Shared>, _mesh: &Mesh, caller: &Caller, request: ApiKeyCreate) -> Outcome {
+pub async fn create(shared: &Arc<Shared>, mesh: &Mesh, caller: &Caller, request: ApiKeyCreate) -> Outcome {
     let Some(member) = &caller.member else {
         return Err(Denied::new(Refusal::Forbidden, "a key speaks for a member: sign with a member key"));
     };
@@ -64,6 +65,10 @@ pub async fn create(shared: &Arc<Shared>, _mesh: &Mesh, caller: &Caller, request
         revoked_at: None,
     };
     let transaction = shared.store.begin().await?;
+    if store::count(&transaction, &mesh.id, &member.id).await? >= MEMBER_API_KEYS {
+        let text = format!("this member has {MEMBER_API_KEYS} keys; revoke one that is not used");
+        return Err(Denied::new(Refusal::Forbidden, text));
+    }
     store::insert(&transaction, row).await?;
     transaction.commit().await?;
     Ok(Some(ServerFrame::ApiKeyCreated(ApiKeyCreated { key_id: id, key, req_id: request.req_id })))

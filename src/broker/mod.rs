@@ -26,6 +26,7 @@ pub mod error;
 pub mod fanout;
 pub mod files;
 pub mod history;
+pub mod holdings;
 pub mod http;
 pub mod join;
 pub mod meshes;

@@ -15,7 +15,7 @@ use crate::wire::certificate::MemberCertificate;
 use crate::wire::features::{ConcurrencyPolicy, DedupeMode};
 use crate::wire::hello::CapabilityStatement;
 use crate::wire::presence::Shown;
-use crate::wire::roster::RotationStatement;
+use crate::wire::roster::{MAX_CHAIN, RotationStatement};
 
 /// All meshes that were asked for. Unknown ones are not remembered: their ids
 /// are chosen by strangers.
@@ -70,7 +70,7 @@ pub struct Settings {
 struct Members {
     by_id: HashMap<String, Arc<Member>>,
     by_key: HashMap<String, Key>,
-    /// Changes of keys by member, oldest first.
+    /// Changes of keys by member, oldest first; the last [`MAX_CHAIN`] of each.
     rotations: HashMap<String, Vec<RotationStatement>>,
     /// Ids in the order of joining.
     order: Vec<String>,
@@ -208,7 +208,7 @@ impl Mesh {
         for key in keys {
             let statement = key.statement.as_deref().and_then(|json| serde_json::from_str(json).ok());
             if let Some(statement) = statement {
-                members.rotations.entry(key.member_id.clone()).or_default().push(statement);
+                members.note_rotation(&key.member_id, statement);
             }
             members.by_key.insert(key.pubkey, Key { member_id: key.member_id, rotated_out_at: key.rotated_out_at });
         }
@@ -278,7 +278,7 @@ impl Mesh {
             if let Some(key) = members.by_key.get_mut(&statement.old_pubkey) {
                 key.rotated_out_at = Some(at);
             }
-            members.rotations.entry(member.id.clone()).or_default().push(statement);
+            members.note_rotation(&member.id, statement);
         }
         self.put(changing, member);
     }
@@ -292,22 +292,32 @@ impl Mesh {
         statement: RotationStatement,
     ) -> Option<(String, RotationStatement)> {
         let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
-        let chain = members.rotations.entry(member_id.to_owned()).or_default();
-        if chain.contains(&statement) {
-            return None;
-        }
-        chain.push(statement.clone());
-        chain.sort_by_key(|one| one.seq);
-        Some((self.id.clone(), statement))
+        members.note_rotation(member_id, statement.clone()).then(|| (self.id.clone(), statement))
     }
 
-    /// Every change of a member's key, oldest first.
+    /// The last changes of a member's key, oldest first.
     pub fn rotations(&self, member_id: &str) -> Vec<RotationStatement> {
         self.read().rotations.get(member_id).cloned().unwrap_or_default()
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Members> {
         self.members.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Members ===
+
+impl Members {
+    /// Whether it is new.
+    fn note_rotation(&mut self, member_id: &str, statement: RotationStatement) -> bool {
+        let chain = self.rotations.entry(member_id.to_owned()).or_default();
+        let at = chain.partition_point(|one| one.seq < statement.seq);
+        if chain.get(at) == Some(&statement) || (at == 0 && chain.len() == MAX_CHAIN) {
+            return false;
+        }
+        chain.insert(at, statement);
+        chain.drain(..chain.len().saturating_sub(MAX_CHAIN));
+        true
     }
 }
 

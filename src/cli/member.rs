@@ -1,6 +1,6 @@
 //! `claudemesh member`: who belongs to a mesh, as its broker has it.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::output::{Output, safe, time};
@@ -65,13 +65,13 @@ pub(super) fn run(verb: Verb, context: &Context, output: &mut Output) -> Result<
 
 fn list(args: &ListArgs, context: &Context, output: &mut Output) -> Result<(), Failure> {
     let env = args.way.membership(Some(&args.mesh), context)?;
-    let answer = manage::request(&env, &args.mesh, Request::Members)?;
+    let all = manage::members(&env, &args.mesh)?;
     if args.json {
-        return output.json(&answer);
+        return output.json(&json!({ "type": "members_list", "members": all }));
     }
     let text = |row: &Value, field: &str| safe(row[field].as_str().unwrap_or_default());
     let at = |row: &Value, field: &str| time(row[field].as_i64().map(Timestamp::from_unix_ms).as_ref());
-    let rows = rows(&answer)
+    let rows = all
         .iter()
         .map(|row| {
             let key: String = text(row, "pubkey").chars().take(16).collect();
@@ -81,15 +81,30 @@ fn list(args: &ListArgs, context: &Context, output: &mut Output) -> Result<(), F
                 text(row, "role"),
                 at(row, "joinedAt"),
                 at(row, "revokedAt"),
+                holds(&row["holds"]),
             ]
         })
         .collect();
-    output.table(["NAME", "KEY", "ROLE", "JOINED", "REVOKED"], rows)
+    output.table(["NAME", "KEY", "ROLE", "JOINED", "REVOKED", "HOLDS"], rows)
+}
+
+/// What a member takes up at the broker; nothing for who may not know.
+fn holds(row: &Value) -> String {
+    let number = |field: &str| row[field].as_u64().unwrap_or_default();
+    let kinds = [("connections", "connection"), ("waiting", "waiting"), ("topics", "topic"), ("apiKeys", "API key")];
+    let said = kinds.into_iter().filter_map(|(field, name)| {
+        let ending = if number(field) == 1 || name == "waiting" { "" } else { "s" };
+        let bytes =
+            if name == "waiting" { format!(" ({} KiB)", number("waitingBytes").div_ceil(1024)) } else { String::new() };
+        (number(field) > 0).then(|| format!("{} {name}{ending}{bytes}", number(field)))
+    });
+    let said: Vec<String> = said.collect();
+    if said.is_empty() { "-".to_owned() } else { said.join(", ") }
 }
 
 fn revoke(args: &RevokeArgs, context: &Context, output: &mut Output) -> Result<(), Failure> {
     let env = args.way.membership(Some(&args.mesh), context)?;
-    let answer = manage::request(&env, &args.mesh, Request::Members)?;
+    let answer = manage::request(&env, &args.mesh, Request::Member(args.member.clone()))?;
     let wanted = args.member.to_ascii_lowercase();
     let is_it = |row: &&Value| {
         let key = row["pubkey"].as_str().unwrap_or_default();
@@ -120,7 +135,7 @@ fn revoke(args: &RevokeArgs, context: &Context, output: &mut Output) -> Result<(
     confirm::ask(&what, args.yes)?;
     manage::request(&env, &args.mesh, Request::RevokeMember(member_id))?;
     if args.json {
-        return output.json(&serde_json::json!({ "revoked": member["memberId"], "pubkey": member["pubkey"] }));
+        return output.json(&json!({ "revoked": member["memberId"], "pubkey": member["pubkey"] }));
     }
     output.line(format_args!("revoked  {name}"))
 }

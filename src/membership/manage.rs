@@ -18,6 +18,9 @@ use crate::wire::admin::{
 };
 use crate::wire::frame::ClientFrame;
 
+/// Members that are asked for at most.
+const MOST_MEMBERS: usize = 100_000;
+
 /// Whose key signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Signer {
@@ -37,8 +40,10 @@ struct Standing {
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Who is a member.
-    Members,
+    /// Who is a member: a page, after the member with this id.
+    Members(String),
+    /// The member with this id, or those whose key begins like this.
+    Member(String),
     /// The end of a membership, by the member's id.
     RevokeMember(String),
     /// What holds in the mesh.
@@ -84,10 +89,29 @@ pub fn request(env: &Env, slug: &str, request: Request) -> Result<Value, Error> 
     post(&broker, &format!("/v1/meshes/{}/admin", standing.mesh_id), &frame)
 }
 
+/// All members of the mesh with this slug, page by page.
+pub fn members(env: &Env, slug: &str) -> Result<Vec<Value>, Error> {
+    let mut all: Vec<Value> = Vec::new();
+    let mut after = Some(String::new());
+    while let Some(place) = after.take() {
+        let mut page = request(env, slug, Request::Members(place))?;
+        let members = page["members"].as_array_mut().map(std::mem::take).unwrap_or_default();
+        let more = !members.is_empty() && all.len() < MOST_MEMBERS;
+        after = page["next"].as_str().map(str::to_owned).filter(|_| more);
+        all.extend(members);
+    }
+    Ok(all)
+}
+
 impl Request {
     fn frame(self, mesh_id: String) -> ClientFrame {
         match self {
-            Self::Members => ClientFrame::MembersGet(MembersGet { mesh_id, ..MembersGet::default() }),
+            Self::Members(after) => {
+                ClientFrame::MembersGet(MembersGet { mesh_id, after: Some(after), ..MembersGet::default() })
+            }
+            Self::Member(named) => {
+                ClientFrame::MembersGet(MembersGet { mesh_id, named: Some(named), ..MembersGet::default() })
+            }
             Self::RevokeMember(member_id) => {
                 ClientFrame::MemberRevoke(MemberRevoke { mesh_id, member_id, ..MemberRevoke::default() })
             }

@@ -36,7 +36,7 @@ use crate::wire::certificate::{MemberCertificate, MemberCertificatePut};
 use crate::wire::event::{PeerEvent, SystemEvent};
 use crate::wire::features::Feature;
 use crate::wire::frame::{ClientFrame, ServerFrame};
-use crate::wire::roster::{Bare, MemberRow, MembersList, PeerRow, PeersList};
+use crate::wire::roster::{ListRequest, MemberRow, MembersList, PeerRow, PeersList};
 
 /// How long the broker may take for a list. On a slow line a long one takes its time.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -404,18 +404,32 @@ impl Follower {
 /// Reads both lists; `None` when there is no link.
 async fn read_lists(link: broker_client::Handle) -> Result<Option<Lists>, Error> {
     let Some(session) = link.session() else { return Ok(None) };
-    let bare = |req_id| Bare { req_id: Some(req_id) };
     let read = async {
         let mut lists = Lists { session: session.number, peers: None, members: None };
-        if let ServerFrame::PeersList(list) = link.request(|id| ClientFrame::ListPeers(bare(id)), LIMIT).await? {
-            lists.peers = Some(list);
+        let asked = |after: &str| {
+            let after = Some(after.to_owned());
+            move |req_id| ListRequest { after, req_id: Some(req_id) }
+        };
+        let mut after = Some(String::new());
+        while let Some(place) = after.take() {
+            let request = asked(&place);
+            let answer = link.request(|id| ClientFrame::ListPeers(request(id)), LIMIT).await?;
+            let ServerFrame::PeersList(mut page) = answer else { break };
+            let list = lists.peers.get_or_insert_default();
+            after = page.next.take().filter(|next| *next > place && list.peers.len() < MAX_MEMBERS);
+            list.peers.append(&mut page.peers);
         }
         // A broker that knows our frames tells all members; others tell who is
         // connected, which is then all there is to pin.
-        if session.negotiated.has(Feature::ClientMessageIdDedupe)
-            && let ServerFrame::MembersList(list) = link.request(|id| ClientFrame::MemberList(bare(id)), LIMIT).await?
-        {
-            lists.members = Some(list);
+        let mut after = session.negotiated.has(Feature::ClientMessageIdDedupe).then(String::new);
+        while let Some(place) = after.take() {
+            let request = asked(&place);
+            let answer = link.request(|id| ClientFrame::MemberList(request(id)), LIMIT).await?;
+            let ServerFrame::MembersList(mut page) = answer else { break };
+            let list = lists.members.get_or_insert_default();
+            let more = !page.members.is_empty() && list.members.len() < MAX_MEMBERS;
+            after = page.next.take().filter(|_| more);
+            list.members.append(&mut page.members);
         }
         Ok::<_, Error>(lists)
     };

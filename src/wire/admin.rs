@@ -46,7 +46,14 @@ requests! {
         member_id: String,
     }
     /// `members_get`: who is a member, for programs without a connection.
-    MembersGet {}
+    MembersGet {
+        /// As in `member_list`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+        /// Only the member with this id, and those whose current key begins like this.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        named: Option<String>,
+    }
     /// `mesh_policy_get`: what the owner has set; for every member.
     MeshPolicyGet {}
     /// `mesh_policy_set`: changes it; by the owner. What is left out stays.

@@ -13,7 +13,7 @@ use super::hello::{ErrorFrame, Hello, HelloAck, SessionHello};
 use super::history::{HistoryGet, HistoryPage};
 use super::pieces::Piece;
 use super::presence::{JoinGroup, LeaveGroup, SetProfile, SetStats, SetStatus, SetSummary, SetVisible};
-use super::roster::{Bare, MemberRename, MemberRotate, MemberRotated, MembersList, PeersList};
+use super::roster::{Bare, ListRequest, MemberRename, MemberRotate, MemberRotated, MembersList, PeersList};
 use super::topics::{
     TopicCreate, TopicCreated, TopicEpoch, TopicEpochNew, TopicHistory, TopicHistoryGet, TopicKeyGet, TopicKeyPut,
     TopicKeys, TopicList, TopicMembers, TopicPending, TopicRequest,
@@ -84,9 +84,9 @@ frames! {
         /// Asks what became of a message.
         "message_status" => MessageStatus(MessageStatus),
         /// Asks who is connected.
-        "list_peers" => ListPeers(Bare),
+        "list_peers" => ListPeers(ListRequest),
         /// Asks who is a member.
-        "member_list" => MemberList(Bare),
+        "member_list" => MemberList(ListRequest),
         /// Registers a new key.
         "member_rotate" => MemberRotate(Box<MemberRotate>),
         /// Changes the own name.

@@ -44,8 +44,8 @@ macro_rules! refusals {
 }
 
 refusals! {
-    /// Too many sends of this member.
-    RateLimit = "rate_limit", retry true, "rate_limit: too many messages, try again later";
+    /// Too much of this in a short time by this member.
+    RateLimit = "rate_limit", retry true, "rate_limit: too many in a short time, try again later";
     /// The broker cannot take more at the moment.
     Busy = "busy", retry true, "busy: try again later";
     /// An error inside the broker; nothing was stored.

@@ -6,9 +6,25 @@ use serde_json::Value;
 use super::certificate::MemberCertificate;
 use super::hello::{CapabilityStatement, Group};
 
+/// Changes of a member's key that a broker keeps and shows. Who has an older key pinned
+/// asks its operator.
+pub const MAX_CHAIN: usize = 32;
+
 /// A request that has no field beside its correlation id.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bare {
+    /// Correlation id.
+    #[serde(rename = "_reqId", default, skip_serializing_if = "Option::is_none")]
+    pub req_id: Option<String>,
+}
+
+/// `list_peers` and `member_list`: who is connected, and who is a member.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListRequest {
+    /// The list is taken in pages: what the page before gave as `next`, empty for the
+    /// first. Without it the whole list comes in one answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
     /// Correlation id.
     #[serde(rename = "_reqId", default, skip_serializing_if = "Option::is_none")]
     pub req_id: Option<String>,
@@ -78,6 +94,9 @@ pub struct PeerRow {
 pub struct PeersList {
     /// Oldest first.
     pub peers: Vec<PeerRow>,
+    /// More follows: what asks for the next page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
     /// Correlation id.
     #[serde(rename = "_reqId", default, skip_serializing_if = "Option::is_none")]
     pub req_id: Option<String>,
@@ -123,7 +142,7 @@ pub struct MemberRow {
     /// Its newest capability statement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<CapabilityStatement>,
-    /// The whole chain of its keys, oldest change first.
+    /// The last changes of its key, oldest first; at most [`MAX_CHAIN`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotations: Option<Vec<RotationStatement>>,
     /// `true` for a member that hides itself: it is in nobody else's list.
@@ -132,6 +151,25 @@ pub struct MemberRow {
     /// That the owner let it in; absent for who joined with a plain link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<MemberCertificate>,
+    /// What it takes up at the broker; for the owner and admins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holds: Option<Holds>,
+}
+
+/// What a member takes up at the broker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Holds {
+    /// Its connections and leases at the broker that was asked.
+    pub connections: u64,
+    /// Copies of its messages that wait for their receivers.
+    pub waiting: u64,
+    /// Their bytes.
+    pub waiting_bytes: u64,
+    /// Topics that it leads.
+    pub topics: u64,
+    /// Its API keys that are in force.
+    pub api_keys: u64,
 }
 
 /// `members_list`: the answer to `member_list`, which any member may ask.
@@ -140,6 +178,9 @@ pub struct MemberRow {
 pub struct MembersList {
     /// In the order of joining.
     pub members: Vec<MemberRow>,
+    /// More follows: what asks for the next page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
     /// Correlation id.
     #[serde(rename = "_reqId", default, skip_serializing_if = "Option::is_none")]
     pub req_id: Option<String>,

@@ -5,7 +5,8 @@
 //! `process` looks at files and exit codes, `outbox` and `inbox` at what the daemon keeps, `upgrade` at what
 //! earlier versions kept, `roster` at whom it trusts, `api` at its local
 //! surface, `topics` at who reads what is posted and `hostile_topics` at what a
-//! daemon takes from brokers and members that lie about it, `faults` kills
+//! daemon takes from brokers and members that lie about it, `hostile` lets a member
+//! take all that it can, `faults` kills
 //! processes and checks that nothing acknowledged was lost, `hooks` runs scripts
 //! for events, `failures` provokes every failure that a user can meet and keeps the
 //! texts.
@@ -24,6 +25,7 @@ mod dev;
 mod failures;
 mod faults;
 mod hooks;
+mod hostile;
 mod hostile_topics;
 mod inbox;
 mod interop;

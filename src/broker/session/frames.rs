@@ -53,10 +53,10 @@ pub async fn handle(shared: &Arc<Shared>, peer: &Arc<Peer>, pusher: &mut Pusher,
         }
         ClientFrame::NegotiationRequest(request) => negotiation(shared, peer, pusher, &request).await,
         ClientFrame::ListPeers(request) => {
-            peer.reply(Reply::frame(ServerFrame::PeersList(presence::peers_list(shared, peer, request.req_id))));
+            peer.reply(Reply::frame(ServerFrame::PeersList(presence::peers_list(shared, peer, request))));
         }
         ClientFrame::MemberList(request) => {
-            peer.reply(Reply::frame(ServerFrame::MembersList(presence::members_list(&peer.mesh, request.req_id))))
+            peer.reply(Reply::frame(ServerFrame::MembersList(presence::members_list(&peer.mesh, request))))
         }
         ClientFrame::MessageStatus(request) => {
             if let Some(result) = message_status(shared, peer, request).await {
@@ -181,7 +181,7 @@ async fn negotiation(shared: &Arc<Shared>, peer: &Arc<Peer>, pusher: &mut Pusher
 
 fn set_profile(peer: &Peer, set: SetProfile) {
     let mut profile = peer.profile();
-    let mut merged = match profile.profile.take() {
+    let mut merged = match profile.profile.clone() {
         Some(Value::Object(map)) => map,
         _ => Map::new(),
     };
@@ -194,7 +194,10 @@ fn set_profile(peer: &Peer, set: SetProfile) {
         let texts = capabilities.into_iter().take(64).map(|text| Value::String(short(text))).collect();
         merged.insert("capabilities".to_owned(), Value::Array(texts));
     }
-    profile.profile = Some(Value::Object(merged));
+    let merged = Value::Object(merged);
+    if merged.to_string().len() <= MAX_VALUE_BYTES {
+        profile.profile = Some(merged);
+    }
 }
 
 async fn rename_member(shared: &Arc<Shared>, peer: &Arc<Peer>, name: String) -> Result<(), Refusal> {

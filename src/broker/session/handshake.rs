@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::shown;
 use super::terms::{Facts, Kind, Profile};
+use crate::broker::holdings::MEMBER_CONNECTIONS;
 use crate::broker::nodes;
 use crate::broker::roster::{Member, Mesh};
 use crate::broker::shared::Shared;
@@ -25,6 +26,10 @@ use crate::wire::text;
 const MAX_FACT_BYTES: usize = 256;
 /// Most groups of a connection.
 const MAX_GROUPS: usize = 64;
+/// Bytes that the groups of a connection fill, as JSON.
+const GROUPS_BYTES: usize = 8 * 1024;
+/// Longest name of an ability.
+const MAX_CAPABILITY_BYTES: usize = 64;
 
 /// A hello that holds.
 #[derive(Debug)]
@@ -72,7 +77,6 @@ pub async fn member(shared: &Arc<Shared>, hello: Hello) -> Result<Authenticated>
     if session_pubkey.as_deref().is_some_and(|key| !is_lower_hex_key(key)) {
         return refuse("bad_session_pubkey", "sessionPubkey must be 64 lower-case hex digits");
     }
-    check_capacity(shared, &hello.mesh_id)?;
     check_skew(shared, hello.timestamp)?;
     let (Ok(key), Some(signature)) = (MemberKey::parse(&hello.pubkey), text::signature_from_hex(&hello.signature))
     else {
@@ -86,6 +90,7 @@ pub async fn member(shared: &Arc<Shared>, hello: Hello) -> Result<Authenticated>
     if member.id != hello.member_id {
         return refuse("unauthorized", "memberId is not the id of the member with this pubkey");
     }
+    check_capacity(shared, &mesh, &member)?;
     let capabilities = match hello.capabilities {
         Some(HelloCapabilities::Signed(statement)) if is_signed(&mesh.id, key, &statement) => Some(statement),
         _ => None,
@@ -127,7 +132,6 @@ pub async fn session(shared: &Arc<Shared>, hello: SessionHello) -> Result<Authen
     else {
         return refuse("malformed", "the keys must be 64 hex digits");
     };
-    check_capacity(shared, &hello.mesh_id)?;
 
     let now = shared.clock.now();
     if attestation.expires_at <= now.0 {
@@ -156,6 +160,7 @@ pub async fn session(shared: &Arc<Shared>, hello: SessionHello) -> Result<Authen
     if hello.parent_member_id.as_deref().is_some_and(|id| !id.is_empty() && id != member.id) {
         return refuse("parent_member_id_mismatch", "parentMemberId is not the id of the member with this key");
     }
+    check_capacity(shared, &mesh, &member)?;
     let facts = Facts {
         session_id: short(hello.session_id),
         session_pubkey: Some(hello.session_pubkey),
@@ -170,8 +175,9 @@ pub async fn session(shared: &Arc<Shared>, hello: SessionHello) -> Result<Authen
     Ok(Authenticated { mesh, member, kind: Kind::Session, facts, profile, capabilities: None, shown: None })
 }
 
-/// Cuts a text to what is kept of it.
+/// Cuts a text to what is kept of it: one line.
 pub fn short(mut text: String) -> String {
+    text.retain(|c| !c.is_control());
     text.truncate(text.floor_char_boundary(MAX_FACT_BYTES));
     text
 }
@@ -179,7 +185,12 @@ pub fn short(mut text: String) -> String {
 /// Cuts a list of groups to what is kept of it.
 pub fn short_groups(groups: Vec<Group>) -> Vec<Group> {
     let short = |group: Group| Group { name: short(group.name), role: group.role.map(short) };
-    groups.into_iter().take(MAX_GROUPS).map(short).collect()
+    let mut bytes = 0;
+    let fits = |group: &Group| {
+        bytes += serde_json::to_string(group).map_or(GROUPS_BYTES, |text| text.len());
+        bytes <= GROUPS_BYTES
+    };
+    groups.into_iter().take(MAX_GROUPS).map(short).take_while(fits).collect()
 }
 
 fn profile(display_name: Option<String>, groups: Option<Vec<Group>>) -> Profile {
@@ -192,9 +203,12 @@ fn profile(display_name: Option<String>, groups: Option<Vec<Group>>) -> Profile 
     }
 }
 
-fn check_capacity(shared: &Shared, mesh_id: &str) -> Result<()> {
-    if shared.registry.online_count(mesh_id) >= shared.config.connections_per_mesh as usize {
+fn check_capacity(shared: &Shared, mesh: &Mesh, member: &Member) -> Result<()> {
+    if shared.registry.online_count(&mesh.id) >= shared.config.connections_per_mesh as usize {
         return refuse("capacity", "the mesh has as many connections as this broker allows");
+    }
+    if shared.registry.of_member(&mesh.id, &member.id).len() >= MEMBER_CONNECTIONS {
+        return refuse("capacity", "the member has as many connections and leases as one may have");
     }
     Ok(())
 }
@@ -255,6 +269,7 @@ pub fn is_signed(mesh_id: &str, key: MemberKey, statement: &CapabilityStatement)
     let names = statement.capabilities.iter().map(String::as_str);
     let Some(signature) = text::signature_from_hex(&statement.signature) else { return false };
     statement.capabilities.len() <= MAX_GROUPS
+        && statement.capabilities.iter().all(|name| name.len() <= MAX_CAPABILITY_BYTES)
         && Statement::capabilities(mesh_id, key, names, UnixMillis(statement.ts))
             .is_ok_and(|text| text.verify(key, &signature))
 }

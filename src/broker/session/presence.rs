@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
@@ -18,12 +19,14 @@ use crate::domain::time::UnixMillis;
 use crate::wire::codec;
 use crate::wire::event::{ConcurrentConnection, PeerEvent, SystemEvent};
 use crate::wire::frame::ServerFrame;
-use crate::wire::roster::{MemberRow, MembersList, PeerRow, PeersList};
+use crate::wire::roster::{ListRequest, MemberRow, MembersList, PeerRow, PeersList};
 use crate::wire::text;
 
 /// Connections of a mesh above which comings and goings are no longer told:
 /// each would cost a frame to everybody.
 const MAX_AUDIENCE: usize = 1_000;
+/// Bytes of a page of a list, encoded.
+const PAGE_BYTES: usize = 512 * 1024;
 /// The event of a second connection.
 const CONCURRENT: &str = "member_concurrent_connection";
 
@@ -59,23 +62,22 @@ pub fn send_event(shared: &Shared, mesh_id: &str, audience: &Audience, event: Sy
 
 /// The answer to `list_peers`: connections and leases, oldest first. Hidden ones
 /// are in nobody else's list.
-pub fn peers_list(shared: &Shared, asker: &Peer, req_id: Option<String>) -> PeersList {
+pub fn peers_list(shared: &Shared, asker: &Peer, request: ListRequest) -> PeersList {
     let mut peers = shared.registry.of_mesh(&asker.mesh.id);
     peers.retain(|peer| peer.member_id == asker.member_id || peer.is_visible());
-    peers.sort_by_key(|peer| (peer.connected_at, peer.serial()));
     let mut rows: Vec<PeerRow> = peers.iter().map(|peer| peer_row(peer, asker)).collect();
     let others = shared.nodes.elsewhere(&asker.mesh.id);
     rows.extend(others.iter().filter_map(|other| elsewhere_row(shared, other, asker)));
-    if !others.is_empty() {
-        // All in the same form, which sorts as the times do.
-        rows.sort_by(|one, other| one.connected_at.cmp(&other.connected_at));
-    }
-    PeersList { peers: rows, req_id }
+    // Times of one form, which sorts as they do.
+    let place = |row: &PeerRow| format!("{} {} {}", row.connected_at, row.pubkey, row.session_id);
+    rows.sort_by_cached_key(place);
+    let (peers, next) = page(rows, request.after.as_deref(), place);
+    PeersList { peers, next, req_id: request.req_id }
 }
 
 /// The answer to `member_list`: all members, whatever they show and wherever
 /// they are.
-pub fn members_list(mesh: &Mesh, req_id: Option<String>) -> MembersList {
+pub fn members_list(mesh: &Mesh, request: ListRequest) -> MembersList {
     let row = |member: Arc<crate::broker::roster::Member>| MemberRow {
         member_id: member.id.clone(),
         pubkey: member.pubkey.clone(),
@@ -87,8 +89,40 @@ pub fn members_list(mesh: &Mesh, req_id: Option<String>) -> MembersList {
         rotations: Some(mesh.rotations(&member.id)).filter(|chain| !chain.is_empty()),
         hidden: (!member.shown.visible).then_some(true),
         certificate: member.certificate.clone(),
+        holds: None,
     };
-    MembersList { members: mesh.all().into_iter().map(row).collect(), req_id }
+    let all = mesh.all();
+    let from = request.after.as_ref().and_then(|after| all.iter().position(|member| member.id == *after));
+    let rows = all.into_iter().skip(from.map_or(0, |at| at + 1)).map(row);
+    let (members, next) = page_of(rows, request.after.is_some(), |row| row.member_id.clone());
+    MembersList { members, next, req_id: request.req_id }
+}
+
+/// The rows of a page that come after a place, and the place of the last one if more
+/// follow.
+fn page<R: Serialize>(rows: Vec<R>, after: Option<&str>, place: impl Fn(&R) -> String) -> (Vec<R>, Option<String>) {
+    let rest = rows.into_iter().skip_while(|row| after.is_some_and(|after| *place(row) <= *after));
+    page_of(rest, after.is_some(), &place)
+}
+
+/// As many of these rows as a page holds, one at least; all of them for clients that
+/// take no pages.
+fn page_of<R: Serialize>(
+    rows: impl Iterator<Item = R>,
+    in_pages: bool,
+    place: impl Fn(&R) -> String,
+) -> (Vec<R>, Option<String>) {
+    let mut rows = rows.peekable();
+    let (mut taken, mut bytes): (Vec<R>, usize) = (Vec::new(), 0);
+    while let Some(row) = rows.peek() {
+        bytes += if in_pages { serde_json::to_string(row).map_or(PAGE_BYTES, |text| text.len()) } else { 0 };
+        if bytes > PAGE_BYTES && !taken.is_empty() {
+            let last = taken.last().map(place);
+            return (taken, last);
+        }
+        taken.extend(rows.next());
+    }
+    (taken, None)
 }
 
 /// Notes that a member connected while it was connected.

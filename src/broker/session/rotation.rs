@@ -15,6 +15,7 @@ use super::peer::Peer;
 use super::presence;
 use super::terms::Kind;
 use crate::broker::fanout::Audience;
+use crate::broker::holdings::{MEMBER_ROTATIONS, ROTATION_WINDOW_MS};
 use crate::broker::roster::{Changing, Member};
 use crate::broker::shared::Shared;
 use crate::broker::store::entity::{audit, member_key};
@@ -62,10 +63,16 @@ pub async fn rotate(
     if peer.mesh.key(&statement.new_pubkey).is_some() {
         return Err(Refusal::Invalid);
     }
-    write(shared, &changing, peer, &member, &statement).await.map_err(|error| {
+    let internal = |error: DbErr| {
         tracing::error!(error = %error, "Cannot store a member's new key: {error}");
         Refusal::Internal
-    })?;
+    };
+    let since = shared.store.now().0 - ROTATION_WINDOW_MS;
+    let recent = members::rotations_since(shared.store.readers(), &peer.mesh.id, &member.id, since).await;
+    if recent.map_err(internal)? >= MEMBER_ROTATIONS {
+        return Err(Refusal::RateLimit);
+    }
+    write(shared, &changing, peer, &member, &statement).await.map_err(internal)?;
     drop(changing);
     tracing::info!(member_id = member.id, seq = statement.seq, "member_keypair_rotated");
     let answer = answer(&statement.new_pubkey);

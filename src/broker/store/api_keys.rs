@@ -2,8 +2,8 @@
 
 use sea_orm::sea_query::Expr;
 use sea_orm::{
-    ColumnTrait as _, ConnectionTrait, DbErr, EntityTrait as _, IntoActiveModel as _, QueryFilter as _,
-    QueryOrder as _, QuerySelect as _,
+    ColumnTrait as _, ConnectionTrait, DbErr, EntityTrait as _, IntoActiveModel as _, PaginatorTrait as _,
+    QueryFilter as _, QueryOrder as _, QuerySelect as _,
 };
 
 use super::entity::api_key::{Column, Entity, Model};
@@ -30,6 +30,26 @@ pub async fn list(
         rows = rows.filter(Column::MemberId.eq(member_id));
     }
     rows.order_by_desc(Column::CreatedAt).order_by_desc(Column::Id).limit(limit).all(db).await
+}
+
+/// How many keys in force each member of a mesh has.
+pub async fn in_force(db: &impl ConnectionTrait, mesh_id: &str) -> Result<Vec<(String, i64)>, DbErr> {
+    Entity::find()
+        .select_only()
+        .column(Column::MemberId)
+        .column_as(Column::Id.count(), "count")
+        .filter(Column::MeshId.eq(mesh_id))
+        .filter(Column::RevokedAt.is_null())
+        .group_by(Column::MemberId)
+        .into_tuple()
+        .all(db)
+        .await
+}
+
+/// How many keys in force a member has.
+pub async fn count(db: &impl ConnectionTrait, mesh_id: &str, member_id: &str) -> Result<u64, DbErr> {
+    let own = Entity::find().filter(Column::MeshId.eq(mesh_id)).filter(Column::MemberId.eq(member_id));
+    own.filter(Column::RevokedAt.is_null()).count(db).await
 }
 
 /// Ends a key.

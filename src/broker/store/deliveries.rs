@@ -155,6 +155,21 @@ pub async fn senders(
         .await
 }
 
+/// Copies of a mesh that have not ended and their bytes, by sender.
+pub async fn open_by_sender(db: &impl ConnectionTrait, mesh_id: &str) -> Result<Vec<(String, i64, i64)>, DbErr> {
+    Entity::find()
+        .select_only()
+        .column(Column::SenderMemberId)
+        .column_as(Column::Id.count(), "count")
+        .expr(Expr::cust("CAST(COALESCE(SUM(bytes), 0) AS BIGINT)"))
+        .filter(Column::MeshId.eq(mesh_id))
+        .filter(open())
+        .group_by(Column::SenderMemberId)
+        .into_tuple()
+        .all(db)
+        .await
+}
+
 /// The next copies from one sender to a member in the order of accept, beginning with `from`.
 pub async fn page(
     db: &impl ConnectionTrait,

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{
     ActiveModelTrait as _, ColumnTrait as _, ConnectionTrait, DbErr, EntityTrait as _, IntoActiveModel as _,
-    QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
 };
 
 use super::dialect::ROWS_PER_STATEMENT;
@@ -153,6 +153,22 @@ pub async fn rotate_key(db: &impl ConnectionTrait, old: &str, key: member_key::M
         .exec(db)
         .await?;
     member_key::Entity::insert(key.into_active_model()).exec_without_returning(db).await.map(drop)
+}
+
+/// How often a member's key has changed since then.
+pub async fn rotations_since(
+    db: &impl ConnectionTrait,
+    mesh_id: &str,
+    member_id: &str,
+    since: i64,
+) -> Result<u64, DbErr> {
+    member_key::Entity::find()
+        .filter(member_key::Column::MeshId.eq(mesh_id))
+        .filter(member_key::Column::MemberId.eq(member_id))
+        .filter(member_key::Column::Seq.gt(0))
+        .filter(member_key::Column::RegisteredAt.gt(since))
+        .count(db)
+        .await
 }
 
 /// Stores the member's newest capability statement.

@@ -68,6 +68,20 @@ pub async fn counts(db: &impl ConnectionTrait, mesh_id: &str) -> Result<HashMap<
     Ok(rows.into_iter().collect())
 }
 
+/// How many topics each member of a mesh has made.
+pub async fn made(db: &impl ConnectionTrait, mesh_id: &str) -> Result<Vec<(String, i64)>, DbErr> {
+    topic::Entity::find()
+        .select_only()
+        .column(topic::Column::CreatedByMemberId)
+        .column_as(topic::Column::Id.count(), "count")
+        .filter(topic::Column::MeshId.eq(mesh_id))
+        .filter(topic::Column::CreatedByMemberId.is_not_null())
+        .group_by(topic::Column::CreatedByMemberId)
+        .into_tuple()
+        .all(db)
+        .await
+}
+
 /// The topics that a member is in.
 pub async fn joined(db: &impl ConnectionTrait, member_id: &str) -> Result<HashSet<String>, DbErr> {
     let rows: Vec<String> = topic_member::Entity::find()

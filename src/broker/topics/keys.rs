@@ -8,6 +8,7 @@ use sea_orm::ConnectionTrait;
 
 use super::legacy::{find, row};
 use super::{Answered, Denied, tell};
+use crate::broker::holdings::MEMBER_TOPICS;
 use crate::broker::session::peer::Peer;
 use crate::broker::session::terms::Kind;
 use crate::broker::shared::Shared;
@@ -64,7 +65,9 @@ pub(super) async fn create(shared: &Arc<Shared>, peer: &Arc<Peer>, request: Topi
         answer.visibility = visibility;
         return Ok(Some(ServerFrame::TopicCreated(TopicCreated { topic: answer, created: false, req_id: None })));
     }
-    if store::list(&transaction, &peer.mesh.id).await?.len() >= MAX_TOPICS {
+    let all = store::list(&transaction, &peer.mesh.id).await?;
+    let own = all.iter().filter(|topic| topic.created_by_member_id.as_ref() == Some(&peer.member_id)).count();
+    if all.len() >= MAX_TOPICS || own >= MEMBER_TOPICS {
         return Err(Refusal::Forbidden.into());
     }
     let topic = topic::Model {

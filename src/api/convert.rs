@@ -275,11 +275,16 @@ pub fn recipient(judge: &Judge, kind: pb::MessageKind, id: String, key: String, 
     }
 }
 
-fn sent_to(sent_to: &SentTo, judge: &Judge) -> pb::Recipient {
-    let topic_id = sent_to.topic_id.clone();
-    let (kind, member_id) = (kind(sent_to.kind), sent_to.member_id.clone());
-    let id = if kind == pb::MessageKind::Topic { topic_id } else { member_id };
-    recipient(judge, kind, id, sent_to.key.clone(), sent_to.name.clone())
+/// The same of an event; of a post the subscriber that has it.
+fn sent_to(to: &SentTo, judge: &Judge) -> pb::Recipient {
+    pb::Recipient {
+        kind: kind(to.kind).into(),
+        member_id: to.member_id.clone(),
+        pubkey: to.key.clone(),
+        name: to.name.clone(),
+        topic_id: to.topic_id.clone(),
+        name_bound: to.member_id.is_empty() || judge.is_bound(&to.member_id, &to.name),
+    }
 }
 
 /// Why a send failed, with the facts that its caller may need.

@@ -179,7 +179,10 @@ pub fn member_name(name: &str, pubkey: &str, name_bound: bool) -> String {
 /// A member's name or a topic's.
 pub fn recipient_name(recipient: &Recipient) -> String {
     match recipient.kind() {
-        MessageKind::Direct => member_name(&recipient.name, &recipient.pubkey, recipient.name_bound),
+        // Also a subscriber that has a post.
+        MessageKind::Direct | MessageKind::Topic if !recipient.member_id.is_empty() => {
+            member_name(&recipient.name, &recipient.pubkey, recipient.name_bound)
+        }
         MessageKind::Topic => format!("#{}", safe(&recipient.name)),
         _ => safe(&recipient.name),
     }

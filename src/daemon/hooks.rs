@@ -64,6 +64,10 @@ pub(super) fn deps(setup: Setup<'_>) -> Deps {
             let peers = peers.clone();
             Arc::new(move || peers.judge())
         },
+        accountable: {
+            let peers = peers.clone();
+            Arc::new(move |sender| peers.accountable(sender))
+        },
         own: Arc::new(move || {
             let own = identity.member_id();
             let name =

@@ -10,6 +10,8 @@ pub const MAX_CHARS: usize = 64;
 const RESERVED: [char; 4] = [',', '(', ')', '?'];
 /// Signs that begin destinations of other kinds.
 const BEGINS_OTHERS: [char; 3] = ['#', '@', '*'];
+/// Ends the name of a session.
+const ENDS_SESSION: char = '~';
 /// Makes one picture of several emoji.
 const JOINER: char = '\u{200D}';
 /// Asks for the picture of a sign that has a plain form too.
@@ -33,7 +35,7 @@ pub enum NameError {
     LooksLikeKey,
     /// It begins with a sign that marks another kind of destination, or holds one
     /// that lists of members are made of.
-    #[error("a display name must not begin with `#`, `@` or `*`, nor hold `,`, `(`, `)` or `?`")]
+    #[error("a display name must not begin with `#`, `@` or `*`, end with `~`, nor hold `,`, `(`, `)` or `?`")]
     ReservedSign,
 }
 
@@ -50,7 +52,7 @@ pub fn check(text: &str) -> Result<String, NameError> {
     if marked(&name, is_unprintable).any(|(_, refused)| refused) {
         return Err(NameError::Unprintable);
     }
-    if name.starts_with(BEGINS_OTHERS) || name.contains(RESERVED) {
+    if name.starts_with(BEGINS_OTHERS) || name.ends_with(ENDS_SESSION) || name.contains(RESERVED) {
         return Err(NameError::ReservedSign);
     }
     if looks_like_key(&name) {
@@ -64,14 +66,22 @@ pub fn check(text: &str) -> Result<String, NameError> {
 pub fn cleaned(text: &str) -> Option<String> {
     let allowed = marked(text, |c| is_unprintable(c) || RESERVED.contains(&c)).filter(|(_, refused)| !refused);
     let text: String = allowed.map(|(c, _)| c).collect();
-    let text: String = text.trim_start_matches(BEGINS_OTHERS).trim().chars().take(MAX_CHARS).collect();
+    let text = text.trim_start_matches(BEGINS_OTHERS).trim_end_matches(ENDS_SESSION).trim();
+    let text: String = text.chars().take(MAX_CHARS).collect();
     check(&text).ok()
 }
 
-/// A name as it is printed, whoever chose it: with a mark for each character that
+/// A name as it is shown, whoever chose it: cut, and with a mark for each character that
 /// none may hold, so that it cannot look like several names or like a name and a key.
 pub fn shown(text: &str) -> String {
-    replace(text.trim(), |c| is_unprintable(c) || RESERVED.contains(&c))
+    let text = text.trim();
+    let end = text.char_indices().nth(MAX_CHARS).map_or(text.len(), |(at, _)| at);
+    replace(&text[..end], |c| is_unprintable(c) || RESERVED.contains(&c))
+}
+
+/// The name of a session: its own word, never in the form of a member's.
+pub fn session(text: &str) -> String {
+    format!("{}{ENDS_SESSION}", shown(text))
 }
 
 /// A text with a mark in place of each character that is refused. Those that hold an
@@ -189,6 +199,7 @@ mod tests {
         assert_eq!((cleaned("(?)"), cleaned("deadbeefdeadbeef")), (None, None));
         assert_eq!(shown("eve, bob (8f1c)"), "eve\u{FFFD} bob \u{FFFD}8f1c\u{FFFD}");
         assert_eq!(shown(" a\u{202E}b "), "a\u{FFFD}b");
+        assert_eq!((shown(&"x".repeat(99)), session("bob")), ("x".repeat(64), "bob~".to_owned()));
     }
 
     #[test]
@@ -200,7 +211,7 @@ mod tests {
         assert_eq!(check("a\u{AD}b"), Err(NameError::Unprintable));
         assert_eq!(check("ab\u{E0041}"), Err(NameError::Unprintable));
         assert_eq!(check("a\u{7}b"), Err(NameError::Unprintable));
-        for sign in ["#ops", "eve, bob", "bob (842f37f184132194)", "bob\u{FF1F}d5c1bafc", "a)"] {
+        for sign in ["#ops", "eve, bob", "bob (842f37f184132194)", "bob\u{FF1F}d5c1bafc", "a)", "bob~"] {
             assert_eq!(check(sign), Err(NameError::ReservedSign), "{sign}");
         }
         assert_eq!(check("   "), Err(NameError::Empty));

@@ -212,7 +212,7 @@ impl Dispatcher {
     /// Whether a sender may cause runs now.
     fn admit(&mut self, message: &StoredMessage, hooks: &[String]) -> bool {
         let deps = &self.inner.deps;
-        if self.rate.admit(message.sender_member_id.as_str(), deps.clock.now()) {
+        if self.rate.admit(&(deps.accountable)(&message.sender_member_id), deps.clock.now()) {
             return true;
         }
         for hook in hooks {

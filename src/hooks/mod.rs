@@ -49,6 +49,7 @@ use crate::db::connect::Sqlite;
 use crate::domain::event::HookRun;
 use crate::domain::hook_policy::Own;
 use crate::domain::hook_rate::SenderRate;
+use crate::domain::ids::MemberId;
 use crate::domain::provenance::Judge;
 use crate::domain::time::UnixMillis;
 use crate::events::Hub;
@@ -109,6 +110,8 @@ pub struct Deps {
     pub own: Arc<dyn Fn() -> Own + Send + Sync>,
     /// Who stands behind a message, as of now.
     pub judge: Arc<dyn Fn() -> Arc<Judge> + Send + Sync>,
+    /// Whose messages count together towards a limit.
+    pub accountable: Arc<dyn Fn(&MemberId) -> String + Send + Sync>,
 }
 
 /// Hooks for the rest of the daemon. Cheap to clone.

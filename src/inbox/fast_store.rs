@@ -29,12 +29,7 @@ impl Pipeline {
             opened.zip(before + 1..).map(|((push, opened), seq)| self.row(push, opened, seq, now)).collect();
 
         match repo::insert_all_new(&mut *self.own.lock().await, &hashes, &rows, now).await {
-            Ok(()) => Ok(Some(Stored {
-                last_seq: before + rows.len() as u64,
-                pages: pages_of_commit(&rows),
-                rows,
-                unacknowledged: HashSet::new(),
-            })),
+            Ok(()) => Ok(Some(Stored { last_seq: before + rows.len() as u64, pages: pages_of_commit(&rows), rows })),
             // Which of them are new is found out on the long way.
             Err(error) if tx::is_unique_violation(&error) => Ok(None),
             Err(error) => Err(error.into()),

@@ -24,6 +24,7 @@ mod receipts;
 mod repo;
 mod row;
 pub mod salvage;
+mod shares;
 mod stream;
 mod to_self;
 mod upkeep;
@@ -193,7 +194,17 @@ pub async fn prepare(config: &InboxConfig, db: Sqlite, deps: Deps, supervisor: &
     let wal = Mutex::new(WalKeeper::new(db.clone()).with_ballast(deps.ballast.clone()));
     let stop = supervisor.token(Phase::Workers);
     let own = Mutex::new(db.own_writer());
-    let pipeline = Pipeline { db, own, wal, deps, shared, retention: config.retention(), own_messages, stop };
+    let pipeline = Pipeline {
+        db,
+        own,
+        wal,
+        deps,
+        shared,
+        asked: Mutex::default(),
+        retention: config.retention(),
+        own_messages,
+        stop,
+    };
     Ok(Parts { pipeline, handle })
 }
 

@@ -13,6 +13,7 @@ use crate::crypto::direct::NONCE_BYTES;
 use crate::crypto::envelope::{Envelope, Expected, Opening, Plaintext, open_plaintext};
 use crate::domain::event::MessageKind;
 use crate::domain::ids::{ClientMessageId, MemberKey};
+use crate::domain::names;
 use crate::domain::roster::PinnedMember;
 use crate::domain::time::UnixMillis;
 use crate::identity::{Identity, OpeningKey};
@@ -23,8 +24,6 @@ use crate::wire::delivery::{Push, RejectReason};
 /// Greatest ciphertext that is opened, in bytes after base64: the largest
 /// envelope and its box.
 const MAX_CIPHERTEXT: usize = (1 << 20) + (128 << 10);
-/// Greatest sender name that is kept, in characters.
-const MAX_NAME: usize = 64;
 
 /// An opened and checked message, not stored yet.
 #[derive(Clone, Debug, PartialEq)]
@@ -228,8 +227,8 @@ impl Opener<'_> {
     }
 
     /// Who holds a key: a pinned member, now or within the grace after a
-    /// rotation, or a session that the broker shows. A session is its own sender:
-    /// nothing but the broker's word ties it to a member.
+    /// rotation, or a session that the broker shows or has named. A session is its own
+    /// sender: nothing but the broker's word ties it to a member.
     pub(super) fn sender(&self, key: MemberKey) -> Result<Sender, Refused> {
         match self.peers.known(key) {
             Known::Member(member) => {
@@ -239,9 +238,12 @@ impl Opener<'_> {
             Known::Retired => return Err(Refused::Quarantine("sender_key_rotated_out")),
             Known::Nobody => {}
         }
-        let presence = self.peers.presence();
-        let session = presence.iter().find(|peer| peer.key == key).ok_or(Refused::UnknownSender)?;
-        Ok(Sender { member_id: format!("key:{key}"), name: session.display_name.chars().take(MAX_NAME).collect() })
+        let (member, name) = self.peers.session(key).ok_or(Refused::UnknownSender)?;
+        let name = name.or_else(|| match self.peers.known(member) {
+            Known::Member(member) => Some(member.display_name),
+            _ => None,
+        });
+        Ok(Sender { member_id: format!("key:{key}"), name: names::session(&name.unwrap_or_default()) })
     }
 }
 
@@ -279,8 +281,8 @@ pub(super) fn legacy_id(push: &Push) -> String {
 }
 
 pub(super) fn shown_name(push: &Push, key: MemberKey) -> String {
-    let name: String = push.sender_name.as_deref().unwrap_or_default().chars().take(MAX_NAME).collect();
-    if name.is_empty() { key.short() } else { name }
+    let name = push.sender_name.as_deref().unwrap_or_default().trim();
+    if name.is_empty() { key.short() } else { names::session(name) }
 }
 
 pub(super) fn unique(sender_member_id: &str, client_message_id: &str) -> Vec<u8> {

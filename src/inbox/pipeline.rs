@@ -11,7 +11,6 @@
 //! set aside, and holds up no other.
 //! What it must not do: wait for a subscriber.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -24,6 +23,7 @@ use super::entity::Model;
 use super::open::{Opened, Opener, Refused, STALE_KEY};
 use super::receipts::{Receipts, receipt};
 use super::repo::{self, Filter, Quarantined, SeenHash};
+use super::shares::holder;
 use super::to_self::Kept;
 use super::upkeep::{Upkeep, is_full};
 use super::{Deps, Error, Shared, row};
@@ -33,20 +33,20 @@ use crate::db::connect::Sqlite;
 use crate::db::tx;
 use crate::db::wal::WalKeeper;
 use crate::domain::event::{MeshEvent, MessageKind, StoredMessage};
+use crate::domain::ids::MemberKey;
 use crate::domain::time::UnixMillis;
 use crate::wire::delivery::{Priority, Push};
 
 /// Deliveries that one commit covers at most.
 const MAX_BATCH: usize = 256;
-/// Sealed messages that wait at most; what comes beyond is not acknowledged
-/// and stays at the broker.
-const MAX_WAITING: u64 = 10_000;
-/// Sealed bytes that quarantine keeps of one message.
-const MAX_SEALED: usize = 65_536;
+/// Longest sealed text that quarantine keeps.
+const MAX_SEALED: usize = 16 * 1024;
 /// Reason for a message that the database does not take.
 const NOT_STORABLE: &str = "not_storable";
 /// Pause after a failed write.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Pause between two readings of the roster for a key that nobody is known by.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 /// Pause between two looks for what is to be removed.
 const KEEP_UP_EVERY: Duration = Duration::from_secs(1);
 
@@ -60,6 +60,8 @@ pub(super) struct Pipeline {
     pub(super) wal: Mutex<WalKeeper>,
     pub(super) deps: Deps,
     pub(super) shared: Arc<Shared>,
+    /// When the roster was last asked for an unknown sender.
+    pub(super) asked: Mutex<Option<Duration>>,
     pub(super) retention: Duration,
     /// Messages of this member to itself.
     pub(super) own_messages: mpsc::Receiver<Kept>,
@@ -91,8 +93,6 @@ pub(super) struct Stored {
     pub(super) rows: Vec<Model>,
     /// The greatest place that is taken now.
     pub(super) last_seq: u64,
-    /// What the broker is to keep, by its index in the batch.
-    pub(super) unacknowledged: HashSet<usize>,
     /// Pages that the commit changed, roughly.
     pub(super) pages: u64,
 }
@@ -168,15 +168,21 @@ impl Pipeline {
             self.try_waiting().await;
         }
         // Someone may write to us before we have heard of them.
-        if work.iter().any(|one| one.result == Err(Refused::UnknownSender)) && self.deps.peers.refresh().await {
+        if work.iter().any(|one| one.result == Err(Refused::UnknownSender)) {
+            self.ask_again().await;
             let opener = self.opener();
             for one in work.iter_mut().filter(|one| one.result == Err(Refused::UnknownSender)) {
+                let key = |text: &str| MemberKey::parse(text).ok();
+                let member = one.push.sender_member_pubkey.as_deref().and_then(key);
+                if let (Some(session), Some(member)) = (key(&one.push.sender_pubkey), member) {
+                    self.deps.peers.note_session(session, member);
+                }
                 one.result = opener.open(&one.push);
             }
         }
         // The batch is kept until it is stored, and the link is not read meanwhile:
         // nothing of it is acknowledged, and the broker keeps what comes after it.
-        while let Err(error) = self.store(&mut work).await {
+        while let Err(error) = self.take_in(&mut work).await {
             self.failed(&error).await;
             tokio::select! {
                 () = self.stop.cancelled() => return looked,
@@ -185,6 +191,22 @@ impl Pipeline {
         }
         self.note_success();
         looked
+    }
+
+    /// Reads the roster, unless that was a moment ago: who has many keys is not to hold
+    /// up the others.
+    async fn ask_again(&self) {
+        let now = self.deps.clock.monotonic();
+        let mut asked = self.asked.lock().await;
+        if asked.is_none_or(|at| now.saturating_sub(at) >= ASK_EVERY) {
+            *asked = Some(now);
+            self.deps.peers.refresh().await;
+        }
+    }
+
+    async fn take_in(&self, work: &mut [Work]) -> Result<(), Error> {
+        self.keep_to_shares(work).await?;
+        self.store(work).await
     }
 
     pub(super) fn note_success(&self) {
@@ -290,10 +312,8 @@ impl Pipeline {
         }
         self.count(work, &stored.rows);
         let tells_outcomes = self.tells_outcomes();
-        for (index, one) in work.iter().enumerate().filter(|(_, one)| one.origin == Origin::Broker) {
-            if !stored.unacknowledged.contains(&index) {
-                self.deps.link.acknowledge(receipt(one, tells_outcomes)).await;
-            }
+        for one in work.iter().filter(|one| one.origin == Origin::Broker) {
+            self.deps.link.acknowledge(receipt(one, tells_outcomes)).await;
         }
         self.tell(stored.rows, now);
         self.wal.lock().await.wrote(stored.pages, 0).await;
@@ -308,9 +328,7 @@ impl Pipeline {
         let mut unseen = repo::note_seen(&transaction, &hashes, now).await?;
         let mut seq = self.shared.last_seq.load(Ordering::Acquire);
         let mut rows = Vec::new();
-        let mut room = MAX_WAITING.saturating_sub(repo::waiting_count(&transaction).await?);
-        let mut unacknowledged = HashSet::new();
-        for (index, one) in work.iter().enumerate() {
+        for one in work {
             match &one.result {
                 // The same message twice in one batch is new once.
                 Ok(opened) if unseen.remove(&hash(&opened.unique)) => {
@@ -319,11 +337,7 @@ impl Pipeline {
                 }
                 Ok(_) => {}
                 Err(refused) if refused.waits() && one.origin != Origin::Broker => {}
-                Err(refused) if refused.waits() && room == 0 => {
-                    unacknowledged.insert(index);
-                }
                 Err(refused @ (Refused::UnknownSender | Refused::NoTopicKey)) => {
-                    room -= 1;
                     self.wait_for_key(&transaction, &one.push, refused, now).await?;
                 }
                 Err(Refused::Quarantine(reason)) => {
@@ -339,7 +353,7 @@ impl Pipeline {
         let new = repo::insert(&transaction, rows.clone()).await?;
         transaction.commit().await.map_err(Error::from)?;
         rows.retain(|row| new.contains(&row.id));
-        Ok(Stored { rows, last_seq: seq, unacknowledged, pages })
+        Ok(Stored { rows, last_seq: seq, pages })
     }
 
     /// `rows` are the new ones.
@@ -405,6 +419,7 @@ impl Pipeline {
         let sealed = push.ciphertext.as_bytes();
         let row = Quarantined {
             id: self.deps.ids.ulid(),
+            holder: holder(push),
             reason: reason.to_owned(),
             sender_pubkey: push.sender_pubkey.chars().take(128).collect(),
             broker_message_id: push.message_id.chars().take(128).collect(),

@@ -23,6 +23,10 @@ use crate::runtime::time_guard::Span;
 /// 16 bytes that stand for a message in the memory of what was seen.
 pub(super) type SeenHash = [u8; 16];
 
+/// Messages that are kept aside: of one member, and of all.
+const ASIDE_OF_MEMBER: i64 = 100;
+const ASIDE: i64 = 2_000;
+
 /// Which rows a page takes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Filter {
@@ -40,11 +44,24 @@ pub(super) struct Filter {
 #[derive(Clone, Debug)]
 pub(super) struct Waiting {
     pub(super) id: String,
-    /// `unknown_sender` or `no_topic_key`.
-    pub(super) reason: String,
     /// The push as it came, as JSON.
     pub(super) frame: String,
     pub(super) grace_until: UnixMillis,
+}
+
+/// The key that a message waits for.
+#[derive(Clone, Debug, PartialEq, Eq, FromQueryResult)]
+pub(super) struct Key {
+    /// Whether it is a sender's or a topic's.
+    pub(super) reason: String,
+    pub(super) waits_for: String,
+}
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
 }
 
 /// What the broker is to be told of a message that waited for a key.
@@ -61,6 +78,8 @@ pub(super) struct Receipt {
 #[derive(Clone, Debug)]
 pub(super) struct Quarantined {
     pub(super) id: String,
+    /// Whose share it counts against.
+    pub(super) holder: String,
     pub(super) reason: String,
     pub(super) sender_pubkey: String,
     pub(super) broker_message_id: String,
@@ -110,49 +129,80 @@ pub(super) async fn insert(db: &impl ConnectionTrait, rows: Vec<Model>) -> Resul
 pub(super) async fn wait_for_key(
     db: &impl ConnectionTrait,
     waiting: &Waiting,
-    push: &crate::wire::delivery::Push,
+    key: &Key,
+    holder: &str,
+    broker_message_id: &str,
     now: UnixMillis,
 ) -> Result<(), DbErr> {
-    let values: [Value; 10] = [
+    let values: [Value; 9] = [
         waiting.id.clone().into(),
-        push.message_id.clone().into(),
-        push.client_message_id.clone().into(),
-        push.sender_pubkey.clone().into(),
-        push.nonce.clone().into_bytes().into(),
-        push.ciphertext.clone().into_bytes().into(),
-        waiting.reason.clone().into(),
+        broker_message_id.into(),
+        holder.into(),
+        key.reason.clone().into(),
+        key.waits_for.clone().into(),
+        i64::try_from(waiting.frame.len()).unwrap_or(i64::MAX).into(),
         now.0.into(),
         waiting.grace_until.0.into(),
         waiting.frame.clone().into(),
     ];
     let statement = Statement::from_sql_and_values(
         DbBackend::Sqlite,
-        "INSERT INTO inbox_waiting (id, broker_message_id, client_message_id, sender_pubkey, nonce, ciphertext, \
-         reason, received_at, grace_until, frame) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
-         ON CONFLICT (broker_message_id) DO NOTHING",
+        "INSERT INTO inbox_waiting (id, broker_message_id, holder, reason, waits_for, bytes, received_at, \
+         grace_until, frame) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (broker_message_id) DO NOTHING",
         values,
     );
     db.execute_raw(statement).await.map(drop)
 }
 
-/// Messages that wait for a key, oldest first.
-pub(super) async fn waiting(db: &impl ConnectionTrait, after: &str, limit: usize) -> Result<Vec<Waiting>, DbErr> {
-    let statement = Statement::from_sql_and_values(
-        DbBackend::Sqlite,
-        "SELECT id, reason, frame, grace_until FROM inbox_waiting WHERE id > ? ORDER BY id LIMIT ?",
-        [Value::from(after), Value::from(i64::try_from(limit).unwrap_or(i64::MAX))],
-    );
-    let rows = db.query_all_raw(statement).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Waiting {
-                id: row.try_get_by_index(0)?,
-                reason: row.try_get_by_index(1)?,
-                frame: row.try_get_by_index(2)?,
-                grace_until: UnixMillis(row.try_get_by_index(3)?),
-            })
-        })
-        .collect()
+/// The keys that messages wait for.
+pub(super) async fn keys_waited_for(db: &impl ConnectionTrait) -> Result<Vec<Key>, DbErr> {
+    let sql = "SELECT DISTINCT reason, waits_for FROM inbox_waiting";
+    Key::find_by_statement(Statement::from_string(DbBackend::Sqlite, sql)).all(db).await
+}
+
+/// Messages that waited for one of these keys, and those whose grace ended before
+/// `over`; oldest first.
+pub(super) async fn waiting(
+    db: &impl ConnectionTrait,
+    came: &[Key],
+    over: UnixMillis,
+    after: &str,
+    limit: usize,
+) -> Result<Vec<Waiting>, DbErr> {
+    let came: Vec<String> = came.iter().map(|key| format!("{} {}", key.reason, key.waits_for)).collect();
+    let values = [
+        Value::from(after),
+        Value::from(serde_json::to_string(&came).unwrap_or_else(|_| "[]".to_owned())),
+        Value::from(over.0),
+        Value::from(i64::try_from(limit).unwrap_or(i64::MAX)),
+    ];
+    let sql = "SELECT id, frame, grace_until FROM inbox_waiting WHERE id > ? \
+         AND (reason || ' ' || waits_for IN (SELECT value FROM json_each(?)) OR grace_until < ?) ORDER BY id LIMIT ?";
+    let rows = db.query_all_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, values)).await?;
+    let waiting = |row: &sea_orm::QueryResult| {
+        let grace_until = UnixMillis(row.try_get_by_index(2)?);
+        Ok(Waiting { id: row.try_get_by_index(0)?, frame: row.try_get_by_index(1)?, grace_until })
+    };
+    rows.iter().map(waiting).collect()
+}
+
+/// Which of these messages wait already, by the broker's ids.
+pub(super) async fn known_waiting(db: &impl ConnectionTrait, ids: &[&str]) -> Result<HashSet<String>, DbErr> {
+    let ids = serde_json::to_string(ids).unwrap_or_else(|_| "[]".to_owned());
+    let sql = "SELECT broker_message_id FROM inbox_waiting WHERE broker_message_id IN (SELECT value FROM json_each(?))";
+    let rows = db.query_all_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, [Value::from(ids)])).await?;
+    rows.iter().map(|row| row.try_get_by_index(0)).collect()
+}
+
+/// How much waits for a key, of all or of one member.
+pub(super) async fn waiting_held(db: &impl ConnectionTrait, holder: Option<&str>) -> Result<Held, DbErr> {
+    let of = if holder.is_some() { " WHERE holder = ?" } else { "" };
+    let sql = format!("SELECT count(*), coalesce(sum(bytes), 0) FROM inbox_waiting{of}");
+    let holder = holder.map(Value::from);
+    let row = db.query_one_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, holder)).await?;
+    let Some(row) = row else { return Ok(Held::default()) };
+    let number = |at| row.try_get_by_index::<i64>(at).map(i64::unsigned_abs);
+    Ok(Held { rows: number(0)?, bytes: number(1)? })
 }
 
 /// How many messages wait for a key.
@@ -217,9 +267,10 @@ pub(super) async fn forget_old_receipts(db: &impl ConnectionTrait, before: UnixM
     db.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, [Value::from(before.0)])).await.map(drop)
 }
 
-/// Sets a message aside with its reason.
+/// Sets a message aside with its reason. Only the first ones of a member are kept, and
+/// each once.
 pub(super) async fn quarantine(db: &impl ConnectionTrait, row: &Quarantined, now: UnixMillis) -> Result<(), DbErr> {
-    let values: [Value; 7] = [
+    let values: [Value; 10] = [
         row.id.clone().into(),
         row.reason.clone().into(),
         row.sender_pubkey.clone().into(),
@@ -227,14 +278,26 @@ pub(super) async fn quarantine(db: &impl ConnectionTrait, row: &Quarantined, now
         row.client_message_id.clone().into(),
         now.0.into(),
         row.sealed.clone().into(),
+        row.holder.clone().into(),
+        ASIDE_OF_MEMBER.into(),
+        ASIDE.into(),
     ];
     let statement = Statement::from_sql_and_values(
         DbBackend::Sqlite,
         "INSERT INTO inbox_quarantine (id, reason, sender_pubkey, broker_message_id, client_message_id, received_at, \
-         sealed) VALUES (?, ?, ?, ?, ?, ?, ?)",
+         sealed, holder) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 \
+         WHERE (SELECT count(*) FROM inbox_quarantine WHERE holder = ?8) < ?9 \
+         AND (SELECT count(*) FROM inbox_quarantine) < ?10 AND NOT EXISTS \
+         (SELECT 1 FROM inbox_quarantine WHERE holder = ?8 AND broker_message_id = ?4)",
         values,
     );
     db.execute_raw(statement).await.map(drop)
+}
+
+/// Removes what was set aside before then.
+pub(super) async fn forget_aside(db: &impl ConnectionTrait, before: UnixMillis) -> Result<(), DbErr> {
+    let sql = "DELETE FROM inbox_quarantine WHERE received_at < ?";
+    db.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, [Value::from(before.0)])).await.map(drop)
 }
 
 /// A page of messages. However large the inbox is, only the rows of the page are

@@ -19,6 +19,9 @@ const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 /// Pause between two vacuums (R180).
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
+/// How long what was set aside is kept.
+const ASIDE_KEPT: Duration = Duration::from_secs(30 * 86_400);
+
 /// When what was done last, and whether more is to be done at once.
 #[derive(Debug, Default)]
 pub(super) struct Upkeep {
@@ -76,6 +79,7 @@ impl Pipeline {
         }
         repo::forget_seen(&transaction, now.minus(self.memory())).await?;
         repo::forget_old_receipts(&transaction, now.minus(receipts::KEPT)).await?;
+        repo::forget_aside(&transaction, now.minus(ASIDE_KEPT)).await?;
         transaction.commit().await?;
         if let (Some(_), Some(seq)) = (removed, pruned_to) {
             self.shared.pruned_to.store(seq, Ordering::Release);

@@ -23,6 +23,7 @@ use crate::db::connect::Sqlite;
 use crate::db::tx;
 use crate::domain::event::{MeshEvent, PeerChange};
 use crate::domain::ids::{MemberId, MemberKey};
+use crate::domain::names;
 use crate::domain::pinning::{self, PinNews, ShownMember};
 use crate::domain::profile::shown_summary;
 use crate::domain::roster::PinnedMember;
@@ -190,7 +191,7 @@ impl Follower {
         let session = self.presence.borrow().iter().find(|one| one.key == key).map(|one| one.member_key);
         let member = members.iter().find(|member| member.key == session.unwrap_or(key));
         let member_id = member.map(|member| member.member_id.clone());
-        Some(PeerChange { member_id, key, display_name: peer.name.clone() })
+        Some(PeerChange { member_id, key, display_name: names::shown(&peer.name) })
     }
 
     fn publish_join(&self, peer: &PeerEvent) {
@@ -452,7 +453,7 @@ fn presence(row: &PeerRow) -> Option<Presence> {
     Some(Presence {
         key,
         member_key: MemberKey::parse(&row.member_pubkey).unwrap_or(key),
-        display_name: row.display_name.clone(),
+        display_name: names::shown(&row.display_name),
         status: row.status.clone(),
         summary: row.summary.as_deref().map(shown_summary),
         groups: row.groups.iter().map(|group| group.name.clone()).collect(),

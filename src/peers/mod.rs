@@ -17,7 +17,7 @@ mod profile;
 mod repo;
 mod shown;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -43,6 +43,8 @@ use crate::runtime::clock::Clock;
 use crate::runtime::supervisor::Supervisor;
 use crate::runtime::task_kind::{Phase, TaskKind};
 
+/// Sessions that hide themselves which are remembered.
+const MAX_HIDDEN: usize = 1_024;
 /// How long a caller waits for a fresh roster.
 const REFRESH_LIMIT: Duration = Duration::from_secs(2);
 
@@ -97,6 +99,8 @@ pub struct Handle {
     requests: mpsc::Sender<Request>,
     disk_full: Arc<AtomicBool>,
     judge: Arc<Mutex<Option<Arc<Judge>>>>,
+    /// Keys of sessions that are in no list, and whose they are.
+    hidden: Arc<Mutex<HashMap<MemberKey, MemberKey>>>,
     link: broker_client::Handle,
     profile: OwnProfile,
     clock: Clock,
@@ -203,9 +207,21 @@ pub async fn prepare(setup: Setup, supervisor: &Supervisor) -> Result<Parts, Err
         newcomers: Vec::new(),
         stop: supervisor.token(Phase::Workers),
     };
-    let (requests, judge) = (requests_tx, Arc::default());
-    let handle =
-        Handle { members, presence, sightings, certified, requests, disk_full, judge, link, profile, clock, grace };
+    let (requests, judge, hidden) = (requests_tx, Arc::default(), Arc::default());
+    let handle = Handle {
+        members,
+        presence,
+        sightings,
+        certified,
+        requests,
+        disk_full,
+        judge,
+        hidden,
+        link,
+        profile,
+        clock,
+        grace,
+    };
     Ok(Parts { follower, handle })
 }
 
@@ -304,6 +320,41 @@ impl Handle {
             Some(Holder::Retired(_)) => Known::Retired,
             None => Known::Nobody,
         }
+    }
+
+    /// Whose session goes by that key, and by what name: shown to everybody, or named with
+    /// a message because it hides itself. The broker's word.
+    pub fn session(&self, key: MemberKey) -> Option<(MemberKey, Option<String>)> {
+        if let Some(shown) = self.presence.borrow().iter().find(|one| one.key == key) {
+            return Some((shown.member_key, Some(shown.display_name.clone())));
+        }
+        let hidden = self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
+        hidden.get(&key).map(|member| (*member, None))
+    }
+
+    /// Notes whose session a key is by the broker's word, if it is a member's.
+    pub fn note_session(&self, session: MemberKey, member: MemberKey) {
+        if session == member || !matches!(self.known(member), Known::Member(_)) || self.session(session).is_some() {
+            return;
+        }
+        let mut hidden = self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
+        if hidden.len() >= MAX_HIDDEN {
+            hidden.clear();
+        }
+        hidden.insert(session, member);
+    }
+
+    /// The member that a sender's doings count against: itself, or whose session it is.
+    /// Sessions that nobody shows are one.
+    pub fn accountable(&self, sender: &MemberId) -> String {
+        let members = self.members.borrow();
+        if members.iter().any(|member| member.member_id == *sender) {
+            return sender.to_string();
+        }
+        let key = sender.as_str().split_once(':').and_then(|(_, key)| MemberKey::parse(key).ok());
+        let session = key.and_then(|key| self.session(key)).map(|(member, _)| member);
+        let member = members.iter().find(|member| Some(member.key) == session.or(key));
+        member.map_or_else(String::new, |member| member.member_id.to_string())
     }
 
     /// Whether a key was this member's own and was rotated out.

@@ -6,6 +6,7 @@
 use crate::crypto::sign::{KeyRotation, RotationSignatures};
 use crate::domain::ids::{MemberId, MemberKey, MeshId};
 use crate::domain::key_chain::{KeyChange, MAX_PREVIOUS};
+use crate::domain::names;
 use crate::domain::pinning::ShownMember;
 use crate::domain::roster::PinnedMember;
 use crate::domain::time::UnixMillis;
@@ -41,7 +42,7 @@ pub(super) fn member(row: &MemberRow, mesh: &MeshId, pinned: Option<&PinnedMembe
     Some(ShownMember {
         member_id,
         key,
-        display_name: row.display_name.clone(),
+        display_name: names::shown(&row.display_name),
         revoked: row.revoked_at.is_some(),
         capabilities,
         changes,
@@ -54,7 +55,7 @@ pub(super) fn peer(row: &PeerRow) -> Option<ShownMember> {
     Some(ShownMember {
         member_id: MemberId::parse(format!("key:{key}")).ok()?,
         key,
-        display_name: row.display_name.clone(),
+        display_name: names::shown(&row.display_name),
         revoked: false,
         capabilities: None,
         changes: Vec::new(),

@@ -8,6 +8,7 @@ mod m20261127_000001_pages;
 mod m20261127_000002_hook_runs;
 mod m20261130_000001_receipts;
 mod m20261130_000002_answered;
+mod m20261201_000001_shares;
 
 /// The inbox database's migrations.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ impl MigratorTrait for InboxMigrator {
             Box::new(m20261127_000002_hook_runs::Migration),
             Box::new(m20261130_000001_receipts::Migration),
             Box::new(m20261130_000002_answered::Migration),
+            Box::new(m20261201_000001_shares::Migration),
         ]
     }
 }

@@ -74,7 +74,7 @@ async fn written(daemon: &Daemon, name: &str) -> String {
 }
 
 /// Writes hooks.toml.
-fn configure(daemon: &Daemon, settings: &str) {
+pub(crate) fn configure(daemon: &Daemon, settings: &str) {
     let hooks = daemon.file("hooks");
     std::fs::create_dir_all(&hooks).expect("the hooks directory");
     std::fs::set_permissions(&hooks, std::fs::Permissions::from_mode(0o700)).expect("its mode");
@@ -85,7 +85,7 @@ fn configure(daemon: &Daemon, settings: &str) {
 
 /// Writes a hook. In its text `OUT` stands for the member's home, where it may leave
 /// files; `keep NAME` stores its input there as a whole.
-fn script(daemon: &Daemon, name: &str, body: &str) {
+pub(crate) fn script(daemon: &Daemon, name: &str, body: &str) {
     let home = daemon.home().display().to_string();
     let text = format!(
         "#!/bin/sh\nkeep() {{ cat > \"{home}/$1.part\"; mv \"{home}/$1.part\" \"{home}/$1\"; }}\n{}\n",

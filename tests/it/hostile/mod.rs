@@ -1,4 +1,5 @@
 //! A member of the mesh against the others: what it takes up is its own share, and it
 //! can be seen and removed while it does.
 
+mod inbox;
 mod shares;

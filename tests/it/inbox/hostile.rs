@@ -93,7 +93,8 @@ async fn a_recorded_box_under_another_id_is_refused() {
     assert_eq!(recorded, 1);
 }
 
-/// The author is whoever's key opens the box, not whom the frame names.
+/// The author is whoever's key opens the box, not whom the frame names: what the broker
+/// says of a key that no member has makes it a session of that member at most.
 #[tokio::test]
 async fn a_frame_cannot_lend_a_name() {
     let (fake, mut alice, mut client) = connected().await;
@@ -104,6 +105,10 @@ async fn a_frame_cannot_lend_a_name() {
     push["senderPubkey"] = json!(stranger.public());
     client.send(&push).await;
     assert_alive(&fake, &mut alice, &mut client, "after the forgery").await;
-    let forged: Vec<Value> = alice.inbox("").await.into_iter().filter(|row| row["body"] == "forged").collect();
-    assert_eq!(forged, Vec::<Value>::new(), "a key that no member has opens nothing for the user");
+    let forged = alice.received("forged").await;
+    assert_eq!(forged["sender_name"], "bob~", "{forged}");
+    assert_eq!(forged["sender_member_id"], format!("key:{}", stranger.public()), "{forged}");
+    let known = &forged["provenance"];
+    assert_eq!((&known["pin_state"], &known["name_bound"]), (&json!("unspecified"), &json!(false)), "{forged}");
+    assert!(!alice.cli(&["inbox"]).await.ok().stdout.contains("bob: forged"));
 }

@@ -301,6 +301,8 @@ pub fn report_panic() -> u8 {
 /// For the broker, whose connections are many.
 fn server_runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
+        // The library reads a variable otherwise, and panics at a wrong one.
+        .worker_threads(std::thread::available_parallelism().map_or(1, usize::from))
         .enable_all()
         .build()
         .map_err(|error| Failure::new(ErrorCode::InternalError, format!("cannot start: {error}")))

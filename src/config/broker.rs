@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::ConfigError;
 use super::source::{Source, read_toml};
+use crate::domain::nearest::nearest;
 
 /// The shortest time, in days, for which ids are remembered. Daemons drop a
 /// waiting send well before this is over.
@@ -72,6 +73,13 @@ pub struct Timers {
     pub check: Duration,
 }
 
+/// A hundred years.
+const MAX_DEDUPE_RETENTION_DAYS: u32 = 36_500;
+const MAX_RATE: u32 = 100_000;
+const MAX_CONNECTIONS: u32 = 1_000_000;
+/// Longest of the waiting times, in milliseconds: ten years.
+const MAX_TIMER_MS: u64 = 315_360_000_000;
+
 /// The file's keys. All are optional.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -127,7 +135,7 @@ impl Default for Timers {
 impl Timers {
     fn from_file(file: &TimersFile) -> Self {
         let default = Self::default();
-        let pick = |ms: Option<u64>, default| ms.map_or(default, |ms| Duration::from_millis(ms.max(1)));
+        let pick = |ms: Option<u64>, default| ms.map_or(default, |ms| Duration::from_millis(ms.clamp(1, MAX_TIMER_MS)));
         Self {
             hello: pick(file.hello_ms, default.hello),
             ping: pick(file.ping_ms, default.ping),
@@ -185,8 +193,12 @@ impl BrokerConfig {
             }
             other => other,
         })?;
+        check_names(env)?;
         config.apply(&ENV_KEYS, from_env(env)?)?;
         config.apply(&FLAG_KEYS, File { listen: listen.map(str::to_owned), ..File::default() })?;
+        if matches!(config.database, Database::Postgres(_)) {
+            check_postgres(env)?;
+        }
         Ok(config)
     }
 
@@ -198,25 +210,20 @@ impl BrokerConfig {
         }
         if let Some(url) = file.database_url {
             self.database = database(&url).ok_or_else(|| {
-                // A URL may hold a password: only its scheme is shown.
-                let scheme = url.split(':').next().unwrap_or_default();
+                // A URL may hold a password: only its scheme is shown, if it has one.
+                let scheme = url.split_once("://").map_or("(not shown)", |(scheme, _)| scheme);
                 wrong(keys.database_url, scheme, "use sqlite:<absolute path> or postgres://user@host/database")
             })?;
         }
         if let Some(days) = file.dedupe_retention_days {
-            if days < MIN_DEDUPE_RETENTION_DAYS {
-                return Err(wrong(keys.dedupe_retention_days, days, "it must be at least 7"));
-            }
-            self.dedupe_retention_days = days;
+            self.dedupe_retention_days =
+                within(keys.dedupe_retention_days, days, MIN_DEDUPE_RETENTION_DAYS, MAX_DEDUPE_RETENTION_DAYS)?;
         }
         if let Some(rate) = file.member_rate_per_s {
-            self.member_rate_per_s = rate;
+            self.member_rate_per_s = within(keys.member_rate_per_s, rate, 0, MAX_RATE)?;
         }
         if let Some(connections) = file.connections_per_mesh {
-            if connections == 0 {
-                return Err(wrong(keys.connections_per_mesh, connections, "it must be at least 1"));
-            }
-            self.connections_per_mesh = connections;
+            self.connections_per_mesh = within(keys.connections_per_mesh, connections, 1, MAX_CONNECTIONS)?;
         }
         Ok(())
     }
@@ -229,6 +236,15 @@ struct Keys {
     dedupe_retention_days: &'static str,
     member_rate_per_s: &'static str,
     connections_per_mesh: &'static str,
+}
+
+// === impl Keys ===
+
+impl Keys {
+    fn all(&self) -> [&'static str; 5] {
+        let Self { listen, database_url, dedupe_retention_days, member_rate_per_s, connections_per_mesh } = self;
+        [listen, database_url, dedupe_retention_days, member_rate_per_s, connections_per_mesh]
+    }
 }
 
 const FILE_KEYS: Keys = Keys {
@@ -247,6 +263,8 @@ const ENV_KEYS: Keys = Keys {
     connections_per_mesh: "CLAUDEMESH_BROKER_CONNECTIONS_PER_MESH",
 };
 
+const ENV_PREFIX: &str = "CLAUDEMESH_BROKER_";
+
 const FLAG_KEYS: Keys = Keys { listen: "--listen", ..FILE_KEYS };
 
 fn from_env(env: &dyn Source) -> Result<File, ConfigError> {
@@ -262,6 +280,42 @@ fn from_env(env: &dyn Source) -> Result<File, ConfigError> {
         connections_per_mesh: number(ENV_KEYS.connections_per_mesh)?,
         timers: TimersFile::default(),
     })
+}
+
+fn within(key: &'static str, value: u32, low: u32, high: u32) -> Result<u32, ConfigError> {
+    if (low..=high).contains(&value) {
+        Ok(value)
+    } else {
+        Err(wrong(key, value, &format!("{low} to {high} is allowed")))
+    }
+}
+
+/// What the environment says of PostgreSQL where the URL says nothing. The library takes
+/// a wrong value for an absent one, and so might connect without protection.
+fn check_postgres(env: &dyn Source) -> Result<(), ConfigError> {
+    const MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+    let wrong =
+        |name: &str, value: String, reason: String| Err(ConfigError::Variable { name: name.to_owned(), value, reason });
+    match (env.var("PGPORT"), env.var("PGSSLMODE")) {
+        (Some(port), _) if port.parse::<u16>().is_err() => wrong("PGPORT", port, "a port is needed".to_owned()),
+        (_, Some(mode)) if !MODES.contains(&mode.as_str()) => {
+            wrong("PGSSLMODE", mode, format!("use one of {}", MODES.join(", ")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A variable of the broker that means nothing is a typing error.
+fn check_names(env: &dyn Source) -> Result<(), ConfigError> {
+    let known = ENV_KEYS.all();
+    match env.names(ENV_PREFIX).into_iter().find(|name| !known.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => {
+            let near = nearest(&name, known).first().map_or_else(String::new, |near| format!("; did you mean {near}?"));
+            let value = "(not shown)".to_owned();
+            Err(ConfigError::Variable { name, value, reason: format!("no setting of the broker has this name{near}") })
+        }
+    }
 }
 
 fn wrong(key: &'static str, value: impl ToString, reason: &str) -> ConfigError {
@@ -310,7 +364,24 @@ mod tests {
         let error = load(&[("CLAUDEMESH_BROKER_DATABASE_URL", "mysql://u:secret@h/d")]).expect_err("refused");
         assert!(error.to_string().contains("DATABASE_URL") && !error.to_string().contains("secret"), "{error}");
         let error = load(&[("CLAUDEMESH_BROKER_DEDUPE_RETENTION_DAYS", "6")]).expect_err("refused");
-        assert!(error.to_string().contains("at least 7"), "{error}");
+        assert!(error.to_string().contains("7 to 36500"), "{error}");
+        for (name, value) in [("MEMBER_RATE_PER_S", "4294967295"), ("CONNECTIONS_PER_MESH", "0")] {
+            let name = format!("CLAUDEMESH_BROKER_{name}");
+            let error = load(&[(name.as_str(), value)]).expect_err("refused").to_string();
+            assert!(error.contains(&name) && error.contains(" is allowed"), "{error}");
+        }
+        for url in ["secret@h/d", "secret", "postgres//u:secret@h", "postgres:secret@h"] {
+            let error = load(&[("CLAUDEMESH_BROKER_DATABASE_URL", url)]).expect_err("refused");
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+        let error = load(&[("CLAUDEMESH_BROKER_LISTENN", "secret")]).expect_err("refused").to_string();
+        assert!(error.contains("did you mean CLAUDEMESH_BROKER_LISTEN?") && !error.contains("secret"), "{error}");
+        for (name, value) in [("PGSSLMODE", "requirre"), ("PGPORT", "many")] {
+            let url = ("CLAUDEMESH_BROKER_DATABASE_URL", "postgres://u@h/d");
+            let error = load(&[url, (name, value)]).expect_err("refused").to_string();
+            assert!(error.contains(&format!("{name}={value}")), "{error}");
+            assert!(load(&[(name, value)]).is_ok(), "nobody asks for it");
+        }
         assert!(load(&[("CLAUDEMESH_BROKER_DATABASE_URL", "sqlite:relative.db")]).is_err());
         let postgres = load(&[("CLAUDEMESH_BROKER_DATABASE_URL", "postgres://u:secret@h/d")]).expect("loads");
         assert!(!format!("{postgres:?}").contains("secret"));

@@ -22,6 +22,11 @@ impl Root {
             return Ok(Self(std::path::absolute(&home).unwrap_or_else(|_| PathBuf::from(home))));
         }
         let home = source.var("HOME").ok_or(ConfigError::NoHome)?;
+        if !Path::new(&home).is_absolute() {
+            // Which directory it means would depend on where each command runs.
+            let reason = "the home directory must be an absolute path".to_owned();
+            return Err(ConfigError::Variable { name: "HOME".to_owned(), value: home, reason });
+        }
         Ok(Self(Path::new(&home).join(".claudemesh")))
     }
 
@@ -150,6 +155,7 @@ mod tests {
             Root::find(&MapSource(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()))
         };
         assert_eq!(root(&[("HOME", "/h")]).unwrap().path(), Path::new("/h/.claudemesh"));
+        assert!(root(&[("HOME", "h")]).unwrap_err().to_string().contains("HOME=h"));
         assert_eq!(root(&[("HOME", "/h"), ("CLAUDEMESH_HOME", "/x")]).unwrap().path(), Path::new("/x"));
         assert!(root(&[]).is_err());
         assert_eq!(Root::at("/x").state_dir("demo").sock(), Path::new("/x/daemon/demo/sock"));

@@ -12,6 +12,9 @@ pub trait Source: Debug + Send + Sync {
     /// The value of a variable; `None` when it is not set, empty or not UTF-8.
     fn var(&self, name: &str) -> Option<String>;
 
+    /// The names of the variables that begin like this.
+    fn names(&self, prefix: &str) -> Vec<String>;
+
     /// The first variable whose value is not UTF-8, of those that this program reads.
     fn unreadable(&self) -> Option<String> {
         None
@@ -52,6 +55,12 @@ impl Source for ProcessEnvironment {
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is the reader that the ban points to")]
+    fn names(&self, prefix: &str) -> Vec<String> {
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        names.filter(|name| name.starts_with(prefix)).collect()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the reader that the ban points to")]
     fn unreadable(&self) -> Option<String> {
         std::env::vars_os().find_map(|(name, value)| {
             let is_read = |name: &&str| name.starts_with("CLAUDEMESH_") || READ.contains(name);
@@ -66,6 +75,10 @@ impl Source for ProcessEnvironment {
 impl Source for MapSource {
     fn var(&self, name: &str) -> Option<String> {
         self.0.get(name).cloned().filter(|value| !value.is_empty())
+    }
+
+    fn names(&self, prefix: &str) -> Vec<String> {
+        self.0.keys().filter(|name| name.starts_with(prefix)).cloned().collect()
     }
 }
 

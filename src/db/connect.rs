@@ -16,6 +16,9 @@ use sea_orm::{ConnectionTrait as _, DatabaseConnection, SqlxSqliteConnector, Sta
 
 use super::{Error, OwnWriter};
 
+/// How long a connection to a server may take.
+#[cfg(feature = "postgres")]
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long a connection waits for another process's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same for what can be done later as well: a writer waits for it.
@@ -266,11 +269,16 @@ pub async fn postgres(url: &str, connections: u32) -> Result<DatabaseConnection,
     let mut options = sea_orm::ConnectOptions::new(url);
     options
         .max_connections(connections.max(1))
-        .connect_timeout(Duration::from_secs(10))
+        .connect_timeout(CONNECT_LIMIT)
         // A server that is gone is told to those who wait as a refusal that they
         // may repeat, soon enough that they still wait.
-        .acquire_timeout(Duration::from_secs(10))
+        .acquire_timeout(CONNECT_LIMIT)
         .sqlx_logging(false);
+    // The pool tries again until its time is over, and says only that.
+    let first = sea_orm::sqlx::PgConnection::connect(url);
+    if let Ok(Err(error)) = tokio::time::timeout(CONNECT_LIMIT, first).await {
+        return Err(engine("connect to it")(sea_orm::DbErr::Conn(sea_orm::RuntimeErr::SqlxError(error.into()))));
+    }
     let connection = sea_orm::Database::connect(options).await.map_err(engine("connect to it"))?;
     for setting in ["fsync", "synchronous_commit"] {
         let row = connection
@@ -297,6 +305,7 @@ pub fn without_credentials(url: &str) -> String {
             let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
             format!("{scheme}://{host}/{path}")
         }
-        None => url.to_owned(),
+        // It may be anything, also a password.
+        None => "(not shown)".to_owned(),
     }
 }

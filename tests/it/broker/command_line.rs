@@ -132,3 +132,16 @@ on_both_databases! {
     who_leaves_is_out_and_the_entry_is_gone,
     the_owner_and_the_last_admin_leave_by_force_alone,
 }
+
+/// At once, with its reason, and whatever else the environment says.
+#[tokio::test]
+async fn a_database_that_refuses_is_told_at_once() {
+    let home = process::directory();
+    let url = ("CLAUDEMESH_BROKER_DATABASE_URL", "postgres://u:secret@127.0.0.1:1/db");
+    let serve = ["broker", "serve", "--listen", "127.0.0.1:0"];
+    let refused = cli::run_with(home.path(), &serve, &[url, ("TOKIO_WORKER_THREADS", "many")]).await;
+    assert!(refused.stderr.contains("Connection refused"), "{}", refused.stderr);
+    assert!(refused.code != 0 && !refused.all().contains("secret"), "{}", refused.all());
+    let wrong = cli::run_with(home.path(), &serve, &[url, ("PGSSLMODE", "requirre")]).await;
+    assert!(wrong.stderr.contains("PGSSLMODE=requirre"), "{}", wrong.stderr);
+}

@@ -24,6 +24,7 @@ use super::deadline::Deadline;
 use super::guard::Guard;
 use super::limits::{CallPermit, Limits};
 use super::status::{Failure, PROBLEM_JSON};
+use super::strangers::Admitted;
 use crate::domain::error_code::ErrorCode;
 use crate::hooks::Family;
 use crate::identity::token::LocalToken;
@@ -111,8 +112,8 @@ impl Gate {
     {
         let started = self.clock.monotonic();
         let call = Call::of(&request, via, &self.ids);
-        let permit = match self.admit(&call, &request) {
-            Ok(permit) => permit,
+        let (permit, has_token) = match self.admit(&call, &request) {
+            Ok(admitted) => admitted,
             // Who is turned away need not know what runs here.
             Err(failure) => return self.finish(&call, failure.into_response(), started),
         };
@@ -128,10 +129,14 @@ impl Gate {
         let mut response = self.finish(&call, response, started);
         // A client of another version tells its user.
         response.headers_mut().insert(header::SERVER, SERVER);
+        if has_token {
+            response.extensions_mut().insert(Admitted);
+        }
         response
     }
 
-    fn admit<B>(&self, call: &Call, request: &Request<B>) -> Result<CallPermit, Failure> {
+    /// Whether it may be done, and whether its caller has shown that it may call.
+    fn admit<B>(&self, call: &Call, request: &Request<B>) -> Result<(CallPermit, bool), Failure> {
         let (uri, headers) = (request.uri(), request.headers());
         self.guard.check(&call.via, request.method(), uri, headers).inspect_err(|failure| warn(call, failure))?;
         self.refuse_hooks(&call.via).inspect_err(|failure| warn(call, failure))?;
@@ -143,7 +148,7 @@ impl Gate {
             let text = "the daemon is stopping; try again when it has been started again";
             return Err(Failure::new(ErrorCode::DaemonShuttingDown, text).retry_after(Duration::from_secs(1)));
         }
-        self.limits.enter()
+        self.limits.enter().map(|permit| (permit, !is_public))
     }
 
     /// The main socket asks for no token, so scopes would mean nothing there.

@@ -27,6 +27,7 @@ pub mod rest;
 pub mod server;
 pub mod service;
 pub mod status;
+mod strangers;
 pub mod stream;
 pub mod trace;
 

@@ -22,11 +22,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::DropGuard;
 
 use super::call::Via;
 use super::first_bytes;
 use super::lenient::LenientAuthority;
+use super::strangers::{Admitted, PATIENCE, Strangers};
 use crate::runtime::accepting::Accepting;
 use crate::runtime::listen::UnixSocket;
 use crate::runtime::repeated::Repeated;
@@ -69,6 +71,7 @@ struct Server<H> {
     handler: H,
     supervisor: Supervisor,
     connections: Arc<Semaphore>,
+    strangers: Strangers,
     too_many: Arc<Mutex<Repeated>>,
 }
 
@@ -89,6 +92,7 @@ where
         handler: handler.clone(),
         supervisor: supervisor.clone(),
         connections: Arc::new(Semaphore::new(places)),
+        strangers: Strangers::default(),
         too_many: Arc::default(),
     };
     supervisor.spawn(TaskKind::Server, "unix listener", server(()).accept_unix(listeners.unix));
@@ -152,46 +156,92 @@ where
         }
     }
 
-    /// Serves a connection, or closes it when there are too many.
+    /// Serves a connection, or closes it when there are too many. Over TCP it is a
+    /// stranger's until its caller has shown a token.
     fn take<I>(&self, io: I, via: Via)
     where
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let Ok(place) = Arc::clone(&self.connections).try_acquire_owned() else {
-            if let Some(times) = self.too_many.lock().unwrap_or_else(PoisonError::into_inner).tell() {
-                let transport = via.name();
-                tracing::warn!(transport, times, "Closed {times} new connections over {transport}: too many are open");
+        let place = match via {
+            Via::Tcp { .. } => None,
+            Via::Unix { .. } | Via::Hook => {
+                let Some(place) = self.place(&via) else { return };
+                Some(place)
             }
-            return;
         };
+        let stranger = place.is_none().then(|| self.strangers.enter().drop_guard());
         let server = self.clone();
         self.supervisor.spawn(TaskKind::Connection, "connection", async move {
             let stop = server.supervisor.token(Phase::Streams);
             let first = stop.run_until_cancelled(first_bytes::wait(io, FIRST_BYTES)).await;
             if let Some(Some(io)) = first {
-                server.connection(io, via).await;
+                server.connection(io, via, place, stranger).await;
             }
-            drop(place);
         });
     }
 
-    async fn connection<I>(self, io: I, via: Via)
-    where
+    /// A place for a caller who may call; says when there is none.
+    fn place(&self, via: &Via) -> Option<OwnedSemaphorePermit> {
+        let place = Arc::clone(&self.connections).try_acquire_owned().ok();
+        if place.is_none()
+            && let Some(times) = self.too_many.lock().unwrap_or_else(PoisonError::into_inner).tell()
+        {
+            let transport = via.name();
+            tracing::warn!(transport, times, "Closed {times} new connections over {transport}: too many are open");
+        }
+        place
+    }
+
+    async fn connection<I>(
+        self,
+        io: I,
+        via: Via,
+        mut place: Option<OwnedSemaphorePermit>,
+        mut stranger: Option<DropGuard>,
+    ) where
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let stop = self.supervisor.token(Phase::Streams);
-        let (handler, source) = (self.handler, via.clone());
+        let admitted = Arc::new(Notify::new());
+        let (handler, source, told) = (self.handler.clone(), via.clone(), Arc::clone(&admitted));
         let service = service_fn(move |request: Request<Incoming>| {
-            let response = handler(request, source.clone());
-            async move { Ok::<_, Infallible>(response.await) }
+            let (response, told) = (handler(request, source.clone()), Arc::clone(&told));
+            async move {
+                let response = response.await;
+                if response.extensions().get::<Admitted>().is_some() {
+                    told.notify_one();
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
-        let builder = builder(Tasks(self.supervisor));
+        let builder = builder(Tasks(self.supervisor.clone()));
         let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(io), service));
-        let result = tokio::select! {
-            result = connection.as_mut() => result,
-            () = stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        let patience = tokio::time::sleep(PATIENCE);
+        let mut patience = std::pin::pin!(patience);
+        let result = loop {
+            let sent_away = async {
+                match &stranger {
+                    Some(stranger) => stranger.token().cancelled().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // What has come is answered first.
+                biased;
+                result = connection.as_mut() => break result,
+                () = admitted.notified(), if place.is_none() => {
+                    place = self.place(&via);
+                    if place.is_none() {
+                        return;
+                    }
+                    stranger = None;
+                }
+                () = sent_away => return,
+                () = patience.as_mut(), if place.is_none() => return,
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    break connection.await;
+                }
             }
         };
         // Clients that leave are no news.

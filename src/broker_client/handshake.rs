@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 use super::connect::Socket;
 use super::negotiated::Negotiated;
 use super::{Config, End, Error, Stats};
+use crate::domain::foreign;
 use crate::domain::time::UnixMillis;
 use crate::identity::{Identity, OwnKey};
 use crate::runtime::clock::Clock;
@@ -150,7 +151,7 @@ impl Greeter<'_> {
                 ServerFrame::Error(error) => {
                     let reaction = close::reaction(close::POLICY, &error.code);
                     if let Reaction::Terminal(terminal) = reaction {
-                        return Err(Error::Ended(End::Closed { terminal, detail: error.message }));
+                        return Err(Error::Ended(End::Closed { terminal, detail: foreign::said(&error.message) }));
                     }
                     return Err(self.refused(error));
                 }
@@ -187,7 +188,8 @@ impl Greeter<'_> {
             let now = self.clock.now().0;
             return Error::ClockSkew { offset_ms: error.broker_time.map(|time| time.saturating_sub(now)) };
         }
-        Error::Refused { broker: self.config.url.to_string(), code: error.code, message: error.message }
+        let (code, message) = (foreign::said(&error.code), foreign::said(&error.message));
+        Error::Refused { broker: self.config.url.to_string(), code, message }
     }
 }
 
@@ -249,11 +251,11 @@ impl Incoming<'_> {
 pub(super) fn closed(frame: Option<CloseFrame>, why: Option<CloseReason>) -> Error {
     let stated = why.as_ref().map_or(0, |why| why.code);
     let (code, reason) = match frame {
-        Some(frame) => (u16::from(frame.code), frame.reason.to_string()),
+        Some(frame) => (u16::from(frame.code), foreign::said(&frame.reason)),
         None if stated != 0 => (stated, close::reason(stated).to_owned()),
         None => (1006, String::new()),
     };
-    let detail = why.map(why_text).unwrap_or_default();
+    let detail = foreign::said(&why.map(why_text).unwrap_or_default());
     match close::reaction(code, &reason) {
         Reaction::Terminal(terminal) => Error::Ended(End::Closed { terminal, detail }),
         Reaction::Retry(Retry::ClockSkew) => Error::ClockSkew { offset_ms: None },

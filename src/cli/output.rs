@@ -17,6 +17,7 @@ use super::failure::Failure;
 use super::style::{ERROR, STRONG, styled};
 pub use super::times::time;
 use crate::domain::error_code::ErrorCode;
+use crate::domain::foreign::is_unsafe;
 use crate::domain::message::MIN_PREFIX_DIGITS;
 use crate::domain::names;
 use crate::domain::roster::{MARK, MARK_DIGITS};
@@ -197,11 +198,6 @@ pub fn safe_lines(text: &str) -> String {
 /// Columns that a text takes on the screen, its colours left out.
 fn width(text: &str) -> usize {
     strip_str(text).map(|part| part.width()).sum()
-}
-
-fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{2069}' | '\u{061C}' | '\u{FEFF}')
 }
 
 fn write_failure(error: &io::Error) -> Failure {

@@ -18,6 +18,7 @@ pub mod dedupe;
 pub mod error_code;
 pub mod event;
 pub mod fingerprint;
+pub mod foreign;
 pub mod holds;
 pub mod hook_input;
 pub mod hook_policy;

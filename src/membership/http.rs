@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::{Env, Error, route};
 use crate::config::broker_url::BrokerUrl;
+use crate::domain::foreign;
 use crate::runtime::dial::{self, Dialer};
 
 /// Time for one call as a whole. A join is a few database rows at the broker.
@@ -154,7 +155,7 @@ impl Answer {
             .iter()
             .find_map(|key| document.as_ref()?.get(key)?.as_str())
             .unwrap_or(&self.body);
-        printable(text)
+        foreign::said(text)
     }
 
     pub(super) fn unexpected(&self) -> Error {
@@ -165,10 +166,4 @@ impl Answer {
 fn is_hang_up(error: &std::io::Error) -> bool {
     use std::io::ErrorKind as Kind;
     matches!(error.kind(), Kind::ConnectionReset | Kind::UnexpectedEof | Kind::ConnectionAborted | Kind::BrokenPipe)
-}
-
-/// The first 200 characters without control characters: an answer must not
-/// steer the terminal it is shown on.
-pub(super) fn printable(text: &str) -> String {
-    text.trim().chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -11,11 +11,12 @@ use std::path::PathBuf;
 use zeroize::Zeroizing;
 
 use super::config_json::{self, ConfigJson, MeshEntry, NewMember};
-use super::http::{Broker, printable};
+use super::http::Broker;
 use super::names::{check_slug, fits_file_name};
 use super::{Env, Error, certificate, invite};
 use crate::crypto::keys::MemberSecret;
 use crate::crypto::sign::Statement;
+use crate::domain::foreign;
 use crate::domain::ids::{MemberId, MeshId};
 use crate::domain::names;
 use crate::domain::time::UnixMillis;
@@ -125,7 +126,7 @@ fn enrol(broker: &Broker, request: &JoinRequest) -> Result<(MemberId, bool), Err
             Ok((id, name_taken == Some(true)))
         }
         Some(JoinResponse { ok: false, error: Some(reason), .. }) if answer.status < 500 => {
-            Err(Error::JoinRefused { address: broker.address().to_owned(), reason: printable(&reason) })
+            Err(Error::JoinRefused { address: broker.address().to_owned(), reason: foreign::said(&reason) })
         }
         _ => Err(answer.unexpected()),
     }

@@ -12,13 +12,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{FilterExt as _, Targets};
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, Registry, fmt};
 
 use super::names::target;
+use super::tidy::{Budget, LeftOut, tidy};
 
 /// Mode of the log file: it holds no secrets, and its folder is private.
 const LOG_MODE: u32 = 0o644;
@@ -66,6 +68,17 @@ struct LogFile {
     file: Arc<Mutex<File>>,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Stderr;
+
+/// What a formatter writes its lines to.
+#[derive(Clone, Debug)]
+struct Lines<W> {
+    to: W,
+    is_json: bool,
+    budget: Budget,
+}
+
 /// Sets up the process's logging, once, with one of the levels `error`, `warn`,
 /// `info`, `debug` and `trace`.
 pub fn init(output: &Output, level: &str) -> Result<Control, Error> {
@@ -74,15 +87,16 @@ pub fn init(output: &Output, level: &str) -> Result<Control, Error> {
         Output::File(path) => Some(LogFile::open(path)?),
         Output::Stderr => None,
     };
+    let budget = Budget::default();
     let lines = match &file {
-        Some(file) => json(file.clone()).boxed(),
+        Some(file) => json(Lines { to: file.clone(), is_json: true, budget: budget.clone() }).boxed(),
         None => fmt::layer()
             .with_target(false)
             .with_ansi(std::io::stderr().is_terminal())
-            .with_writer(std::io::stderr)
+            .with_writer(Lines { to: Stderr, is_json: false, budget: budget.clone() })
             .boxed(),
     };
-    let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
+    let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter.and(budget)));
     subscriber.try_init().map_err(|_| Error::AlreadySet)?;
     Ok(Control { level: handle, file })
 }
@@ -123,7 +137,49 @@ impl io::Write for LogFile {
     }
 }
 
-impl fmt::MakeWriter<'_> for LogFile {
+impl io::Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        io::stderr().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<W: io::Write> io::Write for Lines<W> {
+    /// Takes a whole line.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        for left_out in self.budget.left_out() {
+            let told = self.told(&left_out);
+            self.to.write_all(told.as_bytes())?;
+        }
+        self.to.write_all(&tidy(line, self.is_json))?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+impl<W> Lines<W> {
+    fn told(&self, LeftOut { lines, place, level }: &LeftOut) -> String {
+        let message = format!("{lines} more lines like those of {place} were left out");
+        let mut now = String::new();
+        // A text takes all.
+        let _ = SystemTime.format_time(&mut fmt::format::Writer::new(&mut now));
+        if !self.is_json {
+            return format!("{now} {level:>5} {message}\n");
+        }
+        let line = serde_json::json!({
+            "timestamp": now, "level": level.to_string(), "message": message, "lines": lines,
+        });
+        format!("{line}\n")
+    }
+}
+
+impl<W: Clone + io::Write> fmt::MakeWriter<'_> for Lines<W> {
     type Writer = Self;
 
     fn make_writer(&self) -> Self {
@@ -173,7 +229,8 @@ mod tests {
         let file = LogFile::open(&path).unwrap();
         let (filter, handle) = reload::Layer::new(targets("info").unwrap());
         let control = Control { level: handle, file: Some(file.clone()) };
-        let subscriber = tracing_subscriber::registry().with(json(file).with_filter(filter));
+        let lines = json(Lines { to: file, is_json: true, budget: Budget::default() });
+        let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(mesh = "demo", "Line\nof two");
             tracing::debug!("Too low");

@@ -2,4 +2,5 @@
 //! can be seen and removed while it does.
 
 mod inbox;
+mod neighbour;
 mod shares;

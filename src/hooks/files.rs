@@ -44,12 +44,18 @@ pub(super) fn problem(directory: &Path, path: &Path) -> Option<String> {
 }
 
 /// Why the system would not find what a script names as its interpreter. All that is
-/// seen of it otherwise is exit code 127.
+/// seen of it otherwise is exit code 127, or that it did not start.
 fn interpreter_problem(path: &Path) -> Option<String> {
     let mut head = [0; MAX_INTERPRETER];
     let count = File::open(path).and_then(|mut file| file.read(&mut head)).ok()?;
-    let line = head[..count].split(|byte| *byte == b'\n').next()?;
-    let named = String::from_utf8_lossy(line.strip_prefix(b"#!")?).into_owned();
+    let head = &head[..count];
+    let line = head.split(|byte| *byte == b'\n').next()?;
+    let Some(named) = line.strip_prefix(b"#!") else {
+        // A program of its own has such bytes, and a text has none.
+        let is_text = !head.contains(&0);
+        return is_text.then(|| "does not begin with `#!` and an interpreter, such as `#!/bin/sh`".to_owned());
+    };
+    let named = String::from_utf8_lossy(named).into_owned();
     if named.ends_with('\r') {
         return Some("has the line ends of Windows: remove them with `sed -i 's/\\r$//'`".to_owned());
     }

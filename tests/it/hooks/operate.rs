@@ -1,5 +1,7 @@
 //! What operators see of hooks, in every form.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::{Value, json};
 
 use super::{Rig, ended};
@@ -116,5 +118,42 @@ async fn the_service_answers_over_grpc() {
             "{method}: {text} {}",
             String::from_utf8_lossy(&output.stderr)
         );
+    }
+}
+
+/// What the system would only say with an exit code is told before a run, with what to do.
+#[tokio::test]
+async fn a_script_that_cannot_run_says_why() {
+    let names = ["on-dm", "on-message", "on-mention", "on-topic-a", "on-topic-b", "on-topic-c"];
+    let settings: String = names.map(|name| format!("[{name}]\n")).concat();
+    let mut rig = Rig::start(&settings, &[]).await;
+    rig.alice.stop().await;
+    let write = |name: &str, text: &[u8], mode: u32| {
+        let path = rig.alice.file("hooks").join(format!("{name}.sh"));
+        std::fs::write(&path, text).expect("a script");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("its mode");
+    };
+    write("on-dm", b"#!/bin/sh\r\nexit 0\r\n", 0o700);
+    write("on-message", b"#!/no/such/interpreter\n", 0o700);
+    write("on-mention", b"#!/bin/sh\n", 0o600);
+    write("on-topic-a", b"exit 0\n", 0o700);
+    write("on-topic-b", b"", 0o700);
+    std::fs::create_dir(rig.alice.file("hooks").join("on-topic-c.sh")).expect("a directory");
+    rig.alice.start().await;
+    let listed = rig.alice.http().get("/v1/hooks").send().await.expect(200).json();
+    let told = |name: &str| {
+        let hooks = listed["hooks"].as_array().expect("hooks");
+        let hook = hooks.iter().find(|hook| hook["name"] == name).unwrap_or_else(|| panic!("no {name}: {listed}"));
+        format!("{} {}", hook["state"].as_str().unwrap_or_default(), hook["detail"].as_str().unwrap_or_default())
+    };
+    for (name, words) in [
+        ("on-dm", "line ends of Windows"),
+        ("on-message", "/no/such/interpreter"),
+        ("on-mention", "chmod u+x"),
+        ("on-topic-a", "#!"),
+        ("on-topic-b", "#!"),
+        ("on-topic-c", "is no file"),
+    ] {
+        assert!(told(name).contains(words), "{name}: {}", told(name));
     }
 }

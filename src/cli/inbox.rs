@@ -67,7 +67,16 @@ pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> R
         order: MessageOrder::NewestFirst.into(),
         ..ListMessagesRequest::default()
     };
-    let mut page = answer(client.inbox().list_messages(call(request)).await)?;
+    let mut page = answer(client.inbox().list_messages(call(request.clone())).await)?;
+    // A page also ends where its bytes do.
+    while page.messages.len() < args.limit as usize && !page.next_page_token.is_empty() {
+        let limit = args.limit.saturating_sub(u32::try_from(page.messages.len()).unwrap_or(u32::MAX));
+        let page_token = std::mem::take(&mut page.next_page_token);
+        let more = ListMessagesRequest { page_token, limit, ..request.clone() };
+        let mut more = answer(client.inbox().list_messages(call(more)).await)?;
+        page.messages.append(&mut more.messages);
+        page.next_page_token = more.next_page_token;
+    }
     // Asked for from the new end, shown in the order in which they came.
     page.messages.reverse();
     if args.json && !args.follow {

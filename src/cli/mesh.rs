@@ -9,6 +9,7 @@ use super::Context;
 use super::failure::Failure;
 use super::output::{Output, safe, time};
 use super::style::state;
+use super::times::parse_span;
 use super::way::{self, WayArgs};
 use super::{join, mesh_settings, running, set_aside};
 use crate::membership::config_json::ConfigJson;
@@ -84,7 +85,7 @@ pub(super) struct InviteArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     uses: u32,
     /// How long it can be used: 30min, 2h, 7d
-    #[arg(long, value_name = "SPAN", default_value = "7d", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "SPAN", default_value = "7d", allow_hyphen_values = true, value_parser = parse_span)]
     expires: Duration,
     /// Make a link that older clients understand, which joins without a certificate
     #[arg(long)]

@@ -20,6 +20,12 @@ pub(super) fn ago(time: Option<&Timestamp>) -> String {
     age(Clock::system().now().since(UnixMillis(at)))
 }
 
+/// A span that was typed.
+pub(super) fn parse_span(text: &str) -> Result<Duration, String> {
+    let wrong = || "a span is a number with a unit, such as 90s, 30min, 2h or 7d".to_owned();
+    humantime::parse_duration(text).map_err(|_| wrong())
+}
+
 /// A span in its largest unit and the next one: `1h2m`.
 pub(super) fn span(seconds: u32) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
@@ -93,6 +99,14 @@ mod tests {
         ];
         assert_eq!(ages, expected);
         assert_eq!(ago(None), "-");
+    }
+
+    #[test]
+    fn a_span_that_is_none_is_explained() {
+        assert_eq!(parse_span("2h"), Ok(Duration::from_secs(7200)));
+        for wrong in ["-1s", "5", "soon", ""] {
+            assert!(parse_span(wrong).unwrap_err().contains("such as 90s"), "{wrong}");
+        }
     }
 
     #[test]

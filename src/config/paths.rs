@@ -125,6 +125,8 @@ files! {
     schema_version => "schema_version";
     /// The log (R21).
     log => "daemon.log";
+    /// The log before, once that was large.
+    older_log => "daemon.log.1";
     /// Hook scripts (R23).
     hooks => "hooks";
     /// The sockets of hook runs.

@@ -5,12 +5,16 @@
 //! The level applies to this program's own lines. Libraries are heard from
 //! `warn` on only: below that some write headers and frames, tokens included.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, IsTerminal as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use file_rotate::compression::Compression;
+use file_rotate::suffix::AppendCount;
+use file_rotate::{ContentLimit, FileRotate};
+use rustix::fs::OFlags;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{FilterExt as _, Targets};
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
@@ -24,6 +28,9 @@ use super::tidy::{Budget, LeftOut, tidy};
 
 /// Mode of the log file: it holds no secrets, and its folder is private.
 const LOG_MODE: u32 = 0o644;
+/// Bytes after which a log is moved away, about, and how many of those that were are kept.
+const ROTATE_BYTES: usize = 10_000_000;
+const OLDER: usize = 4;
 
 /// Where log lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,11 +68,11 @@ pub struct Control {
 }
 
 /// The file that lines go to. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct LogFile {
     path: PathBuf,
     // A std mutex: held for one write.
-    file: Arc<Mutex<File>>,
+    file: Arc<Mutex<FileRotate<AppendCount>>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -124,6 +131,12 @@ impl Control {
 impl LogFile {
     fn open(path: &Path) -> Result<Self, Error> {
         Ok(Self { path: path.to_owned(), file: Arc::new(Mutex::new(open(path)?)) })
+    }
+}
+
+impl std::fmt::Debug for LogFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogFile").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -209,12 +222,20 @@ where
     fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(false).with_writer(writer)
 }
 
-fn open(path: &Path) -> Result<File, Error> {
+fn open(path: &Path) -> Result<FileRotate<AppendCount>, Error> {
     let failed = |source| Error::File { path: path.to_owned(), source };
-    let file = OpenOptions::new().append(true).create(true).mode(LOG_MODE).open(path).map_err(failed)?;
+    let mut options = OpenOptions::new();
+    // A link would let whoever made it say which file grows.
+    options.append(true).create(true).mode(LOG_MODE).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    let file = options.open(path).map_err(failed)?;
+    let found = file.metadata().map_err(failed)?;
+    if !found.is_file() || found.uid() != rustix::process::geteuid().as_raw() {
+        return Err(failed(io::Error::other("it is no plain file of this user; move it away")));
+    }
     // The process's mask may have narrowed the mode.
     file.set_permissions(std::fs::Permissions::from_mode(LOG_MODE)).map_err(failed)?;
-    Ok(file)
+    let limit = ContentLimit::BytesSurpassed(ROTATE_BYTES);
+    Ok(FileRotate::new(path, AppendCount::new(OLDER), limit, Compression::None, Some(options)))
 }
 
 #[cfg(test)]

@@ -54,7 +54,13 @@ pub(super) async fn run(args: Args, context: &Context, output: &mut Output) -> R
         }
         error.into()
     })?;
-    let text = log.tail()?;
+    let mut text = log.tail()?;
+    let older = root.state_dir(&mesh).older_log();
+    if text.lines().count() < args.lines
+        && let Ok(mut older) = Log::open(older)
+    {
+        text.insert_str(0, &older.tail()?);
+    }
     let lines: Vec<&str> = text.lines().collect();
     for line in &lines[lines.len().saturating_sub(args.lines)..] {
         output.line(shown(line, args.json))?;

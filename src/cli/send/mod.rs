@@ -18,6 +18,7 @@ use super::client::{Client, answer, call};
 use super::discovery::DaemonArgs;
 use super::failure::Failure;
 use super::output::{Output, recipient_name, safe};
+use super::times::parse_span;
 use super::{Context, link, style};
 use crate::domain::error_code::ErrorCode;
 use crate::proto::pb::{Priority, SendRequest, SendResponse, SendStatus};
@@ -68,7 +69,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "STATE", value_enum)]
     wait: Option<wait::Until>,
     /// How long to wait at most: 30s, 5min, 2h
-    #[arg(long, value_name = "SPAN", default_value = "30s", requires = "wait", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "SPAN", default_value = "30s", requires = "wait", allow_hyphen_values = true, value_parser = parse_span)]
     timeout: Duration,
     /// Print the daemon's answer as JSON
     #[arg(long)]

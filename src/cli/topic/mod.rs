@@ -209,7 +209,8 @@ fn row(topic: &Topic) -> [String; 5] {
         safe(&topic.name),
         if topic.subscribed { "yes" } else { "no" }.to_owned(),
         key(topic),
-        topic.member_count.to_string(),
+        // Who is in it the broker has not said yet.
+        if topic.member_count == 0 { "-".to_owned() } else { topic.member_count.to_string() },
         safe(&topic.description),
     ]
 }
@@ -230,6 +231,7 @@ mod tests {
     fn a_row_says_whether_the_topic_can_be_read() {
         let topic = Topic { name: "ops".to_owned(), epoch: 3, member_count: 2, subscribed: true, ..Topic::default() };
         assert_eq!(row(&topic), ["ops", "yes", "epoch 3", "2", ""]);
+        assert_eq!(row(&Topic { member_count: 0, ..topic.clone() })[3], "-");
         assert_eq!(key(&Topic { waiting_for_key: true, ..topic.clone() }), "waiting");
         assert_eq!(key(&Topic { unencrypted: true, ..topic }), "unencrypted");
     }

@@ -153,4 +153,9 @@ async fn a_large_inbox_is_cut_with_a_cursor() {
     }
     assert!(pages >= 2, "{pages} page(s)");
     assert_eq!(seen, expected);
+    // The command line reads on until it has what it was asked for.
+    let printed = bob.cli(&["inbox", "-n", "13"]).await.ok().stdout;
+    assert_eq!(printed.lines().count(), 13);
+    let listed = bob.cli(&["inbox", "-n", "13", "--json"]).await.ok().json();
+    assert_eq!(bodies(listed["messages"].as_array().expect("messages")), expected[1..]);
 }

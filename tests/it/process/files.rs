@@ -218,3 +218,34 @@ async fn a_deleted_socket_is_made_again() {
     assert_eq!(alice.ended().await, 0);
     assert!(!alice.socket().exists());
 }
+
+#[tokio::test]
+async fn a_large_log_is_moved_away_and_shown_all_the_same() {
+    let fake = FakeBroker::start().await;
+    let mut alice = fake.member("alice");
+    std::fs::create_dir_all(alice.dir()).expect("a directory");
+    let line = format!("{{\"level\":\"INFO\",\"message\":\"{}\"}}\n", "old ".repeat(240));
+    std::fs::write(alice.file("daemon.log"), line.repeat(10_500_000 / line.len())).expect("a log");
+    alice.start().await;
+    let size = |name: &str| std::fs::metadata(alice.file(name)).map(|found| found.len()).unwrap_or_default();
+    assert!(size("daemon.log.1") > 10_000_000 && (1..100_000).contains(&size("daemon.log")), "{}", size("daemon.log"));
+    let printed = alice.cli(&["daemon", "logs", "-n", "40"]).await.ok().stdout;
+    assert_eq!(printed.lines().count(), 40);
+    assert!(printed.contains("old old") && printed.contains("The daemon is ready"), "{printed}");
+}
+
+/// Whoever may write into the directory is not to say which file grows.
+#[tokio::test]
+async fn a_log_that_leads_elsewhere_is_refused() {
+    let fake = FakeBroker::start().await;
+    let mut alice = fake.member("alice");
+    std::fs::create_dir_all(alice.dir()).expect("a directory");
+    let other = alice.home().join("other");
+    std::fs::write(&other, "kept").expect("a file");
+    std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o600)).expect("its mode");
+    std::os::unix::fs::symlink(&other, alice.file("daemon.log")).expect("a link");
+    let (code, output) = alice.refused().await;
+    assert!(code != 0 && output.contains("daemon.log"), "{code}: {output}");
+    assert_eq!(std::fs::read_to_string(&other).expect("a file"), "kept");
+    assert_eq!(std::fs::metadata(&other).expect("a file").permissions().mode() & 0o777, 0o600);
+}

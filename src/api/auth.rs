@@ -16,12 +16,13 @@ pub fn check(via: &Via, headers: &HeaderMap, token: &LocalToken) -> Result<(), F
     let Via::Tcp { .. } = via else { return Ok(()) };
     match bearer(headers) {
         Some(presented) if token.verify(presented) => Ok(()),
+        // Where this user keeps its files is nothing for who has no token.
         presented => Err(Failure::new(
             ErrorCode::Unauthenticated,
             format!(
-                "{} over TCP each call needs `Authorization: Bearer` with the content of {}",
+                "{} over TCP each call needs `Authorization: Bearer` with the content of `local_token` in the daemon's \
+                 state directory",
                 if presented.is_some() { "the bearer token is wrong;" } else { "no bearer token was sent;" },
-                token.path().display()
             ),
         )),
     }

@@ -13,6 +13,7 @@ use super::session::handshake::is_signed;
 use super::shared::Shared;
 use super::store::entity::member;
 use super::store::members;
+use crate::crypto::keys::check_member_key;
 use crate::crypto::sign;
 use crate::domain::ids::MemberKey;
 use crate::domain::names;
@@ -60,6 +61,8 @@ pub async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer 
 /// signed.
 fn check(shared: &Shared, request: &JoinRequest) -> Result<MemberKey, &'static str> {
     let key = MemberKey::parse(&request.peer_pubkey).map_err(|_| "peer_pubkey must be 64 hex digits")?;
+    // Nobody could seal for it, or everybody open.
+    check_member_key(key).map_err(|_| "peer_pubkey is no key that a member can have")?;
     let verify = |owner, text: &str, signature: &[u8; 64]| sign::verify(owner, text.as_bytes(), signature);
     match request.invite_payload.verify(shared.clock.now(), verify) {
         Ok(_) => Ok(key),

@@ -114,7 +114,9 @@ async fn a_join_that_makes_no_sense_is_refused_in_words(backend: Backend) {
         assert_eq!(answer["ok"], false, "{field}: {answer}");
         assert!(answer["error"].as_str().is_some_and(|text| !text.is_empty()), "{field}: {answer}");
     }
-    for key in ["", "abc", &"Z".repeat(64)] {
+    // The last two are no points, or of low order.
+    let weak = format!("01{}", "0".repeat(62));
+    for key in ["", "abc", &"Z".repeat(64), &"f".repeat(64), &weak] {
         let mut body = good.clone();
         body["peer_pubkey"] = json!(key);
         assert_eq!(http.post("/join", &body).send().await.expect(400).json()["ok"], false, "{key}");

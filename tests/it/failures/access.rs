@@ -84,8 +84,8 @@ fn tokens() -> Vec<Case<World>> {
             cause: "A call over TCP carries no token.",
             code: "unauthenticated",
             end: End::Http(401),
-            place: &["no bearer token was sent", "<home>/daemon/demo/local_token"],
-            help: "each call needs `Authorization: Bearer` with the content of <home>/daemon/demo/local_token",
+            place: &["no bearer token was sent", "`local_token`"],
+            help: "each call needs `Authorization: Bearer` with the content of `local_token` in the daemon's state directory",
             act: |world| Box::pin(async move { world.refused(world.send()).await }),
         },
         Case {
@@ -93,8 +93,8 @@ fn tokens() -> Vec<Case<World>> {
             cause: "A call over TCP carries no token.",
             code: "unauthenticated",
             end: End::Grpc(Code::Unauthenticated),
-            place: &["no bearer token was sent", "<home>/daemon/demo/local_token"],
-            help: "each call needs `Authorization: Bearer` with the content of <home>/daemon/demo/local_token",
+            place: &["no bearer token was sent", "`local_token`"],
+            help: "each call needs `Authorization: Bearer` with the content of `local_token` in the daemon's state directory",
             act: |world| Box::pin(async move { world.call(None).await }),
         },
         Case {
@@ -102,8 +102,8 @@ fn tokens() -> Vec<Case<World>> {
             cause: "The token is that of another daemon, or of the time before it was renewed.",
             code: "unauthenticated",
             end: End::Http(401),
-            place: &["the bearer token is wrong", "<home>/daemon/demo/local_token"],
-            help: "each call needs `Authorization: Bearer` with the content of <home>/daemon/demo/local_token",
+            place: &["the bearer token is wrong", "`local_token`"],
+            help: "each call needs `Authorization: Bearer` with the content of `local_token` in the daemon's state directory",
             act: |world| Box::pin(async move { world.refused(world.send().bearer("wrong")).await }),
         },
         Case {
@@ -112,7 +112,7 @@ fn tokens() -> Vec<Case<World>> {
             code: "unauthenticated",
             end: End::Exit(1),
             place: &["the bearer token is wrong"],
-            help: "<home>/daemon/demo/local_token",
+            help: "`local_token` in the daemon's state directory",
             act: |world| {
                 Box::pin(async move {
                     let file = world.alice.home().join("wrong_token");

@@ -68,11 +68,11 @@ gen: tools binary
 
 # 100,000 sends and events in each language, with the daemon restarted ten times in
 # the middle; the release build, since the debug build is what is slow in it. Then
-# large messages over slow lines.
+# large messages over slow lines, and a member that does all it can for five minutes.
 soak: tools
 	$(CARGO) build --release --bin claudemesh
 	for sdk in python go ts; do CLAUDEMESH_BIN=$(CURDIR)/target/release/claudemesh sdk/$$sdk/soak.sh || exit 1; done
-	CLAUDEMESH_SOAK=1 CLAUDEMESH_TEST_TOOLS=$(tools) $(cargo) test --test it -- links::slow
+	CLAUDEMESH_SOAK=1 CLAUDEMESH_TEST_TOOLS=$(tools) $(cargo) test --test it -- links::slow hostile::all_at_once --nocapture
 
 # What an SDK's send costs over the generated client, in each language.
 bench-sdk: tools

@@ -18,6 +18,9 @@ pub const MEMBER_CONNECTIONS: usize = 64;
 pub const MEMBER_ROTATIONS: u64 = 6;
 /// An hour.
 pub const ROTATION_WINDOW_MS: i64 = 3_600_000;
+/// Times in a second that one member may show or hide itself, with ten times as many at
+/// once.
+pub const MEMBER_SHOWN_PER_S: u32 = 1;
 /// Topics that one member has made.
 pub const MEMBER_TOPICS: usize = 100;
 /// API keys of one member that are in force.

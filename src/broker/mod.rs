@@ -57,6 +57,7 @@ use self::admin::Seen;
 use self::error::Error;
 use self::fanout::local::LocalFanout;
 use self::files::AdminToken;
+use self::holdings::MEMBER_SHOWN_PER_S;
 use self::metrics::Metrics;
 use self::nodes::Nodes;
 use self::roster::Roster;
@@ -131,6 +132,7 @@ impl Broker {
             roster: Roster::new(Arc::clone(&store)),
             fanout: Arc::new(LocalFanout::new(Arc::clone(&registry))),
             limiter: Limiter::new(config.member_rate_per_s),
+            shown_limiter: Limiter::new(MEMBER_SHOWN_PER_S),
             metrics: Arc::new(Metrics::default()),
             supervisor: Supervisor::new(),
             ready: AtomicBool::new(false),

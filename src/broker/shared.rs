@@ -45,6 +45,8 @@ pub struct Shared {
     pub writer: writer::Handle,
     /// Sends per member.
     pub limiter: Limiter,
+    /// How often a member may show and hide itself, each of which is written down.
+    pub shown_limiter: Limiter,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Starts tasks.

@@ -132,7 +132,11 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             says(word);
         }
-        for text in ["#!/usr/bin/env python3\n", "\x7fELF", ""] {
+        for text in ["true\n", ""] {
+            std::fs::write(&path, text).unwrap();
+            says("does not begin with");
+        }
+        for text in ["#!/usr/bin/env python3\n", "\x7fELF\0"] {
             std::fs::write(&path, text).unwrap();
             assert_eq!(problem(dir.path(), &path), None, "{text:?}");
         }

@@ -241,6 +241,8 @@ fn open(path: &Path) -> Result<FileRotate<AppendCount>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::time::UnixMillis;
+    use crate::runtime::clock::Clock;
 
     // Covers: R21
     #[test]
@@ -266,6 +268,33 @@ mod tests {
         assert_eq!(messages, ["Line\nof two", "Now shown"]);
         assert_eq!((lines[0]["mesh"].as_str(), lines[0]["level"].as_str()), (Some("demo"), Some("INFO")));
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+    }
+
+    #[test]
+    fn lines_of_one_cause_are_limited_and_told_by_their_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("daemon.log");
+        let (file, clock) = (LogFile::open(&path).unwrap(), Clock::manual(UnixMillis(0)));
+        let budget = Budget::by(clock.clone());
+        let lines = json(Lines { to: file, is_json: true, budget: budget.clone() });
+        let subscriber = tracing_subscriber::registry().with(lines.with_filter(targets("debug").unwrap().and(budget)));
+        let written = || std::fs::read_to_string(&path).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            for number in 0..250 {
+                tracing::warn!(number, "Again");
+                tracing::info!(target: target::AUDIT, number, "Done");
+                tracing::debug!(number, "In detail");
+            }
+            assert_eq!(written().matches("Again").count(), 200);
+            assert_eq!((written().matches("Done").count(), written().matches("In detail").count()), (250, 250));
+            clock.advance(std::time::Duration::from_secs(60));
+            tracing::info!("Something else");
+        });
+        let text = written();
+        let told: serde_json::Value = serde_json::from_str(text.lines().rev().nth(1).unwrap()).unwrap();
+        assert_eq!((&told["lines"], &told["level"]), (&50.into(), &"WARN".into()), "{told}");
+        assert!(told["message"].as_str().unwrap().contains("src/telemetry/logging.rs:"), "{told}");
+        assert!(told["timestamp"].as_str().unwrap().ends_with('Z'), "{told}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tracing::callsite::Identifier;
+use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata};
 use tracing_subscriber::layer::{Context, Filter};
 
@@ -63,6 +64,11 @@ impl Default for Budget {
 }
 
 impl Budget {
+    #[cfg(test)]
+    pub(super) fn by(clock: Clock) -> Self {
+        Self { clock, causes: Arc::default() }
+    }
+
     fn admits(&self, metadata: &'static Metadata<'static>, now: Duration) -> bool {
         let mut causes = self.lock();
         let new = || Cause { metadata, lines: BURST, refilled: now, left_out: 0, since: now };
@@ -109,6 +115,11 @@ impl Budget {
 impl<S> Filter<S> for Budget {
     fn enabled(&self, _: &Metadata<'_>, _: &Context<'_, S>) -> bool {
         true
+    }
+
+    // The level decides alone which places in the program are asked at all.
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::TRACE)
     }
 
     fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {

@@ -81,6 +81,11 @@ pub fn set_summary(shared: &Shared, peer: &Arc<Peer>, text: String) {
 pub async fn set_visible(shared: &Shared, peer: &Arc<Peer>, visible: bool) -> Result<(), Refusal> {
     let was_visible = peer.is_visible();
     let before = std::mem::replace(&mut peer.profile().visible, visible);
+    let now = shared.clock.monotonic();
+    if news(peer, Some(visible)).is_some() && shared.shown_limiter.take(&peer.member_id, None, now).is_err() {
+        peer.profile().visible = before;
+        return Err(Refusal::RateLimit);
+    }
     if let Err(error) = keep(shared, std::slice::from_ref(peer), Some(visible)).await {
         tracing::warn!(error = %error, "Cannot store whether a member shows itself: {error}");
         peer.profile().visible = before;

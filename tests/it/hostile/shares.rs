@@ -13,7 +13,7 @@ use crate::support::wait;
 const PAGE: usize = (512 + 64) * 1024;
 
 /// A change of the member's key that both keys have signed.
-fn rotation(member: &Member, seq: u64, old: &Key, new: &Key) -> Value {
+pub(super) fn rotation(member: &Member, seq: u64, old: &Key, new: &Key) -> Value {
     let (ts, from, to) = (now_ms(), old.public(), new.public());
     let signed = format!("claudemesh-key-rotation|v1|{}|{}|{seq}|{from}|{to}|{ts}", member.mesh_id, member.member_id);
     json!({"type": "member_rotate", "statement": {
@@ -203,4 +203,30 @@ async fn topics_and_keys_of_one_member_leave_the_others_theirs() {
 async fn members_as_owner(mesh: &Mesh, broker: &crate::support::broker::Broker) -> Vec<Value> {
     let answer = mesh.admin(broker, &mesh.owner, json!({"type": "members_get", "after": ""})).await.expect(200).json();
     answer["members"].as_array().expect("members").clone()
+}
+
+#[tokio::test]
+async fn who_shows_and_hides_itself_all_the_time_is_slowed_and_a_removal_is_known_at_once() {
+    let Pair { broker, mesh, alice, bob } = Pair::start().await;
+    let mallory = mesh.join(&broker, "mallory").await;
+    let (mut raw, _) = Raw::daemon(&broker.url(), &mallory, "01J0000000000000000000000A", "boot").await;
+    alice.knows("mallory").await;
+    // What it is already changes nothing, and is not counted.
+    let (mut shown, mut changed) = (true, 0);
+    for _ in 0..200 {
+        let (answer, _) = raw.request(json!({"type": "set_visible", "visible": !shown})).await;
+        if answer["code"].is_null() {
+            (shown, changed) = (!shown, changed + 1);
+        } else {
+            assert_eq!(answer["code"], "rate_limit", "{answer}");
+        }
+    }
+    assert!((10..40).contains(&changed), "{changed}");
+    let member_id = bob.config_member()["memberId"].as_str().expect("an id").to_owned();
+    mesh.admin(&broker, &mesh.owner, json!({"type": "member_revoke", "memberId": member_id})).await.expect(200);
+    wait::until("the end of bob", async || {
+        let refused = alice.cli(&["send", "bob", "after"]).await;
+        refused.stderr.contains("was removed").then_some(())
+    })
+    .await;
 }

@@ -92,8 +92,11 @@ async fn of_many_changes_the_last_one_is_told(backend: Backend) {
     let mut bob_raw = device(&mesh, &bob, LAPTOP, None).await;
     alice_raw.event("peer_joined").await;
     for number in 0..41 {
-        let (answer, _) = bob_raw.request(json!({"type": "set_visible", "visible": number % 2 == 1})).await;
-        assert_eq!(answer["error"], Value::Null, "{answer}");
+        // No more often than its share.
+        if number % 5 == 0 {
+            let (answer, _) = bob_raw.request(json!({"type": "set_visible", "visible": number % 10 == 5})).await;
+            assert_eq!(answer["error"], Value::Null, "{answer}");
+        }
         bob_raw.send(&json!({"type": "set_summary", "summary": format!("number {number}")})).await;
     }
     let (answer, mut told) = alice_raw.request(json!({"type": "list_peers"})).await;
@@ -103,7 +106,7 @@ async fn of_many_changes_the_last_one_is_told(backend: Backend) {
     stored(&mesh, &bob, "number 40").await;
     told.extend(alice_raw.request(json!({"type": "list_peers"})).await.1);
     told.retain(|frame| frame["event"] == "peer_hidden" || frame["event"] == "peer_visible");
-    assert!(told.len() < 10, "41 changes: {told:?}");
+    assert!(told.len() < 6, "9 changes: {told:?}");
     assert_eq!(told.last().map(|frame| &frame["event"]), Some(&json!("peer_hidden")), "{told:?}");
 }
 
